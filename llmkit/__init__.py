@@ -1,0 +1,62 @@
+"""llmkit: the tested building blocks behind a series of notebooks on making a language model.
+
+The names below are what notebooks use. Each lives in a module of its own, and a module imports only
+from those listed before it:
+
+runtime · data · tokenizer · ngram · attention · model · fast · optim · evaluation · generation ·
+checkpoint · training · checks · recipes · plots · widgets
+"""
+
+from llmkit import checkpoint, checks
+from llmkit.attention import CausalSelfAttention, attention, causal_mask
+from llmkit.data import Batches, corpora, load_text, split
+from llmkit.evaluation import evaluate, perplexity
+from llmkit.generation import generate, stream
+from llmkit.model import GPT, Block, GPTConfig
+from llmkit.ngram import NeuralBigram, NGram
+from llmkit.runtime import Runtime, start
+from llmkit.tokenizer import CharTokenizer, WordTokenizer
+from llmkit.training import Checkpointer, History, ProgressBar, TrainConfig, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GPT",
+    "Batches",
+    "Block",
+    "CausalSelfAttention",
+    "CharTokenizer",
+    "Checkpointer",
+    "FastGPT",
+    "FastGPTConfig",
+    "GPTConfig",
+    "History",
+    "NGram",
+    "NeuralBigram",
+    "ProgressBar",
+    "Runtime",
+    "TrainConfig",
+    "WordTokenizer",
+    "attention",
+    "causal_mask",
+    "checkpoint",
+    "checks",
+    "corpora",
+    "evaluate",
+    "generate",
+    "load_text",
+    "perplexity",
+    "split",
+    "start",
+    "stream",
+    "train",
+]
+
+
+def __getattr__(name: str):
+    """`FastGPT` is for racing: it is loaded when asked for, and stays out of a reader's way."""
+    if name in ("FastGPT", "FastGPTConfig"):
+        from llmkit import fast
+
+        return getattr(fast, name)
+    raise AttributeError(f"module 'llmkit' has no attribute {name!r}")

@@ -1,0 +1,149 @@
+"""Attention: the mask, the explicit formula, rotary positions, and the fused, cached layer of a GPT.
+
+Here lives everything in which positions exchange information. What a single position does on its
+own (layer norms, the feed-forward part, embeddings) and the configuration live in ``model``.
+
+Shapes: B batch, T time (positions asking), S time (positions looked at), C width of the model,
+H heads, D = C / H features per head.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def causal_mask(T: int, device: torch.device | str | None = None) -> Tensor:
+    """Who may look at whom: a (T, T) bool, True on and below the diagonal.
+
+    Row t is position t asking; its True columns are the positions 0..t it may look at.
+    """
+    return torch.ones(T, T, dtype=torch.bool, device=device).tril()
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """softmax(q kᵀ / √D) v, step by step, with the weights to look at (Vaswani et al. 2017, 3.2.1).
+
+    Args:
+        q: queries (..., T, D). k: keys (..., S, D). v: values (..., S, Dv).
+        mask: bool, broadcastable to (..., T, S); True = may look. None: everyone sees everything.
+
+    Returns:
+        out (..., T, Dv), the weighted averages of v; weights (..., T, S), whose rows sum to 1.
+
+    Raises:
+        TypeError: the mask is not boolean.
+        ValueError: a row of the mask is all False; an average over nothing has no value.
+    """
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (..., T, S)
+    if mask is not None:
+        if mask.dtype != torch.bool:
+            raise TypeError(
+                f"mask must be bool (True = may look), not {mask.dtype}: use mask.bool()"
+            )
+        if not mask.any(dim=-1).all():
+            raise ValueError("a row of the mask is all False: let each position see at least one")
+        # -inf becomes a weight of exactly 0. A large finite number would not: when *all* scores of a
+        # row are that low, softmax shares the weight among positions that should not be seen.
+        scores = scores.masked_fill(~mask, -torch.inf)
+    weights = scores.softmax(dim=-1)  # (..., T, S)
+    return weights @ v, weights
+
+
+def rotary(x: Tensor, start: int = 0) -> Tensor:
+    """Rotary position embedding: turn pairs of features by an angle that grows with the position.
+
+    Feature i is paired with feature i + D/2 (the half-split pairing of GPT-NeoX; the paper pairs
+    neighbours, which is the same up to the order of the features). Pair i turns by t / 10000^(2i/D)
+    radians at position t. Lengths are kept, and the product of a query and a key that were both
+    turned depends only on how far apart they stand (Su et al. 2021, RoFormer, arXiv:2104.09864).
+
+    Args:
+        x: queries or keys (B, H, T, D), D even.
+        start: the position of x[:, :, 0], more than 0 when earlier positions are in a cache.
+
+    Returns:
+        The same shape and dtype as x. ValueError where D is odd.
+    """
+    T, D = x.shape[-2:]
+    if D % 2:
+        raise ValueError(f"rotary positions turn pairs of features: head size {D} must be even")
+    dtype = torch.promote_types(x.dtype, torch.float32)  # half precision cannot hold the angles
+    positions = torch.arange(start, start + T, device=x.device, dtype=dtype)  # (T,)
+    speeds = 10000 ** (-torch.arange(0, D, 2, device=x.device, dtype=dtype) / D)  # (D/2,)
+    angles = torch.outer(positions, speeds)  # (T, D/2)
+    cos, sin = angles.cos(), angles.sin()
+    a, b = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).type_as(x)  # (B, H, T, D)
+
+
+class KVCache:
+    """The keys and values that one attention layer has computed so far, to compute each only once.
+
+    Memory for ``block_size`` positions is set aside at once; ``length`` of them are filled. It is
+    for inference: no gradient flows through it.
+    """
+
+    def __init__(self, batch_size, n_head, block_size, head_size, *, device=None, dtype=None):
+        shape = (batch_size, n_head, block_size, head_size)
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k and v (B, H, T, D); return all keys and values so far, (B, H, length, D) each.
+
+        Raises ValueError where T more positions do not fit, or B, H, D are not the cache's.
+        """
+        B, H, room, D = self.keys.shape
+        start, stop = self.length, self.length + k.size(-2)
+        if stop > room:
+            raise ValueError(f"the cache holds {start} of {room} positions: {stop} do not fit")
+        if k.shape != (B, H, stop - start, D):  # or a batch of one would silently be repeated
+            raise ValueError(f"the cache is for B, H, D = {B, H, D}; k has shape {tuple(k.shape)}")
+        self.keys[:, :, start:stop] = k.detach()
+        self.values[:, :, start:stop] = v.detach()
+        self.length = stop
+        return self.keys[:, :, :stop], self.values[:, :, :stop]
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention of a sequence to its own past, in PyTorch's fused kernel.
+
+    Args:
+        config: a ``GPTConfig``, or anything with its n_embd, n_head, bias, dropout and position.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.rotary = config.position == "rotary"
+        self.c_attn = nn.Linear(
+            config.n_embd, 3 * config.n_embd, bias=config.bias
+        )  # q, k, v at once
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """x (B, T, C) -> (B, T, C). With a cache, x continues the positions the cache holds."""
+        B, T, C = x.shape
+        start = 0 if cache is None else cache.length
+        heads = (B, T, self.n_head, C // self.n_head)
+        q, k, v = self.c_attn(x).split(C, dim=2)  # (B, T, C) each
+        q, k, v = (part.view(heads).transpose(1, 2) for part in (q, k, v))  # (B, H, T, D) each
+        if self.rotary:
+            q, k = rotary(q, start), rotary(k, start)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, H, S, D) each, S = start + T
+        # is_causal compares row and column numbers, so it is right only where row 0 is position 0.
+        # A single later position sees all of the cache; several need the lower rows of the triangle.
+        mask = causal_mask(start + T, x.device)[start:] if start and T > 1 else None  # (T, S)
+        p = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=start == 0)
+        out = out.transpose(1, 2).reshape(B, T, C)  # (B, H, T, D) -> (B, T, C): heads side by side
+        return self.resid_dropout(self.c_proj(out))

@@ -1,0 +1,258 @@
+"""The GPT that the notebooks teach: its configuration, its blocks, and the model.
+
+With the default choices it is GPT-2, weight for weight; the other choices are those on which
+textbooks differ. How positions exchange information lives in ``attention``; training, sampling and
+saving live in modules of their own; what is built for speed lives in ``fast``.
+
+Shapes: B batch, T time, C = n_embd the width of the residual stream, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from llmkit.attention import CausalSelfAttention, KVCache
+
+INIT_STD = 0.02  # the standard deviation of GPT-2's first weights
+
+CHOICES = {"position": ("learned", "sinusoidal", "rotary"), "activation": ("gelu", "relu")}
+
+GPT2_SIZES = {  # layers, heads, width
+    "gpt2": (12, 12, 768),
+    "gpt2-medium": (24, 16, 1024),
+    "gpt2-large": (36, 20, 1280),
+    "gpt2-xl": (48, 25, 1600),
+}
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Everything that fixes the shape of a GPT; an impossible one raises ValueError.
+
+    Attributes:
+        vocab_size: how many different tokens there are; ids run from 0 to vocab_size - 1.
+        block_size: the longest sequence, in tokens, that the model can look at.
+        n_layer: number of blocks, one after the other.
+        n_head: attention heads per block; must divide n_embd.
+        n_embd: features per position, the width of the residual stream.
+        dropout: share of activations set to zero while training, 0 <= dropout < 1.
+        bias: whether linear layers and layer norms have a bias (the output layer never has).
+        position: "learned", a trained vector per position (GPT-2); "sinusoidal", a fixed one
+            (Vaswani et al. 2017); "rotary", none, but queries and keys are turned (Su et al. 2021).
+        norm_first: True, layer norm before attention and feed-forward (GPT-2); False, after the
+            sum (the 2017 transformer).
+        activation: "gelu", GPT-2's tanh approximation of it; "relu", as in 2017.
+        tie_weights: whether the output layer uses the token embedding's weights.
+    """
+
+    vocab_size: int
+    block_size: int
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    dropout: float = 0.0
+    bias: bool = True
+    position: str = "learned"
+    norm_first: bool = True
+    activation: str = "gelu"
+    tie_weights: bool = True
+
+    def __post_init__(self):
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                known = ", ".join(map(repr, choices))
+                raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        if self.n_embd % self.n_head:
+            raise ValueError(
+                f"n_embd {self.n_embd} cannot be shared out among n_head {self.n_head} heads: "
+                "choose an n_embd that is a multiple of n_head"
+            )
+        if self.position == "rotary" and self.head_size % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of features: n_embd / n_head = {self.head_size} "
+                "must be even"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Features per attention head."""
+        return self.n_embd // self.n_head
+
+    @classmethod
+    def gpt2(cls, name: str = "gpt2") -> GPTConfig:
+        """The shape of a published GPT-2: "gpt2" (124M), "gpt2-medium", "gpt2-large", "gpt2-xl"."""
+        if name not in GPT2_SIZES:
+            raise ValueError(f"no GPT-2 is called {name!r}; there are {', '.join(GPT2_SIZES)}")
+        n_layer, n_head, n_embd = GPT2_SIZES[name]
+        return cls(50257, 1024, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
+
+
+def sinusoids(T: int, C: int) -> Tensor:
+    """Sine and cosine waves, slower and slower along the features: (T, C), values in [-1, 1].
+
+    sin(t / 10000^(2i/C)) in column 2i, the cosine in column 2i + 1 (Vaswani et al. 2017, 3.5).
+    """
+    speeds = 10000 ** (-torch.arange(0, C, 2) / C)  # (ceil(C/2),)
+    angles = torch.outer(torch.arange(T).float(), speeds)  # (T, ceil(C/2))
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :C]  # (T, C)
+
+
+class MLP(nn.Module):
+    """The feed-forward part: each position on its own, four times as wide in the middle."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.act = nn.GELU(approximate="tanh") if config.activation == "gelu" else nn.ReLU()
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))))  # (B, T, C) -> 4C -> (B, T, C)
+
+
+class Block(nn.Module):
+    """One layer: attention (look around), then feed-forward (think), each added to the stream."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.norm_first = config.norm_first
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """x (B, T, C) -> (B, T, C)."""
+        if self.norm_first:
+            x = x + self.attn(self.ln_1(x), cache)
+            return x + self.mlp(self.ln_2(x))
+        x = self.ln_1(x + self.attn(x, cache))
+        return self.ln_2(x + self.mlp(x))
+
+
+class GPT(nn.Module):
+    """A stack of blocks between an embedding of the tokens and a score for each next token."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        if config.position == "learned":
+            self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        elif config.position == "sinusoidal":
+            # The waves' values are near 1 and so, in the paper, are the token embeddings (scaled by
+            # √C). Ours start near 0.02: the waves shrink with them, or they would drown the tokens.
+            waves = INIT_STD * sinusoids(config.block_size, config.n_embd)
+            self.register_buffer("waves", waves, persistent=False)  # (block_size, C)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias) if config.norm_first else None
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tie_weights:
+            self.lm_head.weight = self.wte.weight
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw all weights anew, so that the first predictions are near uniform (loss ≈ ln V).
+
+        =============================  ==========================================================
+        weights (matrices)             normal, 0.02 (Radford et al. 2019, GPT-2)
+        c_proj.weight                  normal, 0.02 / √(2 n_layer): 2 n_layer parts are summed in
+                                       the residual stream, which should not grow with the depth
+        biases                         0
+        gains of the layer norms       1
+        the last gain, if post-norm    1 / √C: here the last norm blows the token's own embedding
+        with tied weights              up to length √C, and its product with the tied output
+                                       layer (0.02 C) would predict a repetition of each token
+        =============================  ==========================================================
+        """
+        residual_std = INIT_STD / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1)
+            else:
+                std = residual_std if name.endswith("c_proj.weight") else INIT_STD
+                parameter.normal_(0, std)
+        if self.config.tie_weights and not self.config.norm_first:
+            self.h[-1].ln_2.weight.fill_(1 / math.sqrt(self.config.n_embd))
+
+    def forward(self, ids: Tensor, cache: list[KVCache] | None = None) -> Tensor:
+        """Score every possible next token at every position.
+
+        Args:
+            ids: token ids (B, T), int64.
+            cache: from ``new_cache``; ids then continue the positions it holds, and it grows by T.
+
+        Returns:
+            logits (B, T, V), unnormalised log-probabilities of the token that follows each position.
+
+        Raises:
+            ValueError: ids are not (B, T), or too long, or outside the vocabulary. The last is
+                looked at on a CPU only: a GPU would have to wait for the answer at every step.
+        """
+        start = 0 if cache is None else cache[0].length
+        self._check(ids, start)
+        x = self.wte(ids)  # (B, T, C)
+        stop = start + ids.size(1)
+        if self.config.position == "learned":
+            x = (
+                x + self.wpe.weight[start:stop]
+            )  # (B, T, C) + (T, C): along time, for each row alike
+        elif self.config.position == "sinusoidal":
+            x = x + self.waves[start:stop]
+        x = self.drop(x)
+        for i, block in enumerate(self.h):
+            x = block(x, None if cache is None else cache[i])  # (B, T, C)
+        if self.ln_f is not None:
+            x = self.ln_f(x)
+        return self.lm_head(x)  # (B, T, V)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy, in nats, of the targets y (B, T) given x (B, T); in float32 always.
+
+        Targets of -100 are left out of the mean, as in ``torch.nn.functional.cross_entropy``.
+        """
+        logits = self(x).float()  # half precision cannot resolve a loss near ln V
+        return F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
+
+    def new_cache(self, batch_size: int = 1) -> list[KVCache]:
+        """An empty key-value cache for ``forward``, one part per block."""
+        c, weight = self.config, self.wte.weight
+        shape = (batch_size, c.n_head, c.block_size, c.head_size)
+        return [KVCache(*shape, device=weight.device, dtype=weight.dtype) for _ in self.h]
+
+    def num_parameters(self) -> int:
+        """How many numbers training can change; tied weights count once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def _check(self, ids: Tensor, start: int) -> None:
+        if ids.dim() != 2 or ids.size(1) == 0:
+            raise ValueError(f"ids must be (B, T) with T of at least 1, not {tuple(ids.shape)}")
+        T, c = ids.size(1), self.config
+        if start + T > c.block_size:
+            raise ValueError(
+                f"{start + T} tokens do not fit in block_size {c.block_size}: shorten ids"
+            )
+        if ids.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = (int(end) for end in ids.aminmax())
+            if low < 0 or high >= c.vocab_size:
+                raise ValueError(
+                    f"id {low if low < 0 else high} is outside the vocabulary: "
+                    f"vocab_size {c.vocab_size} allows 0 to {c.vocab_size - 1}"
+                )

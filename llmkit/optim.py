@@ -1,0 +1,96 @@
+"""Optimizers and learning-rate schedules: who gets weight decay, AdamW and Muon, warmup and decay.
+
+The loop that uses them is in `training`. A model is optimised by a *list* of optimizers, each with
+its own parameters: one for AdamW, two for Muon, which is for matrices only.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+LEARNING_RATES = {"adamw": 1e-3, "muon": 0.02}  # what `make_optimizers` takes if not told
+
+
+def make_optimizers(
+    model: nn.Module,
+    name: str = "adamw",
+    learning_rate: float | None = None,
+    weight_decay: float = 0.1,
+) -> list[Optimizer]:
+    """The optimizers that together update every trainable parameter of the model once.
+
+    Args:
+        name: "adamw" (Loshchilov & Hutter 2019) for all parameters, or "muon" (Jordan et al. 2024)
+            for the matrices inside the model and AdamW for the rest: embeddings, output layer,
+            biases, norms. Muon replaces a matrix's gradient by the nearest orthogonal matrix, so
+            every direction is learned at the same pace; that makes sense for a linear map, and not
+            for a table whose rows are looked up one by one.
+        learning_rate: the peak, before any schedule; None: 0.001 for AdamW, 0.02 for Muon.
+        weight_decay: pulls weights with two dimensions or more towards zero; never biases or norms,
+            which have one.
+    """
+    if name not in LEARNING_RATES:
+        raise ValueError(f"optimizer must be one of {', '.join(LEARNING_RATES)}, not {name!r}")
+    lr = LEARNING_RATES[name] if learning_rate is None else learning_rate
+    matrices = inner_matrices(model) if name == "muon" else []
+    taken = {id(weight) for weight in matrices}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    optimizers: list[Optimizer] = []
+    if groups:
+        # betas: the second is below the usual 0.999, for runs of hundreds of steps, not of millions.
+        optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True))
+    if matrices:
+        optimizers.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]  # the peak, which `set_learning_rate` scales
+    return optimizers
+
+
+def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of linear layers that map the model's width to itself or a multiple of it.
+
+    Not the output layer, whose rows belong to tokens like those of an embedding: it is known by its
+    vocab_size rows.
+    """
+    vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
+    return [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+        and module.weight.requires_grad
+        and module.out_features != vocab_size
+    ]
+
+
+def schedule(
+    step: int, steps: int, warmup: int = 0, kind: str = "cosine", final: float = 0.1
+) -> float:
+    """The share of the peak learning rate to use at ``step`` (counted from 0): up, then down.
+
+    It rises in a line over ``warmup`` steps and falls to ``final`` at the last step, along half a
+    cosine wave (Loshchilov & Hutter 2017) or a line. ``final`` is a share of the peak, so the end
+    cannot lie above it.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - 1 - warmup)  # 0 at the peak, 1 at the last step
+    fall = 1 - progress if kind == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return final + (1 - final) * fall
+
+
+def set_learning_rate(optimizers: list[Optimizer], share: float) -> float:
+    """Set every group's learning rate to ``share`` of its peak; return the first one's."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * share
+    return optimizers[0].param_groups[0]["lr"]
