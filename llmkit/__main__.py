@@ -11,8 +11,6 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 import llmkit
 from llmkit import checkpoint, plots
 from llmkit.recipes import recipe
@@ -21,7 +19,7 @@ SAMPLE_CHARACTERS = 400
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit status: 0, 2 after an error that a sentence explains, 130 after Ctrl-C."""
+    """Run a command. Exit status: 0; 2 after an error, told in a sentence; 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -77,9 +75,7 @@ def train(options: argparse.Namespace) -> int:
     bar = llmkit.ProgressBar(desc="training", unit="step")
     history = llmkit.train(model, train_ids, val_ids, config, callbacks=[bar, keep], resume=state)
     if history.stopped == "interrupted":
-        print(
-            f"interrupted after step {history.step[-1]}; go on with the same command and --resume"
-        )
+        print(f"stopped after step {history.step[-1]}; the same command with --resume goes on")
         return 130
     checkpoint.save(out / "checkpoint", model, tokenizer)
     report = llmkit.evaluate(model, val_ids, characters=len(val_ids) - 1)

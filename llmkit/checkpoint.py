@@ -27,7 +27,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
 from llmkit import tokenizer as tokenizers
@@ -40,11 +41,11 @@ FILES = {"model.safetensors", "tokenizer.json", "state.json", "state.safetensors
 def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, state: Any = None) -> Path:
     """Write a checkpoint, in place of the one that the folder may hold; returns the folder.
 
-    A state nests dicts (keys: str or int), lists and tuples of tensors, numbers, strings, bools
-    and None. Weights and tensors keep their dtype, not their device.
+    A state nests dicts (keys str or int), lists and tuples of tensors, numbers, strings, bools
+    and None. Tensors keep their dtype, not their device.
 
-    Raises TypeError for another model or a state with something else in it, ValueError for a folder
-    that holds anything else (it is left alone), OSError where writing fails, as on a full disk.
+    Raises TypeError for another model or another thing in the state, ValueError for a folder that
+    holds other files (it is left alone), OSError where writing fails, as on a full disk.
     """
     target = Path(folder).expanduser().resolve()
     _refuse_foreign(target)
@@ -53,18 +54,22 @@ def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, state: Any
     fresh = target.with_name(prefix + secrets.token_hex(4))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for path in list(target.parent.iterdir()):
+        for path in [*target.parent.glob(".*")]:
             if re.fullmatch(re.escape(prefix) + "[0-9a-f]{8}", path.name):  # a run was killed here
                 shutil.rmtree(path.rename(fresh))
         fresh.mkdir()
         for name, content in contents.items():
-            _write(fresh / name, content)
+            if content is tokenizer:
+                tokenizer.save(fresh / name)
+            else:
+                (fresh / name).write_bytes(content)
+            with open(fresh / name, "rb+") as file:
+                os.fsync(file.fileno())
         _swap(fresh, target)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise OSError(
-            f"no checkpoint could be saved in {folder} ({reason}): free some disk space or choose "
-            "another folder; an earlier checkpoint there is unharmed"
+            f"no checkpoint could be saved in {folder} ({error.strerror or error}): free some disk "
+            "space or choose another folder; an earlier checkpoint there is unharmed"
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -77,23 +82,20 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     Raises FileNotFoundError or ValueError, which name the file that is missing, damaged or foreign.
     """
     folder, header = _open(folder)
-    name, path = header["class"], folder / "model.safetensors"
-    module, tensors = import_module(MODELS[name]), _read(path)
+    name, tensors = header["class"], _read(folder / "model.safetensors")
+    module = import_module(MODELS[name])
     try:
         config = getattr(module, f"{name}Config")(**header["config"])
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{folder / 'config.json'} describes no possible {name}: {error}"
-        ) from None
-    _check(getattr(module, name), config, tensors, f"{path} does not fit the config.json beside it")
+        raise ValueError(f"{folder / 'config.json'} makes no {name}: {error}") from None
+    _check(getattr(module, name), config, tensors, f"{folder / 'model.safetensors'} does not fit")
     with torch.random.fork_rng(devices=[]):  # drawing first weights must not move the seed
         model = getattr(module, name)(config)
     model.to(tensors["wte.weight"].dtype)  # buffers that are not saved follow the weights
     for key, weight in _weights(model).items():
         weight.data = tensors[key]
-    tokenizer = None
-    if "tokenizer.json" in header["files"]:
-        tokenizer = tokenizers.load(folder / "tokenizer.json")
+    has_tokenizer = "tokenizer.json" in header["files"]
+    tokenizer = tokenizers.load(folder / "tokenizer.json") if has_tokenizer else None
     return model.to(device).eval(), tokenizer
 
 
@@ -119,14 +121,16 @@ def _contents(model: nn.Module, tokenizer: Any, state: Any) -> dict[str, Any]:
         raise TypeError(f"the model must be llmkit's GPT or FastGPT, not {type(model)}")
     weights = _weights(model)
     _check(type(model), model.config, weights, "the model is not what its config describes")
-    contents = {"model.safetensors": {key: _copy(weight) for key, weight in weights.items()}}
+    contents = {"model.safetensors": as_bytes({key: _copy(w) for key, w in weights.items()})}
     if tokenizer is not None:
         contents["tokenizer.json"] = tokenizer
     if state is not None:
-        tensors = contents["state.safetensors"] = {}
-        contents["state.json"] = _encode(state, "state", tensors)
+        tensors: dict[str, Tensor] = {}
+        contents["state.json"] = json.dumps(_encode(state, "state", tensors)).encode()
+        contents["state.safetensors"] = as_bytes(tensors)
     header = {"format": FORMAT, "version": VERSION, "class": name, "config": asdict(model.config)}
-    return {**contents, "config.json": {**header, "files": list(contents)}}
+    header["files"] = list(contents)
+    return {**contents, "config.json": json.dumps(header, indent=1).encode()}
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
@@ -169,10 +173,8 @@ def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         with contextlib.suppress(RuntimeError):  # sparse or quantized: not one block of numbers
             tensors[path] = _copy(value).view(-1).view(torch.uint8)  # as bytes: any dtype will do
             return {"tensor": path, "dtype": str(value.dtype)[6:], "shape": list(value.shape)}
-    raise TypeError(
-        f"{path} is a {kind.__name__} that no checkpoint can hold: use dicts (keys str or int), "
-        "lists, tuples, tensors, numbers, strings, bools and None"
-    )
+    allowed = "dicts (keys str or int), lists, tuples, tensors, numbers, strings, bools and None"
+    raise TypeError(f"{path} is a {kind.__name__}, but a state may hold only {allowed}")
 
 
 def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
@@ -189,21 +191,9 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
     return {"list": list, "tuple": tuple}[kind](_decode(v, tensors) for v in content)
 
 
-def _write(path: Path, content: Any) -> None:
-    """Tensors, JSON or a tokenizer; on the disk itself, not in its cache, when this returns."""
-    if path.suffix == ".safetensors":
-        save_file(content, path)
-    elif path.name == "tokenizer.json":
-        content.save(path)
-    else:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
 def _swap(fresh: Path, target: Path) -> None:
     """Put ``fresh`` in the place of ``target``. Every rename is to a free name, as Windows asks."""
-    if _files(target):
+    if any(target.glob("*")):
         shutil.rmtree(_previous(target), ignore_errors=True)
         target.rename(_previous(target))
     elif target.exists():
@@ -227,11 +217,11 @@ def _read(path: Path) -> Any:
 def _open(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     """The folder to read, and its config.json once that is known to be one of ours."""
     folder = Path(folder).expanduser()
-    if not _files(folder) and _files(_previous(folder)):  # a save was killed between its renames
+    if not any(folder.glob("*")) and any(_previous(folder).glob("*")):  # killed between the renames
         folder = _previous(folder)
-    if not _files(folder):
-        siblings = [path.name for path in folder.parent.glob("*/")]
-        close = get_close_matches(folder.name, siblings, n=1)
+    if not any(folder.glob("*")):
+        others = [path.parent.name for path in folder.parent.glob("*/config.json")]
+        close = get_close_matches(folder.name, others, n=1)
         advice = f"did you mean {close[0]}?" if close else "save one there first"
         raise FileNotFoundError(f"there is no checkpoint in {folder}: {advice}")
     path = folder / "config.json"
@@ -243,23 +233,18 @@ def _open(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     return folder, header
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _refuse_foreign(target: Path) -> None:
     """ValueError if replacing the folder would lose anything but a checkpoint."""
-    if folder.is_file() or Path.cwd().is_relative_to(folder):
-        raise ValueError(f"{folder} is a file or holds the current folder: choose another folder")
-    for path in _files(folder) + _files(_previous(folder)):
+    lost = [target] if target.is_file() or Path.cwd().is_relative_to(target) else []
+    for path in (*target.glob("*"), *_previous(target).glob("*")):
         if path.name not in FILES or not path.is_file():
-            raise ValueError(f"{path} is no part of a checkpoint: choose another folder")
-    if _files(folder):
-        _open(folder)
-
-
-def _files(folder: Path) -> list[Path]:
-    """What the folder holds; nothing if there is none."""
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+            lost.append(path)
+    if lost:
+        raise ValueError(f"{lost[0]} is no part of a checkpoint: choose another folder")
+    if any(target.glob("*")):
+        _open(target)
 
 
 def _previous(folder: Path) -> Path:
-    """Where the earlier checkpoint is while a save renames."""
-    folder = folder.resolve()
-    return folder.with_name(f".{folder.name}.previous")
+    """Where the earlier checkpoint waits while a save renames."""
+    return folder.resolve().parent / f".{folder.resolve().name}.previous"

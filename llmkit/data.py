@@ -12,16 +12,17 @@ import os
 import re
 import tempfile
 import threading
-import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 Data = TypeVar("Data", torch.Tensor, str, list)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.int64)
 PATIENCE = 4.0  # seconds without a byte, after which we call the network absent
 
 
@@ -77,14 +78,13 @@ def load_text(name: str | Path = "embedded") -> str:
 
 
 def _load_corpus(corpus: Corpus) -> str:
-    here = Path(__file__).parent  # of an installed llmkit, or of one in its repository
-    folders = (
-        [os.environ.get("LLMKIT_DATA")] if corpus.url else [here / "_data", here.parent / "data"]
-    )
-    copies = [Path(folder).expanduser() / corpus.file for folder in folders if folder]
-    copy = next((path for path in copies if path.is_file()), None)
-    if copy is None and not corpus.url:
-        raise FileNotFoundError(f"llmkit has lost its file {copies[0]}; install it again")
+    here = Path(__file__).parent
+    folders = [here / "_data", here.parent / "data"]  # of an installed llmkit, of its repository
+    if corpus.url:
+        folders = [Path(os.environ.get("LLMKIT_DATA") or os.devnull).expanduser()]
+    copy = next((f / corpus.file for f in folders if (f / corpus.file).is_file()), None)
+    if not (copy or corpus.url):
+        raise FileNotFoundError(f"llmkit has lost its {corpus.file}; install llmkit again")
     advice = f"put a copy named {corpus.file} into a folder and name that folder in LLMKIT_DATA"
     raw = copy.read_bytes() if copy else _download(corpus.url, advice)
     where = str(copy or corpus.url)
@@ -96,7 +96,7 @@ def _load_corpus(corpus: Corpus) -> str:
 
 
 def strip_gutenberg(text: str, where: str = "the text") -> str:
-    """What stands between Project Gutenberg's START and END lines, without the licence around it."""
+    """What stands between Project Gutenberg's START and END lines: the book without the licence."""
     mark = r"^\*\*\* ?{} OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.*$"
     start, end = (re.search(mark.format(word), text, re.MULTILINE) for word in ("START", "END"))
     if not (start and end):
@@ -113,21 +113,19 @@ def _read(name: str | Path) -> bytes:
         return Path(path).read_bytes()
     folder, last = os.path.split(path)
     bare = isinstance(name, str) and not folder and "." not in name  # then a corpus was meant
-    try:
-        names = CORPORA if bare else os.listdir(folder or ".")
-    except OSError:
-        raise FileNotFoundError(f"there is no folder {folder}, so no file {path}") from None
-    near = difflib.get_close_matches(last, names, n=1, cutoff=0.5)
+    if not bare and not os.path.isdir(folder or "."):
+        raise FileNotFoundError(f"there is no folder {folder}, so no file {path}")
+    near = difflib.get_close_matches(last, CORPORA if bare else os.listdir(folder or "."), 1, 0.4)
     guess = f"; did you mean {near[0]!r}?" if near else ""
     if not bare:
         raise FileNotFoundError(f"there is no file {path}{guess}")
-    asked = " (in LLMKIT_CORPUS)" if name == os.environ.get("LLMKIT_CORPUS") else ""
+    asked = " (from LLMKIT_CORPUS)" if name == os.environ.get("LLMKIT_CORPUS") else ""
     shown = repr(name if len(name) < 80 else name[:80] + "…") + asked
     raise ValueError(f"there is no corpus or file {shown}; known: {', '.join(CORPORA)}{guess}")
 
 
 def _download(url: str, advice: str) -> bytes:
-    r"""The bytes at `url`, line ends as "\n", through `datasets`; a failure leaves nothing behind."""
+    r"""The bytes at `url`, line ends as "\n", fetched by `datasets`; a failure leaves nothing."""
     url = urllib.parse.quote(url, safe="%/:?&=#+~@!$,;'()")  # * and [ would ask for several files
     headers = _probe(url, advice)
     import aiohttp  # these two take a second to import: not before there is something to fetch
@@ -140,24 +138,22 @@ def _download(url: str, advice: str) -> bytes:
         # Without an ETag `datasets` cannot see that a page has changed since it cached the text.
         mode = "reuse_dataset_if_exists" if "ETag" in headers else "reuse_cache_if_exists"
         how = {"split": "train", "download_config": config, "download_mode": mode}
-        try:  # as Latin-1 every byte is a character, so that the bytes come back whatever they are
-            rows = datasets.load_dataset(
-                "text", data_files=url, sample_by="document", encoding="latin-1", **how
-            )
-            return rows[0]["text"].encode("latin-1")
+        # As Latin-1 every byte is a character, so that the bytes come back whatever they are.
+        how |= {"sample_by": "document", "encoding": "latin-1"}
+        try:
+            return datasets.load_dataset("text", data_files=url, **how)[0]["text"].encode("latin-1")
         except Exception as error:
             reason = " ".join(str(error).split())[:150] or type(error).__name__
             raise ConnectionError(
-                f"the download of {url} broke off, nothing of it was kept ({reason}); "
-                f"try again, or {advice}"
+                f"{url} broke off and nothing of it was kept ({reason}); try again, or {advice}"
             ) from None
 
 
-def _probe(url: str, advice: str):
-    """The headers of the page at `url`, or why there is none, within PATIENCE seconds.
+def _probe(url: str, advice: str) -> Message:
+    """The headers of the page at `url`, or an error that says why not, within PATIENCE seconds.
 
-    `datasets` answers every failure with "Unable to find" and may take minutes over it. The thread
-    is for the look-up of the host's name, on which no time limit can be set.
+    `datasets` calls every failure "Unable to find" and may take minutes over it. The thread is for
+    looking up the host's name, on which Python sets no time limit.
     """
     outcome = [TimeoutError(f"no answer for {PATIENCE:g} seconds")]
 
@@ -172,12 +168,12 @@ def _probe(url: str, advice: str):
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    answer = outcome[-1]
-    if isinstance(answer, urllib.error.HTTPError) and answer.code in (404, 410):
-        raise FileNotFoundError(f"there is no page {url} (HTTP {answer.code}); check the address")
-    if isinstance(answer, Exception):
-        raise ConnectionError(f"cannot fetch {url} ({answer}); check the network, or {advice}")
-    return answer
+    if isinstance(outcome[-1], Message):
+        return outcome[-1]
+    if getattr(outcome[-1], "code", None) in (404, 410):
+        raise FileNotFoundError(f"there is no page {url} (HTTP 404); check the address")
+    reason = str(outcome[-1]).strip("<>").removeprefix("urlopen error ")
+    raise ConnectionError(f"cannot fetch {url} ({reason}); check the network, or {advice}")
 
 
 @contextlib.contextmanager
@@ -228,7 +224,7 @@ def _guess_encoding(raw: bytes) -> str:
 
 
 def split(ids: Data, val_fraction: float = 0.1) -> tuple[Data, Data]:
-    """Cut `ids` (N,) in two: the first int((1 - val_fraction) * N) to train on, the rest to measure.
+    """`ids` (N,) cut in two: the first int((1 - val_fraction) * N) to train on, the rest to test.
 
     ids: a tensor, a str or a list. One cut, no shuffling: shuffled, a held-out character would have
     its neighbours in the training part. Raises ValueError where a side would be empty.
@@ -260,8 +256,8 @@ class Batches:
     ):
         if not isinstance(ids, torch.Tensor):
             raise TypeError(f"Batches takes a tensor of ids, not {type(ids).__name__}")
-        if ids.ndim != 1 or ids.is_floating_point() or ids.dtype in (torch.bool, torch.complex64):
-            raise ValueError(f"ids are {ids.dtype} {tuple(ids.shape)}; Batches takes integers (N,)")
+        if ids.ndim != 1 or ids.dtype not in INTEGERS:
+            raise ValueError(f"Batches takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
         if block_size < 1 or batch_size < 1:
             raise ValueError(
                 f"block_size {block_size} and batch_size {batch_size} must be 1 or more"
@@ -287,7 +283,7 @@ class Batches:
         return x, y
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Where the generator stands, for `load_state_dict` to continue with the very next batch."""
+        """Where the generator stands, for `load_state_dict` to go on with the very next batch."""
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:

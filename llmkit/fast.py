@@ -1,19 +1,19 @@
 """`FastGPT`: the model we race, kept apart from the one we teach.
 
-It answers to the same interface as `llmkit.GPT` (`forward`, `loss`, `new_cache`, `.config`) and spends its
-parameters and its time differently. Against GPT-2's shape:
+It answers to the same interface as `llmkit.GPT` (`forward`, `loss`, `new_cache`, `.config`) and
+spends its parameters and its time differently. Against GPT-2's shape:
 
-- **Embeddings of the last two and three tokens**, added to the token's own (hashed to a table of fixed size; after
-  the n-gram embeddings of Roy et al. 2022, *N-Grammer*). Counting is what a small model would spend its first layers
-  on; here it is a table look-up.
-- **Rotary positions** (Su et al. 2021) and **QK-norm** (Henry et al. 2020): attention stays well scaled at high
-  learning rates.
-- **RMSNorm without parameters** (Zhang & Sennrich 2019) in place of LayerNorm, no biases anywhere.
+- **Embeddings of the last two and three tokens**, added to the token's own (hashed to a table of
+  fixed size, as in N-Grammer, Roy et al. 2022). Counting is what a small model would spend its
+  first layers on; here it is a look-up.
+- **Rotary positions** (Su et al. 2021) and **normalised queries and keys** (Henry et al. 2020):
+  attention stays well scaled at high learning rates.
+- **RMSNorm without parameters** (Zhang & Sennrich 2019) in place of LayerNorm; no biases anywhere.
 - **ReLU²** (So et al. 2021) in place of GELU.
-- **Zero initialisation** of every layer that writes to the residual stream and of the output layer, so that the first
-  loss is exactly ln(vocab_size) and each block starts as the identity.
+- **Zero initialisation** of the layers that write to the residual stream, of the n-gram tables and
+  of the output layer: each block starts as the identity, and the first loss is ln(vocab_size).
 
-How it is trained (Muon for matrices) lives in `optim`; the recipes of the command line in `recipes`.
+How it is trained (Muon for matrices) is in `optim`; the command line's recipes are in `recipes`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FastGPTConfig:
     """The shape of a `FastGPT`.
 
     vocab_size, block_size, n_layer, n_head, n_embd, dropout: as in `GPTConfig`.
-    bigram_rows, trigram_rows: rows of the tables for the last two and three tokens; 0 leaves the table out.
+    bigram_rows, trigram_rows: rows of the tables for the last two and three tokens; 0: no table.
     """
 
     vocab_size: int
@@ -53,8 +53,8 @@ class FastGPTConfig:
                 raise ValueError(f"{name} must be 0 (no table) or more, not {getattr(self, name)}.")
         if self.n_embd % (2 * self.n_head):
             raise ValueError(
-                f"n_embd ({self.n_embd}) must be divisible by 2 * n_head ({2 * self.n_head}): each head "
-                "gets an equal share, and rotary positions turn its features in pairs."
+                f"n_embd {self.n_embd} must be a multiple of 2 * n_head, {2 * self.n_head}: each "
+                "head gets an equal share, and rotary positions turn its features in pairs"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
@@ -132,8 +132,8 @@ class FastGPT(nn.Module):
 
     @staticmethod
     def _initialise(module: nn.Module) -> None:
-        """Embeddings of tokens: normal(0, 1), the scale a norm would bring them to anyway. Matrices: uniform with
-        standard deviation 1 / sqrt(fan_in). N-gram tables, c_proj and lm_head: zero."""
+        """Token embeddings: normal(0, 1), as `nn.Embedding` does it. Matrices: uniform, standard
+        deviation 1 / sqrt(fan_in). N-gram tables, c_proj and lm_head: zero."""
         if isinstance(module, nn.Linear):
             bound = (3 / module.in_features) ** 0.5
             nn.init.uniform_(module.weight, -bound, bound)
@@ -195,5 +195,5 @@ def norm(x: Tensor) -> Tensor:
 
 
 def bucket(keys: Tensor, distinct: int, rows: int) -> Tensor:
-    """The table row of each n-gram: its own where all fit, else shared, by multiplicative hashing."""
+    """The table row of each n-gram: its own where all fit, else shared by hashing."""
     return keys if distinct <= rows else (keys * 0x9E3779B1 >> 7) % rows

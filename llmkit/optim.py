@@ -46,7 +46,7 @@ def make_optimizers(
     groups = [group for group in groups if group["params"]]
     optimizers: list[Optimizer] = []
     if groups:
-        # betas: the second is below the usual 0.999, for runs of hundreds of steps, not of millions.
+        # The second beta is below the usual 0.999: our runs have hundreds of steps, not millions.
         optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True))
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay))

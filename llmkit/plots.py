@@ -1,33 +1,39 @@
-"""Pictures: one visual style for the whole series. What moves or can be typed into lives in widgets.
+"""Pictures: one visual style for the whole series. What moves or is typed into lives in `widgets`.
 
-Each function takes numbers (lists, arrays, tensors) and a title, the picture's message as a sentence, and
-returns a `Picture`: a matplotlib figure that pyplot knows nothing of. A cell shows it by ending in it
-(`display(picture)` in mid-cell), a script keeps it by `picture.savefig("loss.png")`; there is no plt.show()
-to call and nothing is left open. Every matrix takes viridis; the background is white on dark pages too.
+Each function takes numbers (lists, arrays, tensors) and a title, the picture's message as a
+sentence, and returns a `Picture`: a matplotlib figure that pyplot knows nothing of. A cell shows it
+by ending in it (`display(picture)` in mid-cell), a script keeps it with `picture.savefig("x.png")`;
+no plt.show() is needed and nothing is left open. Backgrounds are white, on dark pages too.
 """
 
-from __future__ import annotations
-
 import io
-import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from matplotlib import colormaps, colors, style
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours: nobody's eyes confuse them. Grey is what stays behind, EMPTY a cell with no number.
+# Okabe and Ito's colours for lines and viridis for every matrix: all eyes can tell them apart
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-GREY, EMPTY = "#6E6E6E", "#E8E8E8"
-STYLE = {"font.size": 11, "figure.titlesize": 13, "figure.titleweight": "bold", "grid.color": EMPTY}
-STYLE |= {"axes.grid": True, "axes.axisbelow": True, "axes.spines.right": False, "axes.spines.top": False}
+VIRIDIS = colormaps["viridis"].with_extremes(bad="#F0F0F0")  # grey: a cell without a number
+STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "figure.titlesize": 13,
+    "figure.titleweight": "bold",
+}
+STYLE |= {"axes.grid": True, "grid.color": "#E4E4E4", "axes.axisbelow": True}
+STYLE |= {"axes.spines.right": False, "axes.spines.top": False}
 STYLE |= {"text.parse_math": False}  # "$" is a character of the corpus, not the start of a formula
-_styled = style.context(["default", STYLE])  # as a decorator: our style inside, the reader's outside
+_styled = style.context(["default", STYLE])  # a decorator: our style inside, the reader's outside
+X_AXES = {"tokens": (1e6, "training tokens seen (millions)"), "step": (1, "step")}
 
 
 class Picture(Figure):
-    """A figure that a notebook shows at a cell's end, and whose text form is its title."""
+    """A figure that a notebook shows at a cell's end; its text form is its title."""
 
     def __repr__(self) -> str:
         return f"<picture: {' '.join(self.get_suptitle().split())}>"
@@ -38,7 +44,7 @@ class Picture(Figure):
         self.savefig(buffer, format="png", bbox_inches="tight")
         return buffer.getvalue()
 
-    _repr_png_ = png  # what IPython asks for where no plotting backend is set up
+    _repr_png_ = png  # what IPython asks for, where no plotting backend answers first
 
 
 def visible(text: str) -> str:
@@ -46,163 +52,189 @@ def visible(text: str) -> str:
     return text.translate({ord("\n"): "↵", ord("\r"): "←", ord(" "): "␣", ord("\t"): "⇥"})
 
 
-def _names(labels: Sequence[str]) -> list[str]:
-    """Labels as they are printed: characters made visible, words as they are."""
-    return [visible(label) if len(label) == 1 else label for label in map(str, labels)]
-
-
-def _number(value: float, _=None) -> str:
-    """A number beside an axis: 0.25, 500, 20k, 1.5M."""
-    size, unit = (1e6, "M") if abs(value) >= 1e6 else (1e3, "k") if abs(value) >= 1e4 else (1, "")
-    return f"{value / size:g}{unit}"
-
-
 def _array(values, what: str, *shape: int | None) -> np.ndarray:
-    """The values as floats of this shape (None: any length); ValueError if they cannot be drawn."""
+    """The values as floats of this shape (None: any length); ValueError where none can be drawn."""
     if hasattr(values, "detach"):  # a tensor may carry a gradient, sit on a GPU, be bfloat16
         values = values.detach().cpu().double().numpy()
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).any():
-        raise ValueError(f"{what}: no finite number in them, so there is nothing to draw")
-    if len(shape) != array.ndim or any(n not in (None, m) for n, m in zip(shape, array.shape)):
-        wanted = ", ".join("any" if n is None else str(n) for n in shape)
-        raise ValueError(f"{what}: their shape is {array.shape}, give ({wanted}) to match the labels")
+        raise ValueError(f"{what}: there is no finite number to draw among {array.size}")
+    wanted = [m if n is None else n for n, m in zip_longest(shape, array.shape, fillvalue=-1)]
+    if wanted != list(array.shape):
+        raise ValueError(f"{what}: the shape is {array.shape}, give {shape} (None: any length)")
     return array
 
 
-def _picture(title: str, height: float, rows=1, columns=1, **kwargs) -> tuple[Picture, list]:
-    """A picture, 7.5 by `height` inches, titled at the top left, and the list of its axes."""
-    picture = Picture(figsize=(7.5, height), dpi=100, layout="constrained")
+def _picture(title: str, height: float, rows: int = 1, columns: int = 1) -> tuple[Picture, list]:
+    """A picture 7.5 by `height` inches, its title at the top left, and the list of its axes."""
+    picture = Picture(figsize=(7.5, height), dpi=100, layout="compressed")
     picture.suptitle(textwrap.fill(title, 66), x=0.01, ha="left")
-    return picture, list(picture.subplots(rows, columns, squeeze=False, **kwargs).flat)
+    return picture, list(picture.subplots(rows, columns, squeeze=False).flat)
 
 
-def _name_ends(axes, curves: list[tuple]) -> None:
-    """Write the name of each curve (x, y, name, colour) beside its end, no name over another."""
+def _name_ticks(axis, labels: Sequence[str], inches: float) -> None:
+    """Name places `inches` apart, white space visible; in two alternating rows where tight."""
+    names = [visible(label) if len(label) == 1 else label for label in labels]
+    size = min(11, 72 * inches * 0.85)
+    rows = 1 if size > 7 else 2
+    for i in range(rows):
+        axis.set_ticks(range(i, len(names), rows), names[i::rows], minor=i == 1, size=size * rows)
+    axis.set_tick_params(which="both", length=0)
+    axis.set_tick_params(which="minor", pad=size * rows + 6)
+
+
+def _draw(axes, curves: list[tuple]) -> None:
+    """Draw curves (x, y, name, colour, look), each named beside its end, no name over another."""
+    for x, y, _, colour, look in curves:
+        axes.plot(x, y, color=colour, **look)
+    axes.margins(x=0)
+    axes.locator_params(axis="x", nbins=6)
     axes.figure.draw_without_rendering()  # only now is it known how high the axes are
     line = 1.4 * 11 / 72 * axes.figure.dpi / axes.bbox.height  # a line of text, in axes heights
-    last = [np.flatnonzero(np.isfinite(y))[-1] for _, y, *_ in curves]
-    ends = [(x[i], y[i]) for i, (x, y, *_) in zip(last, curves)]
+    named = [curve for curve in curves if curve[2]]
+    last = [np.flatnonzero(np.isfinite(y))[-1] for _, y, *_ in named]
+    ends = np.reshape([(x[i], y[i]) for i, (x, y, *_) in zip(last, named, strict=True)], (-1, 2))
     heights = (axes.transData - axes.transAxes).transform(ends)[:, 1]
     order = heights.argsort(kind="stable")
     for _ in range(500):  # neighbours that are too close push each other apart
         push = np.maximum(0, line - np.diff(heights[order])) / 2
         heights[order] += np.append(0, push) - np.append(push, 0)
-    for (*_, name, colour), end, height in zip(curves, ends, heights):
+    for (_, _, name, colour, _), end, height in zip(named, ends, heights, strict=True):
         leader = {"arrowstyle": "-", "color": colour, "ls": ":", "relpos": (0, 0.5), "shrinkB": 0}
-        look = {"color": [0.8 * part for part in colors.to_rgb(colour)], "va": "center"}  # thin looks pale
-        look |= {"arrowprops": leader, "annotation_clip": False}
-        axes.annotate(name, end, (1.03, height), textcoords="axes fraction", **look)
+        look = {"va": "center", "textcoords": "axes fraction", "annotation_clip": False}
+        look["color"] = [0.8 * part for part in colors.to_rgb(colour)]  # thin strokes look paler
+        axes.annotate(name, end, (1.03, height), arrowprops=leader, **look)
 
 
 @_styled
 def lines(x, series: Mapping[str, Sequence], title: str, *, xlabel, ylabel, log=False) -> Picture:
     """A curve (N,) over x (N,) for each entry of series, named at its end; log: logarithmic y."""
     picture, (axes,) = _picture(title, 4)
-    x = _array(x, "x", None)
-    curves = [
-        (x, _array(y, f"the curve {name!r}", len(x)), name, COLOURS[i % len(COLOURS)])
-        for i, (name, y) in enumerate(series.items())
-    ]
-    for x, y, _, colour in curves:
-        axes.plot(x, y, color=colour, lw=2)
-    axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear", xmargin=0)
-    axes.yaxis.set_major_formatter(_number)
-    _name_ends(axes, curves)
+    axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    axes.yaxis.set_major_formatter("{x:g}")
+    x, curves = _array(x, "x", None), []
+    for i, (name, values) in enumerate(series.items()):
+        y = _array(values, f"the curve {name!r}", len(x))
+        curves.append((x, y, name, COLOURS[i % len(COLOURS)], {"lw": 2}))
+    _draw(axes, curves)
     return picture
 
 
 @_styled
 def loss_curves(history, title: str, *, by="tokens", references=None, note="") -> Picture:
-    """Training loss (faint, its running mean strong), validation loss (dots, the best ringed).
+    """Training loss (faint, its running mean strong) and validation loss (dots, the best ringed).
 
-    history: a training.History, or {name: History} to compare runs, a colour each. by: "tokens" or "step",
-    the x axis. references: {name: nats per token}, drawn as levels. note: a text set below.
+    history: a training.History, or {name: History} to compare validation (or else training) losses.
+    by: "tokens" or "step". references: {name: nats per token}, levels to compare with. note: a text
+    to set below.
     """
-    if by not in ("tokens", "step"):
+    if by not in X_AXES:
         raise ValueError(f"by={by!r} is no x axis for a loss: choose 'tokens' or 'step'")
+    unit, xlabel = X_AXES[by]
     picture, (axes,) = _picture(title, 4 + 0.16 * len(note.splitlines()))
-    curves, several = [], isinstance(history, Mapping)
-    for i, (name, run) in enumerate((history if several else {"": history}).items()):
-        train_colour, val_colour = [COLOURS[i % len(COLOURS)]] * 2 if several else COLOURS[:2]
-        loss = _array(run.loss, "the training losses", None)
-        x, window = np.asarray(getattr(run, by)), np.ones(max(1, len(loss) // 40))
-        mean = np.convolve(loss, window, "same") / np.convolve(np.ones(len(loss)), window, "same")
-        axes.plot(x, loss, color=train_colour, lw=0.7, alpha=0.0 if several else 0.25)
-        axes.plot(x, mean, color=train_colour, lw=1 if several else 2)
-        if not several or not len(run.val_loss):
-            curves.append((x, mean, name or "training", train_colour))
-        if len(run.val_loss):
-            x, loss = np.asarray(getattr(run, f"eval_{by}")), _array(run.val_loss, "the losses", None)
-            best = [np.nanargmin(loss)]
-            dots = {"color": val_colour, "clip_on": False}
-            axes.plot(x, loss, "o-", lw=2, markersize=4, **dots)
-            axes.plot(x[best], loss[best], "o", markersize=11, mew=2, fillstyle="none", **dots)
-            curves.append((x, loss, name or "validation", val_colour))
-            if not several and best[0] < len(loss) - 1:
-                curves.append((x[best], loss[best], "best", val_colour))
-    for name, loss in (references or {}).items():
-        axes.axhline(loss, color=GREY, lw=1.2, ls="--")
-        curves.append((x[-1:], [loss], name, GREY))
-    xlabel = "training tokens seen" if by == "tokens" else "step"
-    axes.set(xlabel=xlabel, ylabel="loss (nats per token)", xmargin=0)
-    axes.xaxis.set_major_formatter(_number)
     picture.supxlabel(note, x=0.01, ha="left", family="monospace", size=9)
-    _name_ends(axes, [(x, y, f"{name} {y[-1]:.3f}", colour) for x, y, name, colour in curves])
+    axes.set(xlabel=xlabel, ylabel="loss (nats per token)")
+    curves, runs = [], history if isinstance(history, Mapping) else {"": history}
+    dots, ring = (
+        {"lw": 2, "marker": "o", "ms": 4},
+        {"marker": "o", "ms": 11, "mew": 2, "mfc": "none"},
+    )
+    for i, (name, run) in enumerate(runs.items()):
+        shade, val_shade = [COLOURS[i % len(COLOURS)]] * 2 if name else COLOURS[:2]
+        if not (name and run.val_loss):
+            x, y = np.array(getattr(run, by)), _array(run.loss, "the training loss", None)
+            window = np.ones(max(1, len(y) // 40))
+            mean = np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")
+            curves.append((x / unit, y, "", shade, {"lw": 0.7, "alpha": 0.25}))
+            curves.append((x / unit, mean, name or "training", shade, {"lw": 2}))
+        if run.val_loss:
+            y, x = (
+                _array(run.val_loss, "the loss", None),
+                np.array(getattr(run, f"eval_{by}")) / unit,
+            )
+            best = [np.nanargmin(y)]
+            best_name = "" if name or best[0] == len(y) - 1 else "best"
+            curves.append((x, y, name or "validation", val_shade, dots))
+            curves.append((x[best], y[best], best_name, val_shade, ring | {"clip_on": False}))
+    span = [min(x[0] for x, *_ in curves), max(x[-1] for x, *_ in curves)]
+    for name, loss in (references or {}).items():
+        curves.append((span, [loss, loss], name, "#6E6E6E", {"lw": 1.2, "ls": "--"}))
+    _draw(axes, [(x, y, name and f"{name} {y[-1]:.3f}", *look) for x, y, name, *look in curves])
     return picture
 
 
 @_styled
 def bars(labels, values, title: str, *, xlabel, ylabel="", highlight=None, fmt="{:.3g}") -> Picture:
-    """Bars (N,) from the top down with their values written by fmt; over 25 take several columns.
-
-    highlight: the label of the bar to set off, as in a ladder of losses.
-    """
-    values = _array(values, "values", len(labels))
-    columns = math.ceil(len(values) / 25)
-    rows = math.ceil(len(values) / columns)
-    picture, panels = _picture(title, 1.3 + 0.25 * rows, 1, columns, sharex=True)
-    for i, axes in enumerate(panels):
-        names, part = labels[i * rows : (i + 1) * rows], values[i * rows : (i + 1) * rows]
-        shades = [COLOURS[name == highlight] for name in names]
-        drawn = axes.barh(range(len(part)), part, height=0.75, color=shades)
-        axes.bar_label(drawn, [fmt.format(value) for value in part], padding=3, fontsize=10)
-        axes.set_yticks(range(len(part)), _names(names))
-        axes.set(ylim=(rows - 0.5, -0.5), xlabel=xlabel)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_formatter(_number)
-    panels[0].set_ylabel(ylabel)
-    panels[0].set_xlim(0, np.nanmax(values) * (1.1 + 0.15 * columns))  # room for the values
+    """Bars (N,) from the top down, each with its value; highlight: the label of one to set off."""
+    values = _array(values, "the values", len(labels))
+    picture, (axes,) = _picture(title, 1.3 + 0.25 * len(values))
+    shades = [COLOURS[label == highlight] for label in labels]
+    drawn = axes.barh(range(len(values)), values, height=0.75, color=shades)
+    axes.bar_label(drawn, [fmt.format(value) for value in values], padding=3, fontsize=10)
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(len(values) - 0.5, -0.5), xmargin=0.12)
+    axes.grid(visible=False, axis="y")
+    _name_ticks(axes.yaxis, labels, 0.25)
     return picture
 
 
-def _name_cells(axis, labels: Sequence[str], inches: float) -> None:
-    """Name the cells along an axis, each `inches` wide; in two alternating rows where it is tight."""
-    size = min(11, 72 * inches * 0.85)
-    rows = 1 if size > 7 else 2
-    for i in range(rows):
-        places = range(i, len(labels), rows)
-        axis.set_ticks(places, _names(labels[i::rows]), minor=i == 1, fontsize=size * rows)
-    axis.set_tick_params(which="minor", pad=size * rows + 6)
-
-
 @_styled
-def matrix(
-    values, row_labels, column_labels, title: str, *, xlabel="", ylabel="", label="", texts=None,
-    log=False, own_scale=False,
-) -> Picture:
-    """A matrix (R, C) as coloured cells, or several {name: matrix}; NaN, and 0 with log, stay empty.
+def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts="", log=False):
+    """A Picture of a matrix (R, C) in coloured cells, or of several {name: matrix} on one scale.
 
-    row_labels (R,), column_labels (C,): None for numbers. label: what colour means, with its unit.
-    texts (R, C): to write into the cells, or "{:.2f}" for their values. log: logarithmic colours.
-    own_scale: a colour bar for each of several matrices.
+    rows (R,), columns (C,): labels, or None to number both; axes: what they are. label: what the
+    colours mean, with the unit. texts (R, C): written into the cells; "{:.2f}" writes the values.
+    log: colours by the logarithm. A cell that holds no finite number stays empty.
     """
-    axis_labels = row_labels, column_labels
-    shape = [names and len(names) for names in axis_labels]
     maps = values if isinstance(values, Mapping) else {"": values}
-    maps = {name: _array(values, name or "values", *shape) for name, values in maps.items()}
+    shape = [labels and len(labels) for labels in (rows, columns)]
+    maps = {name: _array(m, name or "the matrix", *shape) for name, m in maps.items()}
+    norm = colors.LogNorm() if log else colors.Normalize()
+    norm.autoscale(np.ma.masked_invalid(np.concatenate([m.ravel() for m in maps.values()])))
     height, width = next(iter(maps.values())).shape
-    columns = min(len(maps), 4 if width <= 12 else 3 if row_labels is None else 2)
-    rows, cell = math.ceil(len(maps) / columns), min(0.5, 5.4 / columns / width)
-    ...
+    across = min(len(maps), 2 if (rows and width > 12) or len(maps) == 4 else 3)
+    down, cell = -(-len(maps) // across), min(0.5, 5.4 / across / width)  # inches
+    tall = height * cell if rows else height * 0.2 if len(texts) else 2.2
+    picture, panels = _picture(title, 1.5 + down * (tall + 0.6), down, across)
+    for panel in panels[len(maps) :]:
+        panel.remove()
+    for i, (panel, (name, m)) in enumerate(zip(panels, maps.items(), strict=False)):
+        image = panel.imshow(m, VIRIDIS, norm, aspect="equal" if rows else "auto")
+        left, bottom = i % across == 0, i + across >= len(maps)
+        panel.set(title=name, ylabel=axes[0] if left else "", xlabel=axes[1] if bottom else "")
+        panel.grid(visible=False)
+        for axis, labels in ((panel.yaxis, rows), (panel.xaxis, columns)):
+            if labels:
+                _name_ticks(axis, labels, cell)
+        dark = VIRIDIS(norm(m)) @ (0.3, 0.6, 0.1, 0) < 0.5  # as the eye weighs red, green and blue
+        for (row, column), value in np.ndenumerate(m) if len(texts) else ():
+            text = texts.format(value) if isinstance(texts, str) else texts[row][column]
+            ink = "white" if dark[row, column] else "black"
+            panel.text(column, row, text, color=ink, ha="center", va="center", family="monospace")
+    picture.colorbar(image, ax=panels[: len(maps)], label=label, format="{x:g}")
+    return picture
+
+
+def attention_maps(weights, labels: Sequence[str], title: str) -> Picture:
+    """Who looks at whom: weights (T, T) or (H, T, T), T characters; an exact zero is an empty cell."""
+    heads = _array(weights, "the weights", *[None] * np.ndim(weights))
+    heads = np.where(heads == 0, np.nan, heads)
+    maps = {f"head {i}": head for i, head in enumerate(heads)} if heads.ndim == 3 else heads
+    axes = ("looking (query)", "looked at (key)")
+    return matrix(maps, labels, labels, title, axes=axes, label="attention weight")
+
+
+def positions(vectors, title: str) -> Picture:
+    """A position scheme's vectors (T, C), or several {name: vectors}: a row for each position."""
+    return matrix(vectors, None, None, title, axes=("position", "channel"), label="value")
+
+
+def text_heat(text: str, values, title: str, *, label: str, width: int = 64) -> Picture:
+    """A text coloured by a value per character (NaN: none), broken at line ends and at width."""
+    number = iter(_array(values, "the values", len(text)))
+    rows = re.findall(rf"[^\n]{{0,{width - 1}}}\n|[^\n]{{1,{width}}}", text)
+    columns = range(max(map(len, rows)))
+    heat = [[next(number) if i < len(row) else np.nan for i in columns] for row in rows]
+    texts = [visible(row).ljust(len(columns)) for row in rows]
+    picture = matrix(heat, None, None, title, label=label, texts=texts)
+    picture.axes[0].set_axis_off()
+    return picture

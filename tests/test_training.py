@@ -1,0 +1,323 @@
+"""`llmkit.training`: the loop does what it says, resumes bit for bit, and stops with a sentence."""
+
+import math
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from llmkit import checkpoint
+from llmkit.fast import FastGPT, FastGPTConfig
+from llmkit.model import GPT, GPTConfig
+from llmkit.tokenizer import CharTokenizer
+from llmkit.training import Checkpointer, ProgressBar, TrainConfig, train
+
+TEXT = "the cat sat on the mat and the dog sat on the cat. " * 60
+TOKENIZER = CharTokenizer.from_text(TEXT)
+IDS = TOKENIZER.encode(TEXT)
+TRAIN, VAL = IDS[:2500], IDS[2500:]
+SHAPE = dict(vocab_size=TOKENIZER.vocab_size, block_size=8, n_layer=1, n_head=2, n_embd=16)
+CONFIG = TrainConfig(steps=12, batch_size=4, eval_every=4, learning_rate=0.01)
+
+
+def make(kind=GPT, seed=0, **changes):
+    torch.manual_seed(seed)
+    config = {GPT: GPTConfig, FastGPT: FastGPTConfig}[kind]
+    return kind(config(**SHAPE | changes))
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", [GPT, FastGPT])
+def test_training_lowers_the_loss(kind, optimizer):
+    model = make(kind)
+    history = train(model, TRAIN, VAL, replace(CONFIG, steps=80, optimizer=optimizer))
+    assert history.val_loss[-1] < 0.7 * math.log(TOKENIZER.vocab_size)
+    assert history.loss[-1] < history.loss[0]
+    assert model.training
+
+
+def test_the_history_counts_right():
+    history = train(make(), TRAIN, VAL, replace(CONFIG, accumulation=3))
+    assert history.step == list(range(1, 13))
+    assert history.tokens == [step * 3 * 4 * 8 for step in range(1, 13)]
+    assert history.eval_step == [4, 8, 12]
+    assert history.eval_tokens == [step * 3 * 4 * 8 for step in (4, 8, 12)]
+    assert len(history.loss) == len(history.lr) == 12
+    assert history.best_val_loss == min(history.val_loss)
+    assert history.best_step == history.eval_step[history.val_loss.index(min(history.val_loss))]
+    assert history.stopped is None
+    assert history.seconds > 0
+
+
+def test_the_last_step_is_measured_whatever_the_interval():
+    history = train(make(), TRAIN, VAL, replace(CONFIG, steps=7, eval_every=5))
+    assert history.eval_step == [5, 7]
+    assert train(make(), TRAIN, None, CONFIG).val_loss == []
+
+
+def test_it_is_the_plain_loop():
+    """Against a loop written out here: same batches, PyTorch's own AdamW, clip and schedule."""
+    from llmkit.data import Batches
+
+    config = replace(CONFIG, learning_rate=0.05, grad_clip=0.5, warmup=3, final_lr=0.2)
+    model, reference = make(), make()
+    train(model, TRAIN, None, config)
+    batches = Batches(TRAIN, 8, 4, seed=config.seed)
+    decayed = [p for p in reference.parameters() if p.dim() >= 2]
+    rest = [p for p in reference.parameters() if p.dim() < 2]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.05, betas=(0.9, 0.95), fused=True)
+    for step in range(12):
+        x, y = next(batches)
+        share = (step + 1) / 3 if step < 3 else None
+        if share is None:
+            share = 0.2 + 0.8 * (1 + math.cos(math.pi * (step - 3) / 8)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * share
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(reference(x).flatten(0, 1), y.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
+        optimizer.step()
+    assert torch.allclose(weights(model), weights(reference), atol=1e-6)
+
+
+def test_accumulation_equals_the_larger_batch():
+    """Batches of 4 accumulated twice hold the rows that one batch of 8 holds."""
+    from llmkit.data import Batches
+
+    small, large = Batches(TRAIN, 8, 4, seed=0), Batches(TRAIN, 8, 8, seed=0)
+    halves = torch.cat([next(small)[0], next(small)[0]])
+    assert torch.equal(halves, next(large)[0])
+    accumulated, whole = make(), make()
+    train(accumulated, TRAIN, None, replace(CONFIG, batch_size=4, accumulation=2, steps=5))
+    train(whole, TRAIN, None, replace(CONFIG, batch_size=8, steps=5))
+    assert torch.allclose(weights(accumulated), weights(whole), atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run_and_leaves_the_random_state():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    runs = []
+    for seed in (0, 0, 1):
+        model = make(dropout=0.2)
+        torch.manual_seed(5)
+        train(model, TRAIN, VAL, replace(CONFIG, seed=seed))
+        assert torch.equal(torch.rand(3), expected)
+        runs.append(weights(model))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("stop_at", [1, 4, 6])
+def test_resuming_continues_bit_for_bit(tmp_path, optimizer, stop_at):
+    """Dropout, momentum, batches, schedule, best weights: all go on as if nothing had happened."""
+    config = replace(CONFIG, optimizer=optimizer, keep_best=True, sample_every=5)
+    whole = make(dropout=0.2)
+    expected = train(whole, TRAIN, VAL, config, tokenizer=TOKENIZER)
+
+    def stop(run):
+        if run.step == stop_at:
+            run.stop = "test"
+
+    callbacks = [stop, Checkpointer(tmp_path / "run", TOKENIZER)]
+    history = train(make(dropout=0.2), TRAIN, VAL, config, tokenizer=TOKENIZER, callbacks=callbacks)
+    assert history.stopped == "test"
+    torch.manual_seed(99)  # another process
+    model, tokenizer = checkpoint.load(tmp_path / "run")
+    state = checkpoint.load_state(tmp_path / "run")
+    history = train(model, TRAIN, VAL, config, tokenizer=tokenizer, resume=state)
+    assert torch.equal(weights(model), weights(whole))
+    assert (history.loss, history.val_loss) == (expected.loss, expected.val_loss)
+    assert (history.lr, history.samples) == (expected.lr, expected.samples)
+    assert (history.best_step, history.stopped) == (expected.best_step, None)
+
+
+def test_resuming_another_run_is_refused():
+    states = []
+    train(make(), TRAIN, VAL, CONFIG, callbacks=[lambda run: states.append(run.state_dict())])
+    with pytest.raises(ValueError, match=r"batch_size was 4, now 5"):
+        train(make(), TRAIN, VAL, replace(CONFIG, batch_size=5), resume=states[-1])
+    with pytest.raises(ValueError, match="same text"):
+        train(make(), TRAIN.flip(0), VAL, CONFIG, resume=states[-1])
+
+
+def test_a_finished_run_resumed_returns_at_once():
+    states = []
+    model = make()
+    train(model, TRAIN, VAL, CONFIG, callbacks=[lambda run: states.append(run.state_dict())])
+    before = weights(model)
+    history = train(model, TRAIN, VAL, CONFIG, resume=states[-1])
+    assert len(history.loss) == 12
+    assert torch.equal(weights(model), before)
+
+
+def test_keep_best_and_patience(monkeypatch):
+    """A planted sequence of validation losses: best at the second, then worse and worse."""
+    from llmkit import training
+    from llmkit.evaluation import Report
+
+    losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
+    monkeypatch.setattr(training, "evaluate", lambda *_: Report(next(losses), 1))
+    kept = {}
+
+    def remember(run):
+        kept[run.step] = weights(run.model)
+
+    model = make()
+    config = replace(CONFIG, steps=20, eval_every=2, keep_best=True, patience=3)
+    history = train(model, TRAIN, VAL, config, callbacks=[remember])
+    assert history.best_step == 4
+    assert history.best_val_loss == 2.0
+    assert history.step[-1] == 10  # three measurements after the best
+    assert history.stopped == "no better validation loss in 3 measurements"
+    assert torch.equal(weights(model), kept[4])
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence_and_keeps_the_weights():
+    model = make()
+
+    def poison(run):
+        if run.step == 3:
+            run.kept = weights(run.model)
+            poison.kept = run.kept
+            real = run.model.loss
+            run.model.loss = lambda x, y: real(x, y) * math.nan
+
+    with pytest.raises(FloatingPointError, match=r"became nan at step 4: lower the learning rate"):
+        train(model, TRAIN, VAL, CONFIG, callbacks=[poison])
+    assert torch.equal(weights(model), poison.kept)
+
+
+def test_an_interrupt_finishes_the_step_and_can_be_resumed(tmp_path):
+    def interrupt(run):
+        if run.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    keep = Checkpointer(tmp_path / "run", TOKENIZER)
+    history = train(make(), TRAIN, VAL, CONFIG, callbacks=[interrupt, keep])
+    assert history.stopped == "interrupted"
+    assert history.step[-1] == 6
+    assert signal.getsignal(signal.SIGINT) is before
+    model, _ = checkpoint.load(tmp_path / "run")
+    train(model, TRAIN, VAL, CONFIG, resume=checkpoint.load_state(tmp_path / "run"))
+    whole = make()
+    train(whole, TRAIN, VAL, CONFIG)
+    assert torch.equal(weights(model), weights(whole))
+
+
+def test_a_second_interrupt_ends_it_at_once():
+    def interrupt_twice(run):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make(), TRAIN, VAL, CONFIG, callbacks=[interrupt_twice])
+
+
+def test_it_trains_outside_the_main_thread():
+    import threading
+
+    result = []
+    thread = threading.Thread(target=lambda: result.append(train(make(), TRAIN, VAL, CONFIG)))
+    thread.start()
+    thread.join()
+    assert len(result[0].loss) == 12
+
+
+def test_samples():
+    history = train(make(), TRAIN, VAL, replace(CONFIG, sample_every=5), tokenizer=TOKENIZER)
+    assert [step for step, _ in history.samples] == [5, 10, 12]
+    assert all(len(text) == 200 for _, text in history.samples)
+    with pytest.raises(ValueError, match="sample_every needs a tokenizer"):
+        train(make(), TRAIN, VAL, replace(CONFIG, sample_every=5))
+
+
+def test_mixed_precision_stays_close_and_keeps_float32_weights():
+    plain, mixed = make(FastGPT), make(FastGPT)
+    train(plain, TRAIN, VAL, replace(CONFIG, dtype="float32"))
+    history = train(mixed, TRAIN, VAL, replace(CONFIG, dtype="bfloat16"))
+    assert {p.dtype for p in mixed.parameters()} == {torch.float32}
+    difference = (weights(plain) - weights(mixed)).abs().max()
+    assert 0 < difference < 0.1
+    assert history.val_loss[-1] < history.val_loss[0]
+
+
+def test_float16_goes_through_the_gradient_scaler():
+    model = make()
+    scales = []
+    train(
+        model,
+        TRAIN,
+        VAL,
+        replace(CONFIG, dtype="float16"),
+        callbacks=[lambda run: scales.append(run.scaler.get_scale())],
+    )
+    assert scales[0] > 1
+    assert torch.isfinite(weights(model)).all()
+
+
+def test_callbacks_see_every_step_in_order():
+    seen = []
+    train(
+        make(),
+        TRAIN,
+        VAL,
+        replace(CONFIG, sample_every=6),
+        tokenizer=TOKENIZER,
+        callbacks=[
+            lambda run: seen.append((run.step, run.evaluated, run.sample is None, run.done))
+        ],
+    )
+    assert [step for step, *_ in seen] == list(range(1, 13))
+    assert [step for step, evaluated, *_ in seen if evaluated] == [4, 8, 12]
+    assert [step for step, _, no_sample, _ in seen if not no_sample] == [6, 12]
+    assert [step for step, *_, done in seen if done] == [12]
+
+
+def test_the_progress_bar_ends_full(capsys):
+    bar = ProgressBar(desc="training", ascii=True)
+    train(make(), TRAIN, VAL, CONFIG, callbacks=[bar])
+    assert bar.bar.n == bar.bar.total == 12
+    assert bar.bar.disable  # closed
+    assert "val loss" in capsys.readouterr().err
+
+
+def test_the_checkpointer_saves_every_so_often_and_at_the_end(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(checkpoint, "save", lambda *_, state: steps.append(state["step"]))
+    train(make(), TRAIN, VAL, CONFIG, callbacks=[Checkpointer(tmp_path / "run", every=5)])
+    assert steps == [5, 10, 12]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"patience": 0}, "patience must be at least 1"),
+        ({"optimizer": "sgd"}, "optimizer must be one of 'adamw', 'muon', not 'sgd'"),
+        ({"schedule": "exp"}, "schedule must be one of 'cosine', 'linear', not 'exp'"),
+        ({"dtype": "int8"}, "dtype must be one of None, 'float32', 'bfloat16', 'float16'"),
+        ({"learning_rate": 0}, "learning_rate must be above 0"),
+        ({"grad_clip": math.nan}, "grad_clip must be above 0"),
+        ({"final_lr": 1.5}, "final_lr is a share of the peak"),
+        ({"weight_decay": -1}, "weight_decay must be 0 or more"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**change)
+
+
+def test_data_too_short_is_refused():
+    with pytest.raises(ValueError, match="block_size"):
+        train(make(), TRAIN[:8], None, CONFIG)
