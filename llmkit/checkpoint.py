@@ -82,15 +82,16 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     Raises FileNotFoundError or ValueError, which name the file that is missing, damaged or foreign.
     """
     folder, header = _open(folder)
-    name, tensors = header["class"], _read(folder / "model.safetensors")
+    name, path = header["class"], folder / "model.safetensors"
     module = import_module(MODELS[name])
     try:
         config = getattr(module, f"{name}Config")(**header["config"])
-    except (TypeError, ValueError) as error:
+        with torch.random.fork_rng(devices=[]):  # drawing first weights must not move the seed
+            model = getattr(module, name)(config)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder / 'config.json'} makes no {name}: {error}") from None
-    _check(getattr(module, name), config, tensors, f"{folder / 'model.safetensors'} does not fit")
-    with torch.random.fork_rng(devices=[]):  # drawing first weights must not move the seed
-        model = getattr(module, name)(config)
+    tensors = _read(path)
+    _compare(_weights(model), tensors, f"{path} does not fit its config.json")
     model.to(tensors["wte.weight"].dtype)  # buffers that are not saved follow the weights
     for key, weight in _weights(model).items():
         weight.data = tensors[key]
@@ -119,8 +120,10 @@ def _contents(model: nn.Module, tokenizer: Any, state: Any) -> dict[str, Any]:
     name = type(model).__name__
     if MODELS.get(name) != type(model).__module__:
         raise TypeError(f"the model must be llmkit's GPT or FastGPT, not {type(model)}")
+    with torch.device("meta"):  # shapes without numbers
+        expected = _weights(type(model)(model.config))
     weights = _weights(model)
-    _check(type(model), model.config, weights, "the model is not what its config describes")
+    _compare(expected, weights, "the model is not what its config describes")
     contents = {"model.safetensors": as_bytes({key: _copy(w) for key, w in weights.items()})}
     if tokenizer is not None:
         contents["tokenizer.json"] = tokenizer
@@ -139,16 +142,14 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return dict({id(tensor): (name, tensor) for name, tensor in named}.values())
 
 
-def _check(kind: type, config: Any, tensors: dict[str, Tensor], complaint: str) -> None:
-    """ValueError for the first tensor that such a model lacks, or has in another shape or kind."""
+def _compare(expected: dict[str, Tensor], found: dict[str, Tensor], complaint: str) -> None:
+    """ValueError for the first tensor that is missing, unknown, or of another shape or kind."""
 
     def describe(t: Tensor | None) -> str:
         return "absent" if t is None else f"{'float' * t.is_floating_point()}{tuple(t.shape)}"
 
-    with torch.device("meta"):  # shapes without numbers
-        expected = _weights(kind(config))
-    for name in sorted(expected.keys() | tensors.keys()):
-        want, got = describe(expected.get(name)), describe(tensors.get(name))
+    for name in sorted(expected.keys() | found.keys()):
+        want, got = describe(expected.get(name)), describe(found.get(name))
         if want != got:
             raise ValueError(f"{complaint}: {name} should be {want}, not {got}")
 

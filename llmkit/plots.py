@@ -10,7 +10,6 @@ import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 
 import numpy as np
 from matplotlib import colormaps, colors, style
@@ -29,7 +28,6 @@ STYLE |= {"axes.grid": True, "grid.color": "#E4E4E4", "axes.axisbelow": True}
 STYLE |= {"axes.spines.right": False, "axes.spines.top": False}
 STYLE |= {"text.parse_math": False}  # "$" is a character of the corpus, not the start of a formula
 _styled = style.context(["default", STYLE])  # a decorator: our style inside, the reader's outside
-X_AXES = {"tokens": (1e6, "training tokens seen (millions)"), "step": (1, "step")}
 
 
 class Picture(Figure):
@@ -55,21 +53,21 @@ def visible(text: str) -> str:
 def _array(values, what: str, *shape: int | None) -> np.ndarray:
     """The values as floats of this shape (None: any length); ValueError where none can be drawn."""
     if hasattr(values, "detach"):  # a tensor may carry a gradient, sit on a GPU, be bfloat16
-        values = values.detach().cpu().double().numpy()
+        values = values.detach().cpu().double()
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).any():
         raise ValueError(f"{what}: there is no finite number to draw among {array.size}")
-    wanted = [m if n is None else n for n, m in zip_longest(shape, array.shape, fillvalue=-1)]
-    if wanted != list(array.shape):
+    fits = all(n in (None, m) for n, m in zip(shape, array.shape, strict=False))
+    if array.ndim != len(shape) or not fits:
         raise ValueError(f"{what}: the shape is {array.shape}, give {shape} (None: any length)")
     return array
 
 
-def _picture(title: str, height: float, rows: int = 1, columns: int = 1) -> tuple[Picture, list]:
-    """A picture 7.5 by `height` inches, its title at the top left, and the list of its axes."""
+def _picture(title: str, height: float) -> Picture:
+    """An empty picture, 7.5 by `height` inches, its title at the top left."""
     picture = Picture(figsize=(7.5, height), dpi=100, layout="compressed")
     picture.suptitle(textwrap.fill(title, 66), x=0.01, ha="left")
-    return picture, list(picture.subplots(rows, columns, squeeze=False).flat)
+    return picture
 
 
 def _name_ticks(axis, labels: Sequence[str], inches: float) -> None:
@@ -92,9 +90,8 @@ def _draw(axes, curves: list[tuple]) -> None:
     axes.figure.draw_without_rendering()  # only now is it known how high the axes are
     line = 1.4 * 11 / 72 * axes.figure.dpi / axes.bbox.height  # a line of text, in axes heights
     named = [curve for curve in curves if curve[2]]
-    last = [np.flatnonzero(np.isfinite(y))[-1] for _, y, *_ in named]
-    ends = np.reshape([(x[i], y[i]) for i, (x, y, *_) in zip(last, named, strict=True)], (-1, 2))
-    heights = (axes.transData - axes.transAxes).transform(ends)[:, 1]
+    ends = [[p for p in zip(x, y, strict=True) if np.isfinite(p[1])][-1] for x, y, *_ in named]
+    heights = (axes.transData - axes.transAxes).transform(np.reshape(ends, (-1, 2)))[:, 1]
     order = heights.argsort(kind="stable")
     for _ in range(500):  # neighbours that are too close push each other apart
         push = np.maximum(0, line - np.diff(heights[order])) / 2
@@ -109,7 +106,7 @@ def _draw(axes, curves: list[tuple]) -> None:
 @_styled
 def lines(x, series: Mapping[str, Sequence], title: str, *, xlabel, ylabel, log=False) -> Picture:
     """A curve (N,) over x (N,) for each entry of series, named at its end; log: logarithmic y."""
-    picture, (axes,) = _picture(title, 4)
+    axes = _picture(title, 4).subplots()
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
     axes.yaxis.set_major_formatter("{x:g}")
     x, curves = _array(x, "x", None), []
@@ -117,28 +114,24 @@ def lines(x, series: Mapping[str, Sequence], title: str, *, xlabel, ylabel, log=
         y = _array(values, f"the curve {name!r}", len(x))
         curves.append((x, y, name, COLOURS[i % len(COLOURS)], {"lw": 2}))
     _draw(axes, curves)
-    return picture
+    return axes.figure
 
 
 @_styled
-def loss_curves(history, title: str, *, by="tokens", references=None, note="") -> Picture:
+def loss_curves(history, title: str, *, by="tokens", references=None) -> Picture:
     """Training loss (faint, its running mean strong) and validation loss (dots, the best ringed).
 
     history: a training.History, or {name: History} to compare validation (or else training) losses.
-    by: "tokens" or "step". references: {name: nats per token}, levels to compare with. note: a text
-    to set below.
+    by: "tokens" or "step". references: {name: nats per token}, levels to compare with.
     """
-    if by not in X_AXES:
+    if by not in ("tokens", "step"):
         raise ValueError(f"by={by!r} is no x axis for a loss: choose 'tokens' or 'step'")
-    unit, xlabel = X_AXES[by]
-    picture, (axes,) = _picture(title, 4 + 0.16 * len(note.splitlines()))
-    picture.supxlabel(note, x=0.01, ha="left", family="monospace", size=9)
+    unit, xlabel = (1, "step") if by == "step" else (1e6, "training tokens seen (millions)")
+    axes = _picture(title, 4).subplots()
     axes.set(xlabel=xlabel, ylabel="loss (nats per token)")
     curves, runs = [], history if isinstance(history, Mapping) else {"": history}
-    dots, ring = (
-        {"lw": 2, "marker": "o", "ms": 4},
-        {"marker": "o", "ms": 11, "mew": 2, "mfc": "none"},
-    )
+    dots = {"lw": 2, "marker": "o", "ms": 4}
+    ring = dots | {"ms": 11, "mew": 2, "mfc": "none", "clip_on": False}
     for i, (name, run) in enumerate(runs.items()):
         shade, val_shade = [COLOURS[i % len(COLOURS)]] * 2 if name else COLOURS[:2]
         if not (name and run.val_loss):
@@ -148,33 +141,31 @@ def loss_curves(history, title: str, *, by="tokens", references=None, note="") -
             curves.append((x / unit, y, "", shade, {"lw": 0.7, "alpha": 0.25}))
             curves.append((x / unit, mean, name or "training", shade, {"lw": 2}))
         if run.val_loss:
-            y, x = (
-                _array(run.val_loss, "the loss", None),
-                np.array(getattr(run, f"eval_{by}")) / unit,
-            )
+            y = _array(run.val_loss, "the validation loss", None)
+            x = np.array(getattr(run, f"eval_{by}")) / unit
             best = [np.nanargmin(y)]
             best_name = "" if name or best[0] == len(y) - 1 else "best"
             curves.append((x, y, name or "validation", val_shade, dots))
-            curves.append((x[best], y[best], best_name, val_shade, ring | {"clip_on": False}))
+            curves.append((x[best], y[best], best_name, val_shade, ring))
     span = [min(x[0] for x, *_ in curves), max(x[-1] for x, *_ in curves)]
     for name, loss in (references or {}).items():
         curves.append((span, [loss, loss], name, "#6E6E6E", {"lw": 1.2, "ls": "--"}))
     _draw(axes, [(x, y, name and f"{name} {y[-1]:.3f}", *look) for x, y, name, *look in curves])
-    return picture
+    return axes.figure
 
 
 @_styled
 def bars(labels, values, title: str, *, xlabel, ylabel="", highlight=None, fmt="{:.3g}") -> Picture:
     """Bars (N,) from the top down, each with its value; highlight: the label of one to set off."""
     values = _array(values, "the values", len(labels))
-    picture, (axes,) = _picture(title, 1.3 + 0.25 * len(values))
+    axes = _picture(title, 1.3 + 0.25 * len(values)).subplots()
     shades = [COLOURS[label == highlight] for label in labels]
     drawn = axes.barh(range(len(values)), values, height=0.75, color=shades)
     axes.bar_label(drawn, [fmt.format(value) for value in values], padding=3, fontsize=10)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(len(values) - 0.5, -0.5), xmargin=0.12)
     axes.grid(visible=False, axis="y")
     _name_ticks(axes.yaxis, labels, 0.25)
-    return picture
+    return axes.figure
 
 
 @_styled
@@ -194,10 +185,9 @@ def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts=
     across = min(len(maps), 2 if (rows and width > 12) or len(maps) == 4 else 3)
     down, cell = -(-len(maps) // across), min(0.5, 5.4 / across / width)  # inches
     tall = height * cell if rows else height * 0.2 if len(texts) else 2.2
-    picture, panels = _picture(title, 1.5 + down * (tall + 0.6), down, across)
-    for panel in panels[len(maps) :]:
-        panel.remove()
-    for i, (panel, (name, m)) in enumerate(zip(panels, maps.items(), strict=False)):
+    picture = _picture(title, 1.5 + down * (tall + 0.6))
+    for i, (name, m) in enumerate(maps.items()):
+        panel = picture.add_subplot(down, across, i + 1)
         image = panel.imshow(m, VIRIDIS, norm, aspect="equal" if rows else "auto")
         left, bottom = i % across == 0, i + across >= len(maps)
         panel.set(title=name, ylabel=axes[0] if left else "", xlabel=axes[1] if bottom else "")
@@ -205,17 +195,17 @@ def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts=
         for axis, labels in ((panel.yaxis, rows), (panel.xaxis, columns)):
             if labels:
                 _name_ticks(axis, labels, cell)
-        dark = VIRIDIS(norm(m)) @ (0.3, 0.6, 0.1, 0) < 0.5  # as the eye weighs red, green and blue
+        light = VIRIDIS(norm(m)) @ (0.3, 0.6, 0.1, 0)  # as the eye weighs red, green and blue
+        ink = np.where(light > 0.5, "black", "white")
         for (row, column), value in np.ndenumerate(m) if len(texts) else ():
             text = texts.format(value) if isinstance(texts, str) else texts[row][column]
-            ink = "white" if dark[row, column] else "black"
-            panel.text(column, row, text, color=ink, ha="center", va="center", family="monospace")
-    picture.colorbar(image, ax=panels[: len(maps)], label=label, format="{x:g}")
+            panel.text(column, row, text, color=ink[row, column], ha="center", va="center")
+    picture.colorbar(image, ax=picture.axes, label=label, format="{x:g}")
     return picture
 
 
 def attention_maps(weights, labels: Sequence[str], title: str) -> Picture:
-    """Who looks at whom: weights (T, T) or (H, T, T), T characters; an exact zero is an empty cell."""
+    """Who looks at whom: weights (T, T) or (H, T, T), T characters; an exact 0 is left empty."""
     heads = _array(weights, "the weights", *[None] * np.ndim(weights))
     heads = np.where(heads == 0, np.nan, heads)
     maps = {f"head {i}": head for i, head in enumerate(heads)} if heads.ndim == 3 else heads
@@ -229,7 +219,7 @@ def positions(vectors, title: str) -> Picture:
 
 
 def text_heat(text: str, values, title: str, *, label: str, width: int = 64) -> Picture:
-    """A text coloured by a value per character (NaN: none), broken at line ends and at width."""
+    """A text coloured by a value per character (NaN: none), broken at line ends and width."""
     number = iter(_array(values, "the values", len(text)))
     rows = re.findall(rf"[^\n]{{0,{width - 1}}}\n|[^\n]{{1,{width}}}", text)
     columns = range(max(map(len, rows)))

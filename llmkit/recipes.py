@@ -27,7 +27,7 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("gpu", "small"): dict(steps=500, batch_size=32),
     ("gpu", "large"): dict(steps=2_000, batch_size=64),
 }
-COMMON = dict(optimizer="muon", schedule="linear", final_lr=0.0, weight_decay=0.0, keep_best=True)
+COMMON = dict(optimizer="muon", schedule="linear", final_lr=0.0, weight_decay=0.1, keep_best=True)
 
 
 def recipe(

@@ -134,7 +134,9 @@ class CharTokenizer(_Tokenizer):
     def _join(self, ids: np.ndarray) -> str:
         if len(self.unknown or "") > 1 and (ids == self._other).any():
             return super()._join(ids)  # a token of several characters has no code point
-        return self._code_points[ids].tobytes().decode("utf-32-le", "surrogatepass")
+        blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
+        codes = map(self._code_points.take, blocks)
+        return "".join([str(block, "utf-32-le", "surrogatepass") for block in codes])
 
 
 class WordTokenizer(_Tokenizer):

@@ -1,0 +1,383 @@
+"""The one way a notebook is made: `python notebooks/build.py [NUMBER_OR_NAME ...] [--check]`.
+
+People edit the scripts `src/NN_name.py` (jupytext's percent format). For each, this file
+
+1. stamps: badge and links go under the title, the setup cell under those;
+2. converts the script to `NN_name.ipynb`, never the other way;
+3. executes it in this folder, on the CPU, on the embedded corpus, with no network;
+4. normalises what comes out, so that a rebuild without a change gives the same bytes.
+
+`--check` executes nothing and says what is out of date. What a stored notebook must look like
+beyond that is told in tests/test_notebooks.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from itertools import zip_longest
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from jupytext.config import load_jupytext_config
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+NOTEBOOKS = Path(__file__).resolve().parent
+OFFLINE = NOTEBOOKS.parent / "tests" / "offline"
+CELL_SECONDS = 300  # as in pytest's options
+
+# What a notebook needs beyond llmkit's own dependencies:
+# its name -> (llmkit's extra, a module which that extra brings).
+EXTRAS: dict[str, tuple[str, str]] = {}
+
+SETUP = """\
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("{module}") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+{repository}@main")
+    pip = [sys.executable, "-m", "pip", "install", "-qq", {requirement}]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {{source}}; pip says above why.")
+    importlib.invalidate_caches()"""
+
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class BuildError(Exception):
+    """What the person who runs the build should read: a sentence, or a cell and its error."""
+
+
+# ---------------------------------------------------------------------------------- stamping
+
+
+def scripts(folder: Path = NOTEBOOKS) -> list[Path]:
+    """The scripts in reading order."""
+    return sorted(folder.glob("src/[0-9][0-9]_*.py"))
+
+
+def notebook_of(script: Path) -> Path:
+    """notebooks/src/NN_name.py -> notebooks/NN_name.ipynb"""
+    return script.parent.parent / f"{script.stem}.ipynb"
+
+
+def repository(folder: Path = NOTEBOOKS) -> str:
+    """The project's address, from the one place that has it: [project.urls] in pyproject.toml."""
+    text = (folder.parent / "pyproject.toml").read_text(encoding="utf-8")
+    if match := re.search(r'^Repository = "(https://github\.com/[^/"]+/[^/"]+)"', text, re.M):
+        return match[1]
+    raise BuildError('pyproject.toml should have Repository = "https://github.com/OWNER/NAME".')
+
+
+def title(script: Path) -> str:
+    """`04 · Attention`, from the script's first heading."""
+    number = script.name[:2]
+    for line in script.read_text(encoding="utf-8").splitlines():
+        if match := re.fullmatch(rf"# # ({number} · \S.*)", line):
+            return match[1]
+    raise BuildError(f"{script.name}: the first line of the first cell should be `# {number} · …`.")
+
+
+def colab(script: Path) -> str:
+    """Where Colab opens the notebook."""
+    project = repository(script.parent.parent).removeprefix("https://github.com/")
+    notebook = f"blob/main/notebooks/{script.stem}.ipynb"
+    return f"https://colab.research.google.com/github/{project}/{notebook}"
+
+
+def header(script: Path, cell: str) -> str:
+    """The first cell's text: title and promise as the author wrote them, then badge and links."""
+    written = [line for line in cell.splitlines() if line.strip()]
+    if len(written) < 2 or not re.fullmatch(r"\*[^*]+\*", written[1]):
+        raise BuildError(
+            f"{script.name}: under its title the first cell should have one line that tells what "
+            "the notebook promises, in *italics*."
+        )
+    if not all(line.startswith(("[![Open in Colab]", "← [", "[")) for line in written[2:]):
+        raise BuildError(
+            f"{script.name}: the first cell holds title and promise only; what follows "
+            "belongs in a cell of its own."
+        )
+    everything = scripts(script.parent.parent)
+    here = everything.index(script)
+    links = []
+    if here > 0:
+        before = everything[here - 1]
+        links.append(f"← [{title(before)}]({before.stem}.ipynb)")
+    if here + 1 < len(everything):
+        after = everything[here + 1]
+        links.append(f"[{title(after)}]({after.stem}.ipynb) →")
+    parts = [f"# {title(script)}\n{written[1]}", f"[![Open in Colab]({BADGE})]({colab(script)})"]
+    return "\n\n".join(parts + ([" · ".join(links)] if links else []))
+
+
+def setup(script: Path) -> str:
+    """The second cell's code."""
+    extra, module = EXTRAS.get(script.stem, ("", "llmkit"))
+    return SETUP.format(
+        module=module,
+        repository=repository(script.parent.parent),
+        requirement=f'f"llmkit[{extra}] @ {{source}}"' if extra else "source",
+    )
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def stamped(script: Path) -> NotebookNode:
+    """The script as a notebook, formatted, its first two cells brought up to date."""
+    text = script.read_text(encoding="utf-8")
+    notebook = jupytext.reads(text, fmt="py:percent", config=load_jupytext_config(str(script)))
+    cells = notebook.cells
+    if not cells or cells[0].cell_type != "markdown":
+        raise BuildError(f"{script.name}: the first cell should be markdown, with the title.")
+    cells[0].source = header(script, cells[0].source)
+    if len(cells) < 2 or "setup" not in tags(cells[1]):
+        cells.insert(1, nbformat.v4.new_code_cell(metadata={"tags": ["setup"]}))
+    cells[1].source = setup(script)
+    for cell in cells:
+        if "solution" in tags(cell) and not cell.source.startswith("# @title Solution"):
+            raise BuildError(
+                f"{script.name}: a solution cell should open with `# @title Solution`."
+            )
+    return normalised(formatted(notebook, script), script.stem)
+
+
+def formatted(notebook: NotebookNode, script: Path) -> NotebookNode:
+    """Every code cell as ruff formats it. (On the whole script, ruff and jupytext would not agree
+    about the blank lines between cells.)"""
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", notebook_of(script), "-"]
+    done = subprocess.run(
+        command, input=nbformat.writes(notebook), capture_output=True, encoding="utf-8"
+    )
+    if done.returncode != 0:
+        raise BuildError(f"{script.name}: ruff cannot format it: {done.stderr.strip()}")
+    return nbformat.reads(done.stdout, as_version=4)
+
+
+def as_script(notebook: NotebookNode, script: Path) -> str:
+    """The notebook as jupytext writes it: what the script must be, to the letter."""
+    return jupytext.writes(notebook, fmt="py:percent", config=load_jupytext_config(str(script)))
+
+
+# --------------------------------------------------------------------------------- executing
+
+
+class ThisPython(AsyncKernelManager):
+    """Starts the interpreter that runs this file, whatever "python3" stands for elsewhere."""
+
+    def _kernel_spec_manager_default(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])  # nowhere to look: only its own is left
+
+
+def kernel_environment() -> dict[str, str]:
+    """What every notebook is built and checked in: CPU, embedded corpus, nothing from outside."""
+    outside = ("LLMKIT_DATA", "LLMKIT_SOURCE")
+    environment = {name: value for name, value in os.environ.items() if name not in outside}
+    path = [str(OFFLINE), environment.get("PYTHONPATH", "")]
+    return environment | {
+        "LLMKIT_DEVICE": "cpu",
+        "LLMKIT_CORPUS": "embedded",
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),  # refuses connections
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # they show only where nothing is cached yet
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+
+
+def execute(
+    notebook: NotebookNode, folder: Path, environment: dict[str, str] | None = None
+) -> None:
+    """Run every cell, in place. `BuildError`: the cell that failed and how."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.update(execution_count=None, outputs=[])
+    client = NotebookClient(
+        notebook,
+        kernel_manager_class=ThisPython,
+        kernel_name="python3",
+        timeout=CELL_SECONDS,
+        record_timing=False,
+        coalesce_streams=True,  # else their number depends on timing
+        resources={"metadata": {"path": str(folder)}},
+    )
+    try:
+        client.execute(env=environment or kernel_environment(), stderr=subprocess.DEVNULL)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        if isinstance(error, CellExecutionError):
+            reason = f"{error.ename}: {error.evalue}"
+        else:
+            reason = str(error).strip().splitlines()[0]
+        run = [cell for cell in notebook.cells if cell.get("execution_count")]
+        raise BuildError(
+            f"this cell failed:\n\n{run[-1].source if run else ''}\n\n{reason}"
+        ) from None
+
+
+# ------------------------------------------------------------------------------- normalising
+
+
+def without_text(png: str) -> str:
+    """A base64 PNG less its text chunks, which name the program that drew it."""
+    data = base64.b64decode(png)
+    kept, start = [data[:8]], 8
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] not in (b"tEXt", b"iTXt", b"zTXt", b"tIME"):
+            kept.append(data[start:end])
+        start = end
+    return base64.b64encode(b"".join(kept)).decode()
+
+
+def normalised(notebook: NotebookNode, name: str) -> NotebookNode:
+    """Only what is meant to be stored, in the form in which it is stored."""
+    cells, seen = [], set()
+    for cell in notebook.cells:
+        # The id comes from the cell's text: it survives a rebuild and edits elsewhere.
+        digest = hashlib.sha1(f"{cell.cell_type}\n{cell.source}".encode())
+        while (identity := f"{name[:2]}-{digest.hexdigest()[:8]}") in seen:
+            digest.update(b"again")
+        seen.add(identity)
+        metadata = {"tags": tags(cell)} if tags(cell) else {}
+        if "solution" in tags(cell):  # folded, on Colab and in JupyterLab
+            metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}}
+        kept = {
+            "cell_type": cell.cell_type,
+            "id": identity,
+            "metadata": metadata,
+            "source": cell.source,
+        }
+        if cell.cell_type == "code":
+            kept |= {"execution_count": cell.execution_count, "outputs": cell.outputs}
+            for output in cell.outputs:
+                data = output.get("data", {})
+                data.pop(WIDGET_VIEW, None)
+                if "image/png" in data:
+                    data["image/png"] = without_text(data["image/png"])
+        cells.append(kept)
+    metadata = {
+        # As in pyproject.toml, which `jupytext --output -` does not ask.
+        "jupytext": {"cell_metadata_filter": "tags,-all", "notebook_metadata_filter": "-all"},
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    if any(".pick(" in cell.source for cell in notebook.cells):
+        metadata |= {"accelerator": "GPU", "colab": {"gpuType": "T4"}}  # Colab offers one
+    return nbformat.from_dict(
+        {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    )
+
+
+# ------------------------------------------------------------------------ building, checking
+
+
+def as_json(notebook: NotebookNode) -> str:
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file at once, so that nobody sees half of it; leave an equal one alone."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(part, path)
+
+
+def build(script: Path) -> str:
+    """Make one notebook; returns a line that says what it cost."""
+    notebook = stamped(script)
+    write(script, as_script(notebook, script))
+    start = time.perf_counter()
+    execute(notebook, script.parent.parent)
+    seconds = time.perf_counter() - start
+    text = as_json(normalised(notebook, script.stem))
+    write(notebook_of(script), text)
+    size = len(text.encode()) / 1000
+    return f"{script.stem:20} {seconds:6.1f} s {len(notebook.cells):4} cells {size:6.0f} kB"
+
+
+def check(script: Path) -> list[str]:
+    """What is out of date in one pair of script and notebook: a sentence each."""
+    path, advice = notebook_of(script), f"run `python notebooks/build.py {script.name[:2]}`."
+    try:
+        wanted = as_script(stamped(script), script)
+    except BuildError as error:
+        return [str(error)]
+    text = script.read_text(encoding="utf-8")
+    faults = []
+    if text != wanted:
+        lines = zip_longest(text.splitlines(), wanted.splitlines())
+        differs = next((n for n, (is_, should) in enumerate(lines, 1) if is_ != should), "last")
+        faults.append(f"{script.name}: line {differs} is not as the build writes it; {advice}")
+    if not path.exists():
+        return [*faults, f"{path.name} does not exist; {advice}"]
+    stored = nbformat.read(path, as_version=4)
+    if as_script(stored, script) != text:
+        faults.append(f"{path.name} does not hold what {script.name} says; {advice}")
+    if as_json(normalised(stored, script.stem)) != path.read_text(encoding="utf-8"):
+        faults.append(f"{path.name} was not written by the build; {advice}")
+    return faults
+
+
+def orphans(folder: Path = NOTEBOOKS) -> list[str]:
+    """Notebooks without a script: a sentence each."""
+    strays = set(folder.glob("*.ipynb")) - {notebook_of(script) for script in scripts(folder)}
+    return [
+        f"{path.name} has no script src/{path.stem}.py to be made from." for path in sorted(strays)
+    ]
+
+
+def chosen(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
+    """The scripts that numbers and names stand for; without any, all of them."""
+    everything = scripts(folder)
+    found = {int(s.name[:2]): s for s in everything} | {s.stem: s for s in everything}
+    names = [int(word) if word.isdigit() else Path(word).stem for word in words]
+    for name in names:
+        if name not in found:
+            known = ", ".join(script.stem for script in everything) or "none"
+            raise BuildError(f"There is no notebook {name}; there are: {known}.")
+    return [found[name] for name in names] or everything
+
+
+def main(arguments: list[str] | None = None, folder: Path = NOTEBOOKS) -> int:
+    parser = argparse.ArgumentParser(description="Build the notebooks from their scripts.")
+    parser.add_argument("notebook", nargs="*", help="number or name (default: all of them)")
+    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    options = parser.parse_args(arguments)
+    try:
+        selection = chosen(options.notebook, folder)
+    except BuildError as error:
+        sys.exit(str(error))
+    if options.check:
+        faults = [fault for script in selection for fault in check(script)]
+        faults += [] if options.notebook else orphans(folder)
+        print("\n".join(faults) or f"up to date: {len(selection)} notebooks")
+        return 1 if faults else 0
+    for script in selection:
+        try:
+            print(build(script), flush=True)
+        except BuildError as error:
+            sys.exit(f"{script.stem}: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

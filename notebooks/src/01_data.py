@@ -1,0 +1,603 @@
+# %% [markdown]
+# # 01 · Data
+# *Text is the only supervision.*
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/01_data.ipynb)
+#
+# [02 · Character tokenizer](02_char_tokenizer.ipynb) →
+
+# %% tags=["setup"]
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("llmkit") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
+    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
+    importlib.invalidate_caches()
+
+# %% [markdown]
+# Read this line, and guess the letter that comes next:
+#
+# > To be, or not to b
+#
+# Nobody told you the rules of spelling, or which play this is from. You have read enough English to know. In
+# 1951 Claude Shannon made a measurement of the game. His reader found 89 of 129 letters at the first guess
+# ([Prediction and Entropy of Printed English](https://doi.org/10.1002/j.1538-7305.1951.tb01366.x)).
+#
+# A *language model* is a program that plays it. Where could a program have learned what you know?
+
+# %%
+import re
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import llmkit
+from llmkit import plots
+
+runtime = llmkit.start(seed=1337)
+runtime
+
+# %% [markdown]
+# ## What a language model does
+#
+# It is given the beginning of a text and gives every possible next character a probability. That is all. Much
+# can be made of it:
+#
+# - A telephone's keyboard offers the likeliest next words.
+# - Speech recognition hears something between *recognise speech* and *wreck a nice beach*, and takes the
+#   likelier.
+# - A program that completes code, translates or answers questions *writes*: it draws a next piece from the
+#   probabilities, appends it, and asks again. The answer is what probably follows the question.
+#
+# So everything hangs on good probabilities. To learn them, a program needs exercises with their solutions. Look
+# at what any sentence holds:
+
+# %%
+sentence = "To be, or not to be"
+for i in range(8, len(sentence)):
+    print(f"{sentence[:i]:>18} → {plots.visible(sentence[i])}")
+
+# %% [markdown]
+# Left the exercise, right its solution (`␣` is a space). Nobody had to write the solutions down: the author
+# did, by writing on. Where teaching a program to tell cats from dogs takes people who say which is which,
+# **here the text is the only supervision**: every position of every page is an exercise with its answer.
+#
+# Which makes the text the most important part. The rest of this notebook is about one text: how it is loaded,
+# cleaned, counted and cut in two. The notebooks after it make the model.
+
+# %%
+text = llmkit.load_text(runtime.corpus)
+print(llmkit.corpora().get(runtime.corpus, "a text of your own"))
+print(f"{len(text):,} characters\n")
+print(text[:500])
+
+# %% [markdown]
+# A play: a name, a colon, what is said, an empty line. None of that is explained to a model. It has to find out
+# that names stand in front of colons in the same way as it finds out that `u` follows `q`:
+
+# %% tags=["trained"]
+followers = Counter(re.findall("q(.)", text))
+assert set(followers) == {"u"}
+followers
+
+# %% [markdown]
+# Whatever follows a `q` in this text is a `u`. With `th` at the start of a word there is more choice:
+
+# %%
+after = Counter(re.findall(r"\bth([a-z])", text))
+total = sum(after.values())
+letters, shares = zip(*((letter, n / total) for letter, n in after.most_common(6)), strict=True)
+assert letters[0] == "e"
+assert shares[0] > 0.5
+plots.bars(
+    letters,
+    shares,
+    "After th, more than half of the time, comes e",
+    xlabel="share of all words that begin with th",
+    ylabel="third letter",
+    fmt="{:.1%}",
+)
+
+# %% [markdown]
+# This picture *is* a language model, for one single context. A model worth the name has such bars for every
+# beginning there may be, also for those that it has never seen.
+#
+# ## From a file to one string
+#
+# `load_text` found the text. How would one load it without llmkit? A widely used library for the purpose is
+# Hugging Face's `datasets`. We put the text into a file of its own first, so that there is something to load.
+
+# %%
+from datasets import load_dataset
+
+folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+file = Path(folder.name) / "play.txt"
+file.write_bytes(text.encode("utf-8"))
+
+rows = load_dataset("text", data_files=str(file), split="train", cache_dir=folder.name)
+print(rows)
+rows["text"][:6]
+
+# %% [markdown]
+# A table with one column, `text`, and a row for each line, because that is the default: `sample_by="line"`. It
+# suits a file in which every line is a document of its own. Ours is *one* document, and its line ends are gone:
+
+# %%
+by_line = "".join(rows["text"])
+print(by_line[:60])
+print(f"{len(text) - len(by_line):,} of {len(text):,} characters are missing")
+assert len(text) - len(by_line) == text.count("\n")  # the line ends, and nothing else
+
+# %% [markdown]
+# A model that learns from this never sees where a line ends, where a speech ends, or who comes next. There are
+# two other ways to cut. Which one brings back every character?
+
+# %%
+for how in ("paragraph", "document"):
+    rows = load_dataset(
+        "text", data_files=str(file), split="train", sample_by=how, cache_dir=folder.name
+    )
+    joined = "".join(rows["text"])
+    print(f"{how:9}  rows: {len(rows):,}  characters missing: {len(text) - len(joined):,}")
+
+assert rows[:]["text"] == [text]
+
+# %% [markdown]
+# By paragraph each speech is a row, and the empty lines between them are gone. By document the file is a single
+# row, equal to our string. `data_files` may also be an address on the web, and then `datasets` downloads the
+# file and keeps a copy. On a GPU runtime, Colab's for instance, that is where our text comes from:
+
+# %%
+SHAKESPEARE = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+source = SHAKESPEARE if runtime.corpus == "tiny_shakespeare" else str(file)
+rows = load_dataset(
+    "text", data_files=source, split="train", sample_by="document", cache_dir=folder.name
+)
+assert rows[0]["text"] == text == llmkit.load_text(runtime.corpus)
+
+# %% [markdown]
+# `llmkit.load_text` makes the same call for `"tiny_shakespeare"` and for any address; a path it opens itself,
+# so a file of your own works as well. The text of Tiny Shakespeare it compares with a checksum, so that half a
+# download does not pass for the whole.
+#
+# ### A line that used to work
+#
+# Many tutorials load the same text with `load_dataset("tiny_shakespeare")`. There the data set was not a file
+# but a *program* that fetched and cut the file. We do not need the network to see what happens to such a
+# program now:
+
+# %%
+script = Path(folder.name) / "tiny_shakespeare" / "tiny_shakespeare.py"
+script.parent.mkdir()
+script.write_text("print('any program at all could stand here')\n")
+
+try:
+    load_dataset(str(script.parent))
+except RuntimeError as error:
+    print(error)
+
+# %% [markdown]
+# Since version 4 `datasets` no longer runs the programs of strangers in order to load their data. The line that
+# broke was not wrong when it was written: it leaned on code that somebody else kept. A plain file and its
+# checksum do not age.
+#
+# ## Clean
+#
+# Text from the wild comes wrapped. Here is a very short *Julius Caesar* as Project Gutenberg would deliver it,
+# in bytes:
+
+# %%
+messy = (
+    "\ufeffThe Project Gutenberg eBook of Julius Caesar\r\n\r\n"
+    "*** START OF THE PROJECT GUTENBERG EBOOK JULIUS CAESAR ***\r\n\r\n\r\n"
+    "CAESAR.\r\nEt tu, Brute?\r\n\r\n\r\n"
+    "*** END OF THE PROJECT GUTENBERG EBOOK JULIUS CAESAR ***\r\n"
+    "Please read the licence before you use this work.\r\n"
+).encode("utf-8")
+print(messy[:60])
+print(repr(messy.decode("utf-8")[:30]))
+
+
+# %% [markdown]
+# Three things here are not Shakespeare's, and two of them are invisible in an editor:
+#
+# - `\ufeff`, the *byte-order mark*: some editors write it in front of UTF-8 text. It has no width and no ink.
+# - `\r\n`, the line end of Windows: two characters where other systems write the one `\n`.
+# - the header and the licence. A model trained on them learns to write licences.
+#
+# A model takes each of them for part of the language. So off they come:
+
+# %%
+def clean(raw: bytes) -> str:
+    text = raw.decode("utf-8-sig")  # "-sig": drops the byte-order mark, where there is one
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    body = re.search(r"^\*\*\* START OF.*?\n(.*)^\*\*\* END OF", text, re.MULTILINE | re.DOTALL)
+    return (body[1] if body else text).strip() + "\n"
+
+
+print(clean(messy))
+
+# %% [markdown]
+# `load_text` does the same: marks and line ends for every text, Gutenberg's wrapping for `"julius_caesar"`,
+# which fetches the whole play where there is a network. Do the two agree?
+
+# %%
+gutenberg = Path(folder.name) / "pg_julius_caesar.txt"
+gutenberg.write_bytes(messy)
+assert llmkit.data.strip_gutenberg(llmkit.load_text(gutenberg)) == clean(messy)
+
+# %% [markdown]
+# One fault is worse than all these, because it leaves no wrapping to cut. Bytes mean nothing until one knows
+# how letters were turned into them, the *encoding*, and a wrong guess may go through without a word:
+
+# %%
+print(bytes("Brutë", "utf-8").decode("latin-1"))  # written in one encoding, read in another
+gutenberg.write_bytes("Brutë".encode("latin-1"))
+try:
+    llmkit.load_text(gutenberg)
+except ValueError as error:
+    print(str(error).replace(str(gutenberg), gutenberg.name))
+
+# %% [markdown]
+# The first line is what a model would have learned to spell. The second is a program that stops and says why.
+# Better to stop.
+#
+# ## Count
+#
+# Is our text clean? Nothing shows it as fast as a list of all characters in it:
+
+# %%
+counts = Counter(text)
+print(len(counts), "distinct characters:")
+print(plots.visible("".join(sorted(counts))))
+assert not {"\r", "\ufeff", "\t"} & set(counts)
+
+# %% [markdown]
+# No stray marks. But what do a `$`, a `&` and a single digit `3` do in a play? Whatever looks odd, look it up:
+
+# %%
+for character in "$&3":
+    place = text.index(character)
+    print(f"{character}  {counts[character]:3} times, first in {text[place - 30 : place + 30]!r}")
+
+# %% [markdown]
+# Rare; and whether they are meant, only reading tells. How often does each of the others occur?
+
+# %%
+common = counts.most_common()
+top_ten = sum(n for _, n in common[:10]) / len(text)
+assert 0.6 < top_ten < 0.7
+plots.bars(
+    [character for character, _ in common[:20]],
+    [n for _, n in common[:20]],
+    f"The first ten characters make up {top_ten:.0%} of the text",
+    xlabel="times in the text",
+    ylabel="the 20 most frequent",
+    fmt="{:,.0f}",
+)
+
+# %% [markdown]
+# A few do most of the work, and most do little. This steep fall is known as *Zipf's law*, and words obey it
+# even more than characters do:
+
+# %%
+words = Counter(re.findall(r"[A-Za-z']+", text.lower()))
+once = sum(n == 1 for n in words.values()) / len(words)
+print("most frequent:", *(word for word, _ in words.most_common(12)))
+print(f"{len(words):,} distinct words, of which {once:.0%} occur once")
+assert once > 0.4
+
+# %% [markdown]
+# So a model sees a few things thousands of times, and nearly half of its words a single time.
+#
+# Who is speaking?
+
+# %%
+speeches = [speech.strip().split(":\n", 1) for speech in text.split("\n\n")]
+speakers = Counter(speech[0] for speech in speeches if len(speech) == 2)
+names, numbers = zip(*speakers.most_common(12), strict=True)
+plots.bars(
+    names,
+    numbers,
+    f"{names[0]} speaks most often",
+    xlabel="speeches",
+    highlight=names[0],
+    fmt="{:.0f}",
+)
+
+# %%
+print(f"{speakers.total():,} speeches by {len(speakers)} speakers")
+print(f"{len(text) / speakers.total():.0f} characters a speech, the name included")
+
+
+# %% [markdown]
+# ## Will counting do?
+#
+# Above we counted what follows `th`. Why not count what follows *every* string, and be done? The count of all
+# pairs of characters is soon made. And of threes, fours, fives:
+
+# %%
+def strings(text: str, k: int) -> set[str]:
+    """The distinct strings of k characters in the text."""
+    return {text[i : i + k] for i in range(len(text) - k + 1)}
+
+
+print(" k            possible   in the text   times each")
+for k in range(1, 9):
+    n = len(strings(text, k))
+    print(f"{k:2}{len(counts) ** k:20,}{n:14,}{len(text) / n:13.1f}")
+assert len(strings(text, 2)) < 0.34 * len(counts) ** 2
+assert len(text) / n < 2
+
+# %% [markdown]
+# Of all possible pairs at most a third ever occurs; of eights next to nothing. That would be good news, if only
+# the last column did not shrink so fast: a string of eight characters stands in the text once or twice, and
+# what followed it then is no basis for a probability. And the next text will bring others. How many others? To
+# know that, we must keep a piece of text aside.
+#
+# ## Cut in two
+#
+# `split` cuts once: the first nine tenths to train on, the rest held out, for validation.
+
+# %%
+train_text, val_text = llmkit.split(text, val_fraction=0.1)
+assert train_text + val_text == text
+assert len(train_text) == int(0.9 * len(text))
+print("training   ends:  ", repr(train_text[-60:]))
+print("validation begins:", repr(val_text[:60]))
+
+
+# %% [markdown]
+# Now we can ask what share of the held-out text has been seen before, in pieces of k characters:
+
+# %% tags=["trained"]
+def seen_before(train: list[str], held_out: list[str], k: int) -> float:
+    """The share of the held-out strings of k characters that occur in the training pieces."""
+    known = set().union(*(strings(piece, k) for piece in train))
+    asked = [piece[i : i + k] for piece in held_out for i in range(len(piece) - k + 1)]
+    return sum(string in known for string in asked) / len(asked)
+
+
+lengths = range(1, 13)
+seen = [seen_before([train_text], [val_text], k) for k in lengths]
+assert seen[0] == 1
+assert seen[1] > 0.95
+assert seen[11] < 0.2
+plots.bars(
+    [str(k) for k in lengths],
+    seen,
+    "The longer a string, the less likely it was seen before",
+    xlabel="share of held-out strings that occur in the training text",
+    ylabel="characters",
+    fmt="{:.1%}",
+)
+
+
+# %% [markdown]
+# Single characters and pairs: all or nearly all. Twelve characters, two or three words: few. People rarely
+# repeat themselves word by word. A model has to say something sensible about beginnings that nobody has written
+# yet, and there a table of counts is silent. This is the reason for everything from notebook 04 on.
+#
+# ## Why hold text out at all?
+#
+# Meet a model that does not learn anything. It remembers, for every twelve characters of the training text,
+# which one came next:
+
+# %%
+def remember(pieces: list[str], k: int = 12) -> dict[str, str]:
+    return {piece[i : i + k]: piece[i + k] for piece in pieces for i in range(len(piece) - k)}
+
+
+def share_right(memory: dict[str, str], pieces: list[str], k: int = 12) -> float:
+    right = [memory.get(p[i : i + k]) == p[i + k] for p in pieces for i in range(len(p) - k)]
+    return sum(right) / len(right)
+
+
+memory = remember([train_text])
+on_training, on_held_out = share_right(memory, [train_text]), share_right(memory, [val_text])
+print(f"next character right: {on_training:.1%} on the training text, {on_held_out:.1%} held out")
+assert on_training > 0.9
+assert on_held_out < 0.2
+
+# %% [markdown]
+# Asked about what it was shown, it looks like a genius. Only the held-out text tells that it has understood
+# nothing. Every number by which this series judges a model is therefore measured on held-out text.
+#
+# ## Why not shuffle?
+#
+# In most of machine learning one shuffles the examples before the split. It is tempting to do the same with
+# text: slide a window over it, one example for each position, and hold out a tenth of the windows *at random*.
+# Let us try, on a part of the text, with windows of 32 characters. First, for comparison, the same part with
+# one cut:
+
+# %%
+part = text[: runtime.pick(cpu=20_000, gpu=50_000)]
+train_part, val_part = llmkit.split(part)
+by_heart = share_right(remember([train_part]), [train_part])
+one_cut = share_right(remember([train_part]), [val_part])
+print(f"strings of 8 seen before: {seen_before([train_part], [val_part], 8):.1%}")
+
+# %%
+import random
+
+windows = [part[i : i + 32] for i in range(len(part) - 31)]
+random.Random(1337).shuffle(windows)
+train_windows, val_windows = llmkit.split(windows)
+shuffled = share_right(remember(train_windows), val_windows)
+print(f"strings of 8 seen before: {seen_before(train_windows, val_windows, 8):.1%}")
+assert seen_before(train_windows, val_windows, 8) > 0.99
+
+# %%
+assert shuffled > 0.9
+assert one_cut < 0.2
+plots.bars(
+    ["the text it learned by heart", "held out: windows at random", "held out: the last tenth"],
+    [by_heart, shuffled, one_cut],
+    "With shuffled windows, learning by heart passes the exam",
+    xlabel="next characters that the memory gets right",
+    highlight="held out: windows at random",
+    fmt="{:.0%}",
+)
+
+# %% [markdown]
+# The memory has not become any better; the exam has become worthless. A held-out window has a neighbour in the
+# training part that begins one character earlier and holds 31 of its 32 characters. That is a *leak*. One cut,
+# without shuffling, leaves a single place where the two parts touch.
+#
+# ## Does anything stand on both sides?
+#
+# A text may also repeat itself. So look for held-out lines that occur, word by word, in the training part:
+
+# %%
+train_lines = set(train_text.splitlines())
+long_lines = [line for line in val_text.splitlines() if len(line) >= 20]
+repeated = [line for line in long_lines if line in train_lines]
+print(f"{len(repeated)} of {len(long_lines):,} held-out lines occur in the training text")
+assert len(repeated) <= 0.01 * len(long_lines)
+
+# %% [markdown]
+# Would we have noticed? Put a speech on both sides, and look again:
+
+# %%
+planted = max(val_text.split("\n\n")[1:-1], key=len)
+train_lines = set((train_text + "\n\n" + planted).splitlines())
+found = [line for line in long_lines if line in train_lines]
+print(f"{len(found)} lines found, the first: {found[0]!r}")
+assert len(found) > len(repeated)
+
+# %% [markdown]
+# In a play this takes a moment. On the web it is serious work: in one much used collection a single sentence of
+# 61 words stood more than 60,000 times, and over 4 % of the validation texts of common data sets had a copy in
+# their training part ([Lee and others, 2021](https://arxiv.org/abs/2107.06499)).
+#
+# ## What we saw
+
+# %%
+print("              training   validation")
+for what, count in {
+    "characters": len,
+    "distinct": lambda part: len(set(part)),
+    "lines": lambda part: part.count("\n"),
+    "words": lambda part: len(part.split()),
+}.items():
+    print(f"{what:12}{count(train_text):10,}{count(val_text):13,}")
+
+# %% [markdown]
+# - A language model gives every next character a probability, and any text is full of exercises for it, solved.
+# - Loading kept every character only with `sample_by="document"`; a data set that is a program no longer loads.
+# - A byte-order mark, `\r` and a licence are learned like everything else. Counting the characters shows them.
+# - A memory of twelve characters is nearly perfect on its own text and lost on the tenth that it never saw.
+#   With shuffled windows it seems perfect there too: the split must be one cut.
+# - Beyond a few characters most of what comes is new, so counting whole beginnings cannot be enough.
+#
+# All this was text. A model computes with numbers, and it can neither add nor multiply a `q`. How do characters
+# become numbers, and get back without loss? That is [notebook 02](02_char_tokenizer.ipynb).
+
+# %% [markdown]
+# ## Exercises
+#
+# The stubs run as they stand; put your answer in place of `None` or of the first attempt. Worked solutions are
+# folded away below.
+#
+# **1 · The longest speech** (easy). Who holds it, and how many words has it? `speeches` above has a list
+# `[name, words]` for each.
+
+# %% tags=["exercise"]
+longest = None  # (name, number of words)
+
+# %% [markdown]
+# **2 · Typeset text** (easy). A text set by a printer has curly quotes, dashes and the like: new characters,
+# each of them rare. Make `plain` turn them into characters that our text has.
+
+# %% tags=["exercise"]
+typeset = "“Well—a day…” said he; ’twas but 3 o’clock"
+
+
+def plain(string: str) -> str:
+    return string
+
+
+print(sorted(set(plain(typeset)) - set(text)))  # should become an empty list
+
+
+# %% [markdown]
+# **3 · A cut between speeches** (medium). Our cut goes through the middle of a speech, perhaps of a word. Write
+# `split_at_speech`, which moves it to the nearest place where a speech begins, and still loses nothing.
+
+# %% tags=["exercise"]
+def split_at_speech(text: str, val_fraction: float = 0.1) -> tuple[str, str]:
+    return llmkit.split(text, val_fraction)
+
+
+print(repr(split_at_speech(text)[1][:40]))  # should begin with a speaker's name
+
+# %% [markdown]
+# **4 · The longest echo** (hard). Which is the longest string that stands in both parts? Trying every length
+# works, and takes its time. If two texts share a string of 30 characters, they share one of 29 too: how does
+# that help?
+
+# %% tags=["exercise"]
+echo = None  # the string
+
+# %% [markdown]
+# ### Solutions
+
+# %% tags=["solution"]
+# @title Solution 1: the longest speech
+spoken = [(speech[0], len(speech[1].split())) for speech in speeches if len(speech) == 2]
+longest = max(spoken, key=lambda pair: pair[1])
+assert all(number <= longest[1] for _, number in spoken)
+print("{} speaks {} words without a break".format(*longest))
+
+# %% tags=["solution"]
+# @title Solution 2: typeset text
+PLAIN = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "…": "..."})
+
+
+def plain(string: str) -> str:
+    return string.translate(PLAIN).replace('"', "'")  # our text has no double quotes
+
+
+print(plain(typeset))
+assert set(plain(typeset)) <= set(text)
+
+# %% tags=["solution"]
+# @title Solution 3: a cut between speeches
+
+
+def split_at_speech(text: str, val_fraction: float = 0.1) -> tuple[str, str]:
+    wanted = int((1 - val_fraction) * len(text))
+    starts = [match.end() for match in re.finditer("\n\n", text)]
+    cut = min(starts, key=lambda start: abs(start - wanted))
+    return text[:cut], text[cut:]
+
+
+first, second = split_at_speech(text)
+assert first + second == text
+assert first.endswith("\n\n")
+assert abs(len(second) / len(text) - 0.1) < 0.02
+print(repr(second[:40]))
+
+# %% tags=["solution"]
+# @title Solution 4: the longest echo
+# What is shared at length k is shared at every smaller one: halve the range until one is left.
+low, high = 1, len(val_text) + 1  # shared at low, not at high
+while high - low > 1:
+    k = (low + high) // 2
+    if strings(train_text, k) & strings(val_text, k):
+        low = k
+    else:
+        high = k
+echo = min(strings(train_text, low) & strings(val_text, low))  # of several the first
+assert echo in train_text
+assert echo in val_text
+assert not strings(train_text, low + 1) & strings(val_text, low + 1)
+print(f"{low} characters: {echo!r}")

@@ -1,0 +1,535 @@
+# %% [markdown]
+# # 02 · Character tokenizer
+# *From text to integers and back, losing nothing.*
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/02_char_tokenizer.ipynb)
+#
+# ← [01 · Data](01_data.ipynb) · [06 · Training](06_training.ipynb) →
+
+# %% tags=["setup"]
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("llmkit") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
+    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
+    importlib.invalidate_caches()
+
+# %% [markdown]
+# A model multiplies and adds. Half of `7` is `3.5`; what is half of `q`? Before a model can read a text, each
+# of its characters has to become a number. And since the model answers in numbers too, the way back must give
+# the very text that went in: every space, every line end.
+#
+# Which numbers shall we take?
+
+# %%
+import random
+import sys
+import tempfile
+import time
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+import llmkit
+from llmkit import plots, widgets
+
+runtime = llmkit.start(seed=1337)
+runtime
+
+# %% [markdown]
+# ## Numbers that exist already
+#
+# To a computer every character is a number from the start. *Unicode* is the list of them, and a character's
+# place in the list is its *code point*. Python's `ord` tells it, `chr` goes back:
+
+# %%
+for character in "Toé好𝄞":
+    print(character, ord(character))
+assert [chr(number) for number in (84, 111)] == ["T", "o"]
+
+# %% [markdown]
+# (The last one is a treble clef.) So there are integers, and they lose nothing. Why not hand these to the
+# model? Because it has to answer with a probability for *every* number there might be, and Unicode has room for
+# many:
+
+# %%
+text = llmkit.load_text(runtime.corpus)
+for what, size in {"Unicode": sys.maxunicode + 1, "our text": len(set(text))}.items():
+    megabytes = size * 128 * 4 / 1e6  # at 128 weights for each, of 4 bytes
+    print(f"{what:9}{size:10,} numbers, a table of {megabytes:6.2f} MB")
+
+# %% [markdown]
+# Half a gigabyte, of which our text, a play, would use 65 rows. We want numbers without gaps: 0, 1, 2 and so
+# on, one for each character that occurs. Such a list is called a *vocabulary*, and a place in it an *id*.
+#
+# ## A tokenizer in six lines
+
+# %%
+characters = sorted(set(text))
+to_id = {character: i for i, character in enumerate(characters)}
+
+for start in range(0, len(characters), 13):
+    row = enumerate(characters[start : start + 13], start)
+    print("  ".join(f"{i:2} {plots.visible(character)}" for i, character in row))
+
+
+# %% [markdown]
+# (`↵` is the line end, `␣` the space.) The list is sorted for a reason: the order of a Python set of strings
+# may change each time that Python starts, and with it every id would.
+
+# %%
+def encode(string: str) -> list[int]:
+    return [to_id[character] for character in string]
+
+
+def decode(ids: list[int]) -> str:
+    return "".join(characters[i] for i in ids)
+
+
+ids = encode("To be, or not to be")
+print(ids)
+print(decode(ids))
+
+# %% [markdown]
+# **A tokenizer is a list; encoding looks up the place, decoding looks up the character.** That is the whole
+# subject. `llmkit` has the same under the name `CharTokenizer`. Is it the same?
+
+# %%
+tokenizer = llmkit.CharTokenizer.from_text(text)
+print(tokenizer)
+assert tokenizer.encode(text).tolist() == encode(text)
+assert tokenizer.decode(encode(text)) == text
+
+# %% [markdown]
+# On the whole text, both ways. From here on we use llmkit's, which has three things more: it returns tensors,
+# it is fast, and its errors can be read.
+#
+# ## Tensors in passing
+#
+# PyTorch computes with *tensors*: blocks of numbers that are all of one kind, the *dtype*, arranged in a
+# *shape*.
+
+# %%
+ids = tokenizer.encode(text)
+print(ids[:12])
+print("dtype", ids.dtype, "· shape (N,) with N =", f"{len(ids):,}")
+assert ids.shape == (len(text),)
+
+# %% [markdown]
+# One id for each character, in one row: the shape is `(N,)`. A tensor can be cut like a list. Unlike a list it
+# can also be folded into rows, and compared or counted at one stroke, with no loop in sight:
+
+# %%
+rows = ids[:48].reshape(4, 12)  # (4, 12): four rows of twelve
+print(rows)
+for row in rows:
+    print(plots.visible(tokenizer.decode(row)))
+
+# %%
+number_of_e = (ids == to_id["e"]).sum().item()  # True counts as 1; .item() makes it a Python int
+assert number_of_e == text.count("e")
+
+counts = torch.bincount(ids, minlength=tokenizer.vocab_size)  # (65,): how often each id occurs
+assert counts.tolist() == [Counter(text)[character] for character in characters]
+print(f"{number_of_e:,} times e; {counts.sum():,} characters in all")
+
+# %% [markdown]
+# A warning before the numbers mislead us. Ids may be added and halved, but what would that mean?
+
+# %%
+middle = (tokenizer.encode("a") + tokenizer.encode("c")) / 2
+print("halfway between a and c:", tokenizer.decode(middle.long()))
+
+# %% [markdown]
+# Nothing. An id is a name, like a number on a football shirt. Nobody adds shirts; one *looks up* who wears it.
+# That is what a model does with an id as well, from notebook 03 on: it takes the row of that number from a
+# table.
+#
+# ## A table instead of a loop
+#
+# Our `encode` visits the characters one by one, and Python takes its time with each. For a play this is a
+# blink. Large models read millions of times as much.
+
+# %%
+length = runtime.pick(cpu=1_000_000, gpu=10_000_000)
+many = (text * (length // len(text) + 1))[:length]
+
+
+def seconds(function, repeats: int = 3) -> float:
+    """The time of the fastest of several calls."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+loop = seconds(lambda: torch.tensor(encode(many)))
+print(f"a million characters:    ≈ {loop / len(many) * 1e6:.2f} seconds")
+print(f"ten million such texts:  ≈ {loop / len(many) * 1e13 / 86400:.0f} days")
+assert loop / len(many) * 1e13 > 86400  # more than a day, at least
+
+# %% [markdown]
+# The way out: a string already *is* a row of numbers, its code points. Make a table with a place for each code
+# point, and write into it the id. Then the whole text is translated by one look-up, in compiled code:
+
+# %%
+table = torch.full((128,), -1)  # (128,): -1 stands for "not in the vocabulary"
+table[[ord(character) for character in characters]] = torch.arange(len(characters))
+
+
+def encode_by_table(string: str) -> torch.Tensor:
+    code_points = torch.frombuffer(bytearray(string, "utf-32-le"), dtype=torch.int32)  # (N,)
+    return table[code_points]  # (N,)
+
+
+assert torch.equal(encode_by_table(text), ids)
+print(table[ord("e")], to_id["e"])
+
+# %% [markdown]
+# "UTF-32" writes every code point as an integer of 32 bits, so the bytes of the string are a tensor at once.
+# `table[code_points]` is *indexing by a tensor*: one result for each index. This one idea carries the next
+# notebooks. What did it bring?
+
+# %%
+by_table, by_llmkit = (
+    seconds(lambda: encode_by_table(many)),
+    seconds(lambda: tokenizer.encode(many)),
+)
+print(f"our table: ≈ {loop / by_table:.0f} times as fast as the loop")
+print(f"llmkit:    ≈ {loop / by_llmkit:.0f} times")
+assert loop > 3 * by_table
+assert loop > 10 * by_llmkit
+
+# %% [markdown]
+# The same ids, many times faster. llmkit adds some care: blocks small enough for the processor's cache, and one
+# byte instead of four where the text is plain ASCII. And it watches for the `-1`, to which we come now.
+#
+# ## A character never seen
+#
+# The play does not contain an `ë`. What if a reader writes one?
+
+# %%
+try:
+    encode("Et tu, Brutë?")
+except KeyError as error:
+    print("KeyError:", error)
+
+# %% [markdown]
+# This is what the usual tutorial code does. It names the character and keeps the rest to itself: which text,
+# which place, and what now? Our table is worse. Give it a stranger that has a place in it, such as a tab, and
+# it answers `-1`, which Python accepts as an index:
+
+# %%
+wrong = encode_by_table("Et tu,\tBrute?")
+print(wrong.tolist())
+print(decode(wrong.tolist()))
+
+# %% [markdown]
+# The tab has become a `z`, for `-1` is the last place of the list. A wrong text, and no error. llmkit refuses,
+# and says what and where:
+
+# %%
+try:
+    tokenizer.encode("Et tu,\nBrutë?")
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# Try it. Each character stands above its id here; type a text of your own into the box, then a letter that the
+# play does not have.
+
+# %%
+explorer = widgets.TokenExplorer(tokenizer, "To be, or not to be")
+explorer
+
+# %% [markdown]
+# A cell can type, too, and read what is shown below the box:
+
+# %%
+explorer.text.value = "Et tu, Brute?"
+print(explorer.message.value)
+explorer.text.value = "Et tu, Brutë?"
+assert "U+00EB" in explorer.message.value
+
+# %% [markdown]
+# The error message offers a way out: an *unknown token*, one more id for all that is not in the list.
+
+# %%
+forgiving = llmkit.CharTokenizer.from_text(text, unknown="<unk>")
+print(forgiving)
+for string in ("Et tu, Brutë?", "Naïve café", "Быть или не быть"):
+    print(forgiving.decode(forgiving.encode(string)))
+
+# %% [markdown]
+# It never fails now. It also never tells: `ë`, `ï` and the whole of Russian have become the same token, and no
+# decoder can bring them back. A mapping that always answers is not a mapping that loses nothing. For training
+# text take the strict one, so that you learn of strangers; an unknown token is for input that you do not
+# control.
+#
+# ## A round trip, any number of times
+#
+# "Losing nothing" is a claim about *every* string. Some examples are not enough for it; let chance choose them.
+# A thousand random strings over the vocabulary, the empty one among them, and a thousand random rows of ids:
+
+# %%
+chance = random.Random(1337)
+for length in range(1000):
+    string = "".join(chance.choices(characters, k=length))
+    assert tokenizer.decode(tokenizer.encode(string)) == string  # there and back
+
+    row = torch.randint(tokenizer.vocab_size, (length,))
+    assert torch.equal(tokenizer.encode(tokenizer.decode(row)), row)  # and the other way round
+print("2,000 round trips, all whole; the shortest empty, the longest of", length, "characters")
+
+# %% [markdown]
+# And the forgiving tokenizer? Mix in three strangers, and count who comes home:
+
+# %%
+mixed = ["".join(chance.choices([*characters, "é", "ß", "好"], k=20)) for _ in range(1000)]
+whole = [string for string in mixed if forgiving.decode(forgiving.encode(string)) == string]
+strangers = [string for string in mixed if set(string) - set(characters)]
+print(f"{len(whole)} of {len(mixed)} come back whole; {len(strangers)} had a stranger in them")
+assert len(whole) + len(strangers) == len(mixed)
+
+# %% [markdown]
+# Exactly those without a stranger. One more trap for anyone who compares texts: what is the same to the eye
+# need not be the same to the list.
+
+# %%
+one, two = "caf\u00e9", "cafe\u0301"  # é as one character; e, and an accent to be set on top
+print(one, two, one == two, len(one), len(two))
+print(unicodedata.normalize("NFC", two) == one)
+
+# %% [markdown]
+# A tokenizer keeps code points, not looks. Normalising (`NFC` puts letter and accent together) belongs to the
+# cleaning of a text, before its characters are counted.
+#
+# ## To be kept with the model
+#
+# What does a model know of `e`? Nothing but the id. Read by another list, the same ids are another text:
+
+# %%
+ids = tokenizer.encode("To be, or not to be")
+print(llmkit.CharTokenizer(characters[::-1]).decode(ids))
+
+# %% [markdown]
+# So the list must be saved wherever the model is saved. It is a small file, and one that can be read:
+
+# %%
+folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+file = Path(folder.name) / "tokenizer.json"
+tokenizer.save(file)
+print(file.read_text()[:90], "...")
+
+loaded = llmkit.CharTokenizer.load(file)
+assert loaded.characters == tokenizer.characters
+assert torch.equal(loaded.encode(text), tokenizer.encode(text))
+
+# %% [markdown]
+# ## Why not words?
+#
+# A character carries little. With an id for each *word* the same text would be a much shorter row. llmkit's
+# `WordTokenizer` cuts at word borders; spaces and punctuation marks have ids of their own, so that known text
+# comes back whole. In this trial its vocabulary is made from the first nine tenths of the text.
+
+# %%
+train_text, val_text = llmkit.split(text)
+by_word = llmkit.WordTokenizer.from_text(train_text, unknown="<unk>")
+assert by_word.decode(by_word.encode(train_text)) == train_text
+widgets.TokenExplorer(by_word, "To be, or not to be")
+
+# %%
+print("             vocabulary   ids for the training text")
+for name, one_of_them in {"characters": tokenizer, "words": by_word}.items():
+    print(f"{name:12}{one_of_them.vocab_size:11,}{len(one_of_them.encode(train_text)):16,}")
+
+# %% [markdown]
+# Shorter, yes; bought with a vocabulary many times as large. Is there anything in between? Suppose that we give
+# ids of their own to the most frequent words alone, and go on spelling all others. How long is the text then?
+
+# %% tags=["trained"]
+words = Counter(by_word.decode([i]) for i in by_word.encode(train_text).tolist())
+saved = [(len(word) - 1) * n for word, n in words.most_common()]  # a word of 5 letters saves 4 ids
+length = len(train_text) - torch.tensor([0, *saved]).cumsum(0)  # (1 + words,)
+assert length[-1] == len(by_word.encode(train_text))
+
+gain = (length[0] - length[len(saved) // 10]) / (length[0] - length[-1])
+assert gain > 0.5
+plots.lines(
+    range(len(length)),
+    {"characters": [len(train_text)] * len(length), "with words": length},
+    "A tenth of the words brings most of the shortening",
+    xlabel="words in the vocabulary, the most frequent first",
+    ylabel="ids for the training text",
+)
+
+# %% [markdown]
+# At the left end only characters, at the right end every word. Most of the gain comes early; the long flat tail
+# are words that occur once or twice, each of which wants its own row in every table of the model.
+#
+# And a list of words is never complete. In the held-out tenth:
+
+# %% tags=["trained"]
+unknown_id = by_word.encode("Abracadabra").item()  # nobody in the text says it
+is_word = torch.tensor([token[0].isalnum() for token in by_word.tokens])  # (vocab_size,)
+val_ids = by_word.encode(val_text)
+missed = (val_ids == unknown_id).sum().item()
+share = missed / (is_word[val_ids].sum().item() + missed)
+print(f"unknown characters: {len(set(val_text) - set(train_text))}")
+print(f"unknown words:      {missed:,}, or {share:.1%} of all words")
+assert set(val_text) <= set(train_text)
+assert 0.02 < share < 0.15
+
+# %%
+place = (val_ids == unknown_id).nonzero()[2].item()
+print(by_word.decode(val_ids[max(0, place - 50) : place + 50]))
+
+
+# %% [markdown]
+# Every character of the held-out text was known; of its words a noticeable part was not. With characters the
+# vocabulary is small and soon complete, and the row of ids long; with words it is the other way round. Notebook
+# 09 looks for the middle: pieces of words. Until then we stay with characters.
+#
+# ## What we saw
+#
+# - Unicode numbers every character already, but leaves more than a million places, nearly all of them unused by
+#   one text.
+# - A vocabulary is the sorted list of what occurs: 65 characters here. An id is a place in it, a name and not
+#   an amount.
+# - A table look-up gave the same ids as the loop, several times faster in the open, more than ten times in
+#   llmkit.
+# - A stranger is a `KeyError` in a dictionary, a wrong character in a careless table, a sentence in llmkit. An
+#   unknown token takes him in and forgets his name.
+# - The round trip held for 2,000 random rows, and failed for exactly those strings that had a stranger in them.
+# - With words the text is shorter, the vocabulary far larger, and new text still brings unknown words.
+#
+# We have numbers, and they mean nothing yet. What can be predicted from one of them alone? That is [notebook
+# 03](03_bigram.ipynb).
+
+# %% [markdown]
+# ## Exercises
+#
+# The stubs run as they stand. Worked solutions are folded away below.
+#
+# **1 · Caesar's cipher** (easy). Shift every id of a text by `n` places, beginning again at 0 after the last,
+# and decode. Tensors can be added to a number, and `%` works on them too. How does one read the result?
+
+# %% tags=["exercise"]
+def caesar(string: str, n: int) -> str:
+    return string
+
+
+print(caesar("To be, or not to be", 3))
+
+# %% [markdown]
+# **2 · Without capitals** (easy). A tokenizer made from `text.lower()` has a smaller vocabulary. By how many
+# ids? And what share of the characters of `text` does not come back from the round trip?
+
+# %% tags=["exercise"]
+ids_saved, share_lost = None, None
+
+
+# %% [markdown]
+# **3 · Bytes** (medium). Any text in UTF-8 is a row of bytes, and there are only 256 of those. Write a
+# tokenizer that needs no vocabulary and knows no stranger. What does it cost for `好`?
+
+# %% tags=["exercise"]
+class ByteTokenizer:
+    vocab_size = 256
+
+    def encode(self, string: str) -> torch.Tensor:  # (N,)
+        return torch.zeros(0, dtype=torch.int64)
+
+    def decode(self, ids: torch.Tensor) -> str:
+        return ""
+
+
+print(ByteTokenizer().encode("好"))  # how many?
+
+
+# %% [markdown]
+# **4 · The way back by table** (hard). `decode` above joins a list, character by character. Decode by a table
+# look-up: a tensor with the code point of every id, and bytes in UTF-32. (`tensor.numpy().tobytes()` gives the
+# bytes.)
+
+# %% tags=["exercise"]
+def decode_by_table(ids: torch.Tensor) -> str:
+    return tokenizer.decode(ids)
+
+
+print(decode_by_table(tokenizer.encode("To be, or not to be")))
+
+# %% [markdown]
+# ### Solutions
+
+# %% tags=["solution"]
+# @title Solution 1: Caesar's cipher
+
+
+def caesar(string: str, n: int) -> str:
+    return tokenizer.decode((tokenizer.encode(string) + n) % tokenizer.vocab_size)
+
+
+secret = caesar("To be, or not to be", 3)
+print(secret)
+assert caesar(secret, -3) == "To be, or not to be"  # read by shifting back
+assert caesar(text, tokenizer.vocab_size) == text  # once around
+
+# %% tags=["solution"]
+# @title Solution 2: without capitals
+lower = llmkit.CharTokenizer.from_text(text.lower())
+back = lower.decode(lower.encode(text.lower()))
+ids_saved = tokenizer.vocab_size - lower.vocab_size
+share_lost = sum(a != b for a, b in zip(text, back, strict=True)) / len(text)
+print(f"{ids_saved} ids saved, {share_lost:.1%} of the characters lost")
+assert share_lost == sum(character.isupper() for character in text) / len(text)
+
+# %% tags=["solution"]
+# @title Solution 3: bytes
+
+
+class ByteTokenizer:
+    vocab_size = 256
+
+    def encode(self, string: str) -> torch.Tensor:  # (N,)
+        return torch.tensor(list(string.encode("utf-8")), dtype=torch.int64)
+
+    def decode(self, ids: torch.Tensor) -> str:
+        return bytes(ids.tolist()).decode("utf-8")
+
+
+by_byte = ByteTokenizer()
+anything = [character for character in map(chr, range(0, 0x110000, 7)) if character.isprintable()]
+for length in range(200):
+    string = "".join(chance.choices(anything, k=length))
+    assert by_byte.decode(by_byte.encode(string)) == string
+print(
+    "好 is",
+    by_byte.encode("好").tolist(),
+    "and our text stays",
+    f"{len(by_byte.encode(text)):,} long",
+)
+assert len(by_byte.encode(text)) == len(text)  # one byte each, since all our characters are ASCII
+
+# %% tags=["solution"]
+# @title Solution 4: the way back by table
+code_points = torch.tensor([ord(character) for character in characters], dtype=torch.int32)
+
+
+def decode_by_table(ids: torch.Tensor) -> str:
+    return code_points[ids].numpy().tobytes().decode("utf-32-le")
+
+
+assert decode_by_table(tokenizer.encode(text)) == text
+assert decode_by_table(torch.tensor([], dtype=torch.int64)) == ""
+print(decode_by_table(tokenizer.encode("To be, or not to be")))

@@ -1,0 +1,501 @@
+# %% [markdown]
+# # 06 · Training
+# *Hundreds of small corrections, one after the other, turn guesses into text.*
+
+# %% [markdown]
+# A model with fresh weights knows nothing: it gives each of our 65 characters about the same chance. Notebook 05
+# ended there, with a GPT whose first loss is the logarithm of 65. Nothing in it will change by looking at text. What
+# exactly has to be done, how often, and in what order, so that a hundred thousand random numbers become a model of a
+# play? And how would we notice that it has begun to learn the wrong thing?
+
+# %%
+import math
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import llmkit
+from llmkit import plots, widgets
+
+runtime = llmkit.start(seed=1337)
+runtime
+
+# %%
+text = llmkit.load_text(runtime.corpus)
+tokenizer = llmkit.CharTokenizer.from_text(text)
+train_ids, val_ids = llmkit.split(tokenizer.encode(text))  # (N,) each: the first 90 %, the rest
+V = tokenizer.vocab_size
+
+
+def new_model(**changes) -> llmkit.GPT:
+    """A GPT with the same first weights each time."""
+    torch.manual_seed(runtime.seed)
+    shape = dict(vocab_size=V, block_size=64, n_layer=2, n_head=4, n_embd=64)
+    return llmkit.GPT(llmkit.GPTConfig(**shape | changes)).to(runtime.device)
+
+
+model = new_model()
+print(f"{model.num_parameters():,} parameters, {V} characters to choose from")
+first_loss = llmkit.evaluate(model, val_ids[:10_000]).loss
+print(f"first loss ≈ {first_loss:.3f} nats; a blind guess costs ln {V} = {math.log(V):.3f}")
+assert abs(first_loss - math.log(V)) < 0.15
+
+# %% [markdown]
+# ## What to look at: batches
+#
+# The model reads a window of at most 64 characters. For every position of the window it says what comes next, and the
+# text itself knows the answer: it is the same window, moved on by one. So one window gives 64 exercises at once.
+
+# %%
+T = 16  # a short window, to see it whole
+x, y = train_ids[:T], train_ids[1 : T + 1]  # (T,), (T,)
+print("x", plots.visible(tokenizer.decode(x)))
+print("y", plots.visible(tokenizer.decode(y)))
+for t in (0, 1, 5):
+    seen, wanted = tokenizer.decode(x[: t + 1]), tokenizer.decode(y[t])
+    print(f"after {plots.visible(seen)!r} comes {plots.visible(wanted)!r}")
+
+# %% [markdown]
+# Correcting the weights after a single window would make them lurch: one window is about a quarrel, the next about the
+# weather. So a *batch* of windows is taken from random places and their losses are averaged. All the places are cut
+# out by one indexing operation, with no loop over the rows:
+
+# %%
+generator = torch.Generator().manual_seed(0)  # a dice box of its own, so that others do not disturb it
+
+
+def get_batch(ids: torch.Tensor, block_size: int, batch_size: int) -> tuple:
+    starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)  # (B, 1)
+    places = starts + torch.arange(block_size)  # (B, 1) + (T,) = (B, T)
+    return ids[places], ids[places + 1]
+
+
+x, y = get_batch(train_ids, block_size=64, batch_size=32)
+print("x", tuple(x.shape), "y", tuple(y.shape))
+assert torch.equal(x[:, 1:], y[:, :-1])
+
+batches = llmkit.Batches(train_ids, block_size=64, batch_size=32, seed=0)  # llmkit's: the same rows
+assert all(torch.equal(a, b) for a, b in zip((x, y), next(batches), strict=True))
+
+# %% [markdown]
+# PyTorch has a general way to do this, which you will meet in most code: a `Dataset` says how many examples there are
+# and what the i-th one is, a `DataLoader` shuffles the numbers, fetches the examples one by one and stacks them.
+
+# %%
+class Windows(torch.utils.data.Dataset):
+    """Every window of block_size tokens, with the one a token further on."""
+
+    def __init__(self, ids: torch.Tensor, block_size: int):
+        self.ids, self.block_size = ids, block_size
+
+    def __len__(self) -> int:
+        return len(self.ids) - self.block_size
+
+    def __getitem__(self, i: int) -> tuple:
+        return self.ids[i : i + self.block_size], self.ids[i + 1 : i + 1 + self.block_size]
+
+
+loader = torch.utils.data.DataLoader(Windows(train_ids, 64), batch_size=32, shuffle=True)
+x, y = next(iter(loader))
+print("x", tuple(x.shape), "y", tuple(y.shape), "from", f"{len(loader.dataset):,} windows")
+assert torch.equal(x[:, 1:], y[:, :-1])
+
+# %% [markdown]
+# The same shapes, and for images or files on a disk it is the right tool. For ids that are in memory already it is a
+# detour, since every row costs a call into Python. (Tutorials often go further and tokenize the text again inside
+# `__getitem__`, for each example of each epoch. Tokenize once, before.) We stay with `Batches`.
+#
+# ## What to change: one step
+#
+# The *gradient* of the loss says, for each weight, how the loss would change if that weight grew a little. To lower the
+# loss, move each weight the other way, a small step. How small is the *learning rate*.
+
+# %%
+x, y = (part.to(runtime.device) for part in next(batches))
+learning_rate = 0.3
+loss = model.loss(x, y)
+loss.backward()  # fills .grad of every parameter
+with torch.no_grad():  # the correction itself is not to be differentiated
+    for parameter in model.parameters():
+        parameter -= learning_rate * parameter.grad
+        parameter.grad = None  # or the next gradient would be added to this one
+after = model.loss(x, y)
+print(f"loss of this batch ≈ {loss.item():.3f} before, ≈ {after.item():.3f} after one step")
+assert after < loss
+
+# %% [markdown]
+# That is gradient descent, and it works. It has one weakness, which a valley shows better than a model does: two
+# weights, of which one matters a hundred times as much as the other.
+
+# %%
+def valley(w: torch.Tensor) -> torch.Tensor:
+    return (100 * w[0] ** 2 + w[1] ** 2) / 2  # steep along the first weight, flat along the second
+
+
+def descend(optimizer_of, steps: int = 60) -> list[float]:
+    """The heights on the way down from (1, 1)."""
+    w = torch.ones(2, requires_grad=True)
+    optimizer, heights = optimizer_of([w]), []
+    for _ in range(steps):
+        loss = valley(w)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        heights.append(loss.item())
+    return heights
+
+
+ways = {
+    "plain, rate 0.021": lambda w: torch.optim.SGD(w, lr=0.021),
+    "plain, rate 0.018": lambda w: torch.optim.SGD(w, lr=0.018),
+    "Adam, rate 0.1": lambda w: torch.optim.Adam(w, lr=0.1, betas=(0.9, 0.95)),
+}
+heights = {name: descend(way) for name, way in ways.items()}
+assert heights["plain, rate 0.021"][-1] > heights["plain, rate 0.018"][-1] > heights["Adam, rate 0.1"][-1]
+plots.lines(range(1, 61), heights, "One rate for all weights is too large for one of them",
+            xlabel="step", ylabel="height in the valley", log=True)  # fmt: skip
+
+# %% [markdown]
+# At a rate of 0.021 the steep weight is thrown from wall to wall, each time higher. At 0.018 it settles, but the flat
+# weight hardly moves. What one weight can bear is too little for the other.
+#
+# *Adam* gives every weight a step of its own. It remembers two averages for each: of its gradient, and of its gradient
+# squared. The first, divided by the root of the second, is near 1 where the gradients agree and near 0 where they
+# cancel, whatever their size. The letter W in *AdamW* is a pull of the weights towards zero, done apart from the
+# gradient. The whole of it:
+
+# %%
+def adamw_step(w, gradient, m, v, step, lr=0.1, beta1=0.9, beta2=0.95, decay=0.1):
+    """One update of w; m and v are the averages (all of w's shape), step counts from 1."""
+    w *= 1 - lr * decay  # the pull towards zero
+    m += (1 - beta1) * (gradient - m)  # a running average of the gradient
+    v += (1 - beta2) * (gradient**2 - v)  # and of its square
+    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)  # both began at zero: made up for
+    w -= lr * m_hat / (v_hat.sqrt() + 1e-8)
+
+
+ours, m, v = torch.ones(2), torch.zeros(2), torch.zeros(2)
+theirs = torch.ones(2, requires_grad=True)
+optimizer = torch.optim.AdamW([theirs], lr=0.1, betas=(0.9, 0.95), weight_decay=0.1)
+for step in range(1, 21):
+    optimizer.zero_grad()
+    valley(theirs).backward()
+    adamw_step(ours, theirs.grad, m, v, step)
+    optimizer.step()
+print("ours  ", ours)
+print("theirs", theirs.data)
+assert torch.allclose(ours, theirs.data, atol=1e-6)
+
+# %% [markdown]
+# ## How far: the learning rate
+#
+# It is still one number, and it decides more than any other. Rather than believe a tutorial's, try some: thirty steps
+# from the same first weights on the same batches, each time ten times, or three times, as bold.
+
+# %%
+def loss_after(learning_rate: float, steps: int = 30) -> float:
+    """The mean loss of the last five of some steps at one learning rate."""
+    config = llmkit.TrainConfig(
+        steps=steps, batch_size=16, learning_rate=learning_rate, warmup=0, final_lr=1.0
+    )
+    return sum(llmkit.train(new_model(n_layer=1), train_ids, config=config).loss[-5:]) / 5
+
+
+rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
+losses = [loss_after(rate) for rate in rates]
+best = min(range(len(rates)), key=losses.__getitem__)
+assert 0 < best < len(rates) - 1  # the best lies inside, not at an edge of what we tried
+plots.bars([f"{rate:g}" for rate in rates], losses, "Too timid and too bold: both stay behind",
+           xlabel="loss after 30 steps (nats per character)", ylabel="learning rate", highlight=best)  # fmt: skip
+
+# %% [markdown]
+# One number is best now, but not for a whole run. At the very start Adam's averages rest on a few noisy batches, so
+# the first steps should be short: *warmup*. At the end the model is near a good place and long steps only rattle it:
+# *decay*. Between them lies the peak that we looked for above.
+
+# %%
+def learning_rate_at(step: int, steps: int, peak: float, warmup: int, final: float) -> float:
+    """Up in a line, then down along half a cosine wave, to `final` times the peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / (steps - 1 - warmup)  # from 0 to 1
+    return peak * (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+steps = 300
+good = [learning_rate_at(step, steps, peak=3e-3, warmup=15, final=0.1) for step in range(steps)]
+share = [llmkit.optim.schedule(step, steps, warmup=15, final=0.1) for step in range(steps)]
+assert all(math.isclose(a, 3e-3 * b) for a, b in zip(good, share, strict=True))
+plots.lines(range(steps), {"learning rate": good}, "Short steps first, bold ones early, fine ones at the end",
+            xlabel="step", ylabel="learning rate")  # fmt: skip
+
+# %% [markdown]
+# Two faults turn up in printed code again and again, and neither stops the program. One is a schedule that is told
+# only when an *epoch* ends, a pass over all the data: with a single epoch it never falls. The other is a floor given as
+# a rate of its own, which someone then sets above the peak:
+
+# %%
+peak, floor = 3e-4, 1e-3  # two numbers that look harmless
+faulty = [floor + (peak - floor) * (1 + math.cos(math.pi * step / 299)) / 2 for step in range(300)]
+print(f"the rate goes from {faulty[0]:g} to {faulty[-1]:g}: it 'decays' upwards")
+assert faulty[-1] > faulty[0]
+try:
+    llmkit.TrainConfig(final_lr=floor / peak)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# In llmkit the floor is a share of the peak, so it cannot lie above it.
+#
+# ## How far at most: clipping
+#
+# Now and then a batch is so odd that its gradient is many times as long as usual, and one step undoes a hundred.
+# *Clipping* looks at the length of the whole gradient, all parameters taken as one vector. Where it is longer than 1 it
+# is shortened to 1; its direction stays.
+
+# %%
+model = new_model()
+model.loss(*(part.to(runtime.device) for part in next(batches))).mul(50).backward()  # an odd one
+before = torch.cat([p.grad.flatten() for p in model.parameters()])
+torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+after = torch.cat([p.grad.flatten() for p in model.parameters()])
+print(f"length ≈ {before.norm():.1f} before, {after.norm():.2f} after")
+print(f"same direction: {F.cosine_similarity(before, after, dim=0):.4f}")
+assert before.norm() > 10
+assert torch.allclose(after, before / before.norm(), atol=1e-5)
+
+# %% [markdown]
+# ## The loop
+#
+# That is everything. A batch, a loss, a gradient, clipped, a step at the rate of the hour; and again. Parameters that
+# are matrices feel the pull towards zero, biases and the like do not.
+
+# %%
+def train_in_the_open(model, ids, steps, batch_size, peak) -> list[float]:
+    """The training loop with nothing left out; the loss of every step."""
+    batches = llmkit.Batches(ids, model.config.block_size, batch_size, device=runtime.device)
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+        fused=True,  # all parameters in one pass
+    )
+    losses = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, steps, peak, warmup=steps // 20, final=0.1)
+        x, y = next(batches)  # (B, T) each
+        loss = model.loss(x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+model = new_model()
+losses = train_in_the_open(model, train_ids, steps=40, batch_size=16, peak=3e-3)
+print(f"loss ≈ {losses[0]:.3f} at first, ≈ {losses[-1]:.3f} after {len(losses)} steps")
+assert losses[-1] < losses[0] - 0.5
+
+# %% [markdown]
+# **Training is this loop; everything else is knowing when to stop and what to keep.** `llmkit.train` is the same loop
+# with the keeping added. The same? Same first weights, same batches, and every weight comes out alike:
+
+# %%
+config = llmkit.TrainConfig(steps=40, batch_size=16, learning_rate=3e-3, dtype="float32")
+twin = new_model()
+history = llmkit.train(twin, train_ids, config=config)
+assert torch.allclose(torch.tensor(history.loss), torch.tensor(losses), atol=1e-4)
+for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+    assert torch.allclose(a, b, atol=1e-4)
+print(f"all {twin.num_parameters():,} weights agree")
+
+# %% [markdown]
+# ## A real run
+#
+# Now for longer, with the two things one wants to see: the loss on text that the model is *not* trained on (the
+# validation split, all of it), and a sample. The picture below grows while the model learns. Its axis counts tokens
+# seen, not steps: a step with a batch twice as large is twice the reading.
+
+# %%
+budget = runtime.pick(
+    cpu=dict(steps=360, batch_size=24, learning_rate=4e-3),
+    gpu=dict(steps=3000, batch_size=64, learning_rate=1e-3),
+)
+shape = runtime.pick(cpu=dict(), gpu=dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2))
+model = new_model(**shape)
+config = llmkit.TrainConfig(**budget, eval_every=budget["steps"] // 6, sample_every=budget["steps"] // 3)
+
+# %% tags=["nbval-ignore-output", "sampled-text"]
+live = widgets.LivePlot("Both losses fall together: what it learns holds on new text")
+history = llmkit.train(model, train_ids, val_ids, config, tokenizer=tokenizer, callbacks=[live])
+
+# %% tags=["trained"]
+print(f"{history.tokens[-1]:,} tokens seen in {history.step[-1]:,} steps")
+print(f"validation loss ≈ {history.val_loss[-1]:.3f} nats, before training ≈ {first_loss:.3f}")
+assert history.val_loss[-1] < runtime.pick(cpu=2.15, gpu=1.6)
+assert history.val_loss == sorted(history.val_loss, reverse=True)
+
+# %% [markdown]
+# The first sample is confetti, the next has words' lengths and line ends, the last has names and colons where a play
+# has them. Sense comes later than spelling, and needs a larger model or a longer run.
+
+# %%
+for step, sample in history.samples:
+    assert len(sample) == 200
+print([step for step, _ in history.samples] == history.eval_step[1::2])
+
+# %% tags=["nbval-ignore-output", "sampled-text"]
+for step, sample in history.samples:
+    print(f"--- after step {step}\n{sample[:150]}")
+
+# %% [markdown]
+# ## Saving, stopping, going on
+#
+# A model is its weights, its shape, and the tokenizer without which its numbers mean nothing. All three go into one
+# folder.
+
+# %%
+folder = Path(tempfile.mkdtemp()) / "model"
+llmkit.checkpoint.save(folder, model, tokenizer)
+for file in sorted(folder.iterdir()):
+    print(file.name)
+loaded, its_tokenizer = llmkit.checkpoint.load(folder, device=runtime.device)
+x = val_ids[None, :32].to(runtime.device)  # (1, T)
+model.eval()  # as the loaded one is: no dropout
+assert torch.equal(loaded(x), model(x))
+assert its_tokenizer.decode(val_ids[:32]) == tokenizer.decode(val_ids[:32])
+
+# %% [markdown]
+# To *go on* with an interrupted run, weights are not enough. Adam's averages, the place in the schedule, the dice that
+# draw the batches: start any of these anew and it is another run. A checkpoint with a state holds them. The proof is a
+# run that stops half way and is taken up by a model that starts from the folder, against one that never stopped:
+
+# %%
+config = llmkit.TrainConfig(steps=30, batch_size=8, learning_rate=3e-3)
+whole = new_model(n_layer=1, dropout=0.1)
+llmkit.train(whole, train_ids, config=config)
+
+
+def stop_half_way(run):
+    if run.step == 15:
+        run.stop = "as agreed"
+
+
+keep = llmkit.Checkpointer(folder, tokenizer)  # saves at the end, wherever that is
+halved = new_model(n_layer=1, dropout=0.1)
+history = llmkit.train(halved, train_ids, config=config, callbacks=[stop_half_way, keep])
+print("stopped after step", history.step[-1], "-", history.stopped)
+
+resumed, _ = llmkit.checkpoint.load(folder, device=runtime.device)
+state = llmkit.checkpoint.load_state(folder)
+history = llmkit.train(resumed, train_ids, config=config, resume=state)
+print("went on to step", history.step[-1])
+same = all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+print("every bit of every weight the same:", same)
+assert same or runtime.pick(cpu=False, gpu=True)  # GPUs may sum in another order each time
+
+# %% [markdown]
+# ## Larger than the memory: accumulation
+#
+# A batch of 32 windows is four batches of 8 whose gradients are averaged before the step. It takes as long, and a
+# quarter of the memory.
+
+# %%
+whole, parts = new_model(n_layer=1), new_model(n_layer=1)
+llmkit.train(whole, train_ids, config=llmkit.TrainConfig(steps=3, batch_size=32, dtype="float32"))
+config = llmkit.TrainConfig(steps=3, batch_size=8, accumulation=4, dtype="float32")
+llmkit.train(parts, train_ids, config=config)
+for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+    assert torch.allclose(a, b, atol=1e-4)
+print("one batch of 32, or four of 8 for each step: the same weights")
+
+# %% [markdown]
+# On a GPU most of the arithmetic is also done with half as many bits (*mixed precision*), which is faster and takes
+# less memory; `TrainConfig(dtype=...)` says so, and by default follows the device. The weights themselves keep 32 bits.
+# The older spelling in tutorials, `torch.cuda.amp.autocast()`, still runs but warns; today it is
+# `torch.autocast("cuda", dtype=...)`.
+
+# %%
+print(f"this device computes in {str(runtime.dtype).removeprefix('torch.')}")
+assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+# %% [markdown]
+# ## Learning by heart
+#
+# Now let us do it wrong. Take a *short* text and let the model read it over and over. Some tutorials train for
+# thousands of passes over a single play and print the training loss with pride. Watch both curves.
+
+# %%
+if runtime.pick(cpu=True, gpu=False):
+    little = train_ids[:6000]  # a few pages
+else:
+    play = llmkit.load_text("julius_caesar")  # as the tutorials do it
+    tokenizer = llmkit.CharTokenizer.from_text(play)
+    little, val_ids = llmkit.split(tokenizer.encode(play))
+    V = tokenizer.vocab_size
+held_out = val_ids[:6000]
+
+budget = runtime.pick(cpu=dict(steps=400, batch_size=16), gpu=dict(steps=3000, batch_size=64))
+model = new_model(**runtime.pick(cpu=dict(n_embd=96), gpu=dict(n_layer=6, n_head=6, n_embd=384)))
+config = llmkit.TrainConfig(**budget, learning_rate=runtime.pick(cpu=4e-3, gpu=1e-3), eval_every=20)
+history = llmkit.train(model, little, held_out, config)
+epochs = history.tokens[-1] / len(little)
+print(f"{len(little):,} characters, read {epochs:.0f} times")
+
+# %% tags=["trained"]
+last, best = history.val_loss[-1], history.best_val_loss
+print(f"training loss   ≈ {history.loss[-1]:.3f}")
+print(f"validation loss ≈ {last:.3f} at the end, ≈ {best:.3f} at its best, step ≈ {history.best_step}")
+assert history.loss[-1] < 1.0
+assert last > best + 0.5
+
+# %%
+plots.loss_curves(history, "The training loss promises ever more; the new text says it is over", by="step")
+
+# %% [markdown]
+# This is *overfitting*, and the picture is worth remembering. Up to the ringed point both curves fall: what is learned
+# is English, and holds everywhere. From there on the model goes on getting better at *these pages* by getting worse at
+# all others: it learns them by heart. Is that true, or a figure of speech? Let it write, and look up what it wrote:
+
+# %%
+def share_copied(model, source: str, length: int = 20) -> float:
+    """Of 400 characters it writes, the share of 20-character stretches that stand in the source."""
+    prompt = tokenizer.encode("\n")
+    ids = llmkit.generate(model, prompt, 400, temperature=0.8, seed=1)
+    written = tokenizer.decode(ids[1:])
+    pieces = [written[i : i + length] for i in range(len(written) - length)]
+    return sum(piece in source for piece in pieces) / len(pieces)
+
+
+source = tokenizer.decode(little)
+copied = share_copied(model, source)
+print(f"copied ≈ {copied:.0%} of what it writes")
+
+# %% tags=["trained"]
+assert copied > 0.3
+
+# %% [markdown]
+# A low training loss, then, says nothing by itself. What helps? More text, above all. Failing that: stop at the ring
+# (`patience`), keep the weights of the ring (`keep_best`), and switch off a random share of the activations in each
+# step, so that no single path can be relied on (`dropout`).
+
+# %%
+careful = llmkit.TrainConfig(
+    **budget, learning_rate=runtime.pick(cpu=4e-3, gpu=1e-3), eval_every=20, patience=4, keep_best=True
+)
+model = new_model(dropout=0.2, **runtime.pick(cpu=dict(n_embd=96), gpu=dict(n_layer=6, n_head=6, n_embd=384)))
+stopped = llmkit.train(model, little, held_out, careful)
+print(stopped.stopped)
+kept = llmkit.evaluate(model, held_out).loss
+print(f"stopped after ≈ {stopped.step[-1]} of {careful.steps} steps; the weights kept measure ≈ {kept:.3f}")
+assert math.isclose(kept, stopped.best_val_loss, abs_tol=1e-3)
+
+# %% tags=["trained"]
+assert kept < last - 0.4
+assert share_copied(model, source) < copied / 2

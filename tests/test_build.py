@@ -1,0 +1,433 @@
+"""notebooks/build.py, the environment it and nbval run notebooks in, and nbval's sanitize file."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import build
+import nbformat
+import pytest
+from nbval.plugin import IPyNbCell, get_sanitize_patterns
+
+ROOT = build.NOTEBOOKS.parent
+
+FIRST = """
+# %% [markdown]
+# # 01 · Data
+# *Text is the only supervision.*
+
+# %% [markdown]
+# ## The question
+# What is a text?
+
+# %%
+import os
+
+import matplotlib.pyplot as plt
+from tqdm.auto import tqdm
+
+print(os.environ["LLMKIT_DEVICE"], os.environ["LLMKIT_CORPUS"], os.environ.get("LLMKIT_DATA"))
+_ = [print(i) for i in tqdm(range(2))]
+
+# %%
+_ = plt.plot([1, 2])
+plt.show()
+
+# %%
+try:
+    import socket
+
+    socket.create_connection(("192.0.2.1", 80), timeout=1)
+except OSError as error:
+    print(error)
+
+# %%
+1
+
+# %%
+1
+
+# %% tags=["solution"]
+# @title Solution 1
+1
+"""
+SECOND = """
+# %% [markdown]
+# # 02 · Tokens
+# *Text to integers.*
+
+# %%
+steps = runtime.pick(cpu=1, gpu=2)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """notebooks/ of a small project with two scripts as an author first writes them."""
+    folder = tmp_path / "notebooks"
+    (folder / "src").mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (folder / "src/01_data.py").write_text(FIRST.lstrip(), encoding="utf-8")
+    (folder / "src/02_tokens.py").write_text(SECOND.lstrip(), encoding="utf-8")
+    return folder
+
+
+def stamp(folder: Path, name: str = "01_data") -> str:
+    script = folder / "src" / f"{name}.py"
+    build.write(script, build.as_script(build.stamped(script), script))
+    return script.read_text(encoding="utf-8")
+
+
+def edit(folder: Path, old: str, new: str, name: str = "01_data") -> None:
+    script = folder / "src" / f"{name}.py"
+    text = script.read_text(encoding="utf-8")
+    assert old in text
+    script.write_text(text.replace(old, new), encoding="utf-8")
+
+
+# -------------------------------------------------------------------------------- stamping
+
+
+def test_the_header_has_badge_and_neighbours(folder):
+    badge = (
+        "# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+        "(https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/{}.ipynb)"
+    )
+    first = "# %% [markdown]\n# # 01 · Data\n# *Text is the only supervision.*\n#\n{}\n#\n{}\n\n"
+    links = "# [02 · Tokens](02_tokens.ipynb) →"
+    assert stamp(folder).startswith(first.format(badge.format("01_data"), links))
+    assert "\n# ← [01 · Data](01_data.ipynb)\n\n" in stamp(folder, "02_tokens")
+    (folder / "src/03_bigram.py").write_text("# %% [markdown]\n# # 03 · Bigram\n# *Count.*\n")
+    both = "\n# ← [01 · Data](01_data.ipynb) · [03 · Bigram](03_bigram.ipynb) →\n\n"
+    assert both in stamp(folder, "02_tokens")
+
+
+def test_stamping_twice_changes_nothing_and_keeps_what_the_author_wrote(folder):
+    once = stamp(folder)
+    assert stamp(folder) == once
+    assert once.endswith(FIRST[FIRST.index("# %% [markdown]\n# ## The question") :])
+
+
+def test_one_address_is_stamped_everywhere(folder):
+    stamp(folder)
+    project = folder.parent / "pyproject.toml"
+    project.write_text(project.read_text().replace("your-account/llmkit", "somebody/else"))
+    text = stamp(folder)
+    assert text.count("somebody/else") == 2
+    assert "your-account" not in text
+    assert 'git+https://github.com/somebody/else@main"' in text
+
+
+def test_an_edited_setup_cell_is_restored(folder):
+    good = stamp(folder)
+    edit(folder, "import importlib.util\n", "import torch\n")
+    assert stamp(folder) == good
+
+
+def test_cells_are_formatted_as_ruff_and_laid_out_as_jupytext_does(folder):
+    edit(folder, "1\n\n# %%\n1\n", "x = { 'a' : 1 }\n# %%\ndef f( ):\n  return x\n")
+    text = stamp(folder)
+    assert '# %%\nx = {"a": 1}\n\n\n# %%\ndef f():\n    return x\n\n\n# %%' in text
+    assert stamp(folder) == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("# # 01 · Data", "# # Data", "should be `# 01 · …`"),
+        ("# # 01 · Data", "# # 02 · Data", "should be `# 01 · …`"),
+        ("# *Text is the only supervision.*", "# Text", "what the notebook promises"),
+        ("# *Text is the only supervision.*\n", "", "what the notebook promises"),
+        ("supervision.*\n", "supervision.*\n#\n# And more.\n", "belongs in a cell of its own"),
+        ("# %% [markdown]\n# # 01", "# %%\n# # 01", "first cell should be markdown"),
+        ("# @title Solution 1", "# Solution", "should open with `# @title Solution`"),
+        ("plt.show()", "plt.show(", "ruff cannot format it"),
+    ],
+)
+def test_a_script_that_cannot_be_stamped_says_why(folder, old, new, told):
+    edit(folder, old, new)
+    with pytest.raises(build.BuildError, match=told):
+        stamp(folder)
+    assert any(told in fault for fault in build.check(folder / "src/01_data.py"))
+
+
+def test_an_address_that_is_no_repository_is_refused(folder):
+    (folder.parent / "pyproject.toml").write_text('[project.urls]\nHome = "https://x.org"\n')
+    with pytest.raises(build.BuildError, match="OWNER/NAME"):
+        build.repository(folder)
+
+
+# ------------------------------------------------------------------------------ setup cell
+
+
+class Pip:
+    """Stands in for subprocess.run."""
+
+    def __init__(self, returncode: int = 0) -> None:
+        self.returncode, self.calls = returncode, []
+
+    def __call__(self, command):
+        self.calls.append(command)
+        return SimpleNamespace(returncode=self.returncode)
+
+
+def run_setup(folder, monkeypatch, pip: Pip, installed: bool) -> None:
+    monkeypatch.setattr(subprocess, "run", pip)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+    exec(build.setup(folder / "src/01_data.py"), {})
+
+
+def test_setup_does_nothing_where_llmkit_imports(folder, monkeypatch, capfd):
+    pip = Pip()
+    run_setup(folder, monkeypatch, pip, installed=True)
+    assert pip.calls == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_setup_installs_from_the_repository_or_from_llmkit_source(folder, monkeypatch, capfd):
+    monkeypatch.delenv("LLMKIT_SOURCE", raising=False)
+    pip = Pip()
+    run_setup(folder, monkeypatch, pip, installed=False)
+    monkeypatch.setenv("LLMKIT_SOURCE", "git+file:///a/folder")
+    run_setup(folder, monkeypatch, pip, installed=False)
+    install = [sys.executable, "-m", "pip", "install", "-qq"]
+    assert pip.calls == [
+        [*install, "git+https://github.com/your-account/llmkit@main"],
+        [*install, "git+file:///a/folder"],
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_setup_that_fails_says_so(folder, monkeypatch):
+    with pytest.raises(RuntimeError, match="could not be installed from git"):
+        run_setup(folder, monkeypatch, Pip(returncode=1), installed=False)
+
+
+def test_a_notebook_can_ask_for_an_extra(folder, monkeypatch):
+    monkeypatch.setitem(build.EXTRAS, "01_data", ("gpt2", "transformers"))
+    monkeypatch.setenv("LLMKIT_SOURCE", "git+file:///a/folder")
+    pip = Pip()
+    run_setup(folder, monkeypatch, pip, installed=False)
+    assert pip.calls[0][-1] == "llmkit[gpt2] @ git+file:///a/folder"
+    assert 'find_spec("transformers")' in build.setup(folder / "src/01_data.py")
+
+
+# --------------------------------------------------------------------- executing, normalising
+
+
+def test_build(folder, monkeypatch, capsys):
+    """What is stored, that a rebuild gives the same bytes, and that a failure leaves them alone."""
+    monkeypatch.setenv("LLMKIT_DATA", "elsewhere")
+    monkeypatch.setenv("LLMKIT_DEVICE", "cuda")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    path = folder / "01_data.ipynb"
+    assert build.main(["1"], folder) == 0
+    assert capsys.readouterr().out.split()[::2] == ["01_data", "s", "cells", "kB"]
+    stored = path.read_bytes()
+    notebook = nbformat.reads(stored.decode(), as_version=4)
+    nbformat.validate(notebook)
+    assert stored.endswith(b"}\n")
+    assert notebook.metadata == {
+        "jupytext": {"cell_metadata_filter": "tags,-all", "notebook_metadata_filter": "-all"},
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5, 6, 7]
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert code[0].outputs == []
+
+    bar, printed = sorted(code[1].outputs, key=lambda output: output.output_type)
+    assert list(bar.data) == ["text/plain"]  # the bar was a widget; its view is not stored
+    assert printed.text == "cpu embedded None\n0\n1\n"
+    [figure] = code[2].outputs
+    png = base64.b64decode(figure.data["image/png"])
+    assert png.startswith(b"\x89PNG")
+    assert png.endswith(b"IEND\xaeB`\x82")
+    assert b"tEXt" not in png
+    assert "no network on purpose" in code[3].outputs[0].text
+    assert code[6].metadata == {
+        "cellView": "form",
+        "jupyter": {"source_hidden": True},
+        "tags": ["solution"],
+    }
+
+    assert build.main(["01_data", "--check"], folder) == 0
+    command = [sys.executable, "-m", "jupytext", "--to", "py:percent", "--output", "-", path]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == (folder / "src/01_data.py").read_text(encoding="utf-8")
+
+    build.main(["1"], folder)
+    assert path.read_bytes() == stored
+
+    edit(folder, "plt.show()", "print('here')\n1 / 0")
+    with pytest.raises(SystemExit) as stopped:
+        build.main(["1"], folder)
+    said = str(stopped.value)
+    assert said.startswith("01_data: this cell failed:")
+    assert 'print("here")\n1 / 0\n\nZeroDivisionError: division by zero' in said
+    assert path.read_bytes() == stored
+    assert sorted(p.name for p in folder.iterdir()) == ["01_data.ipynb", "src"]
+
+
+def test_a_cell_that_takes_too_long_stops_the_build(folder, monkeypatch):
+    monkeypatch.setattr(build, "CELL_SECONDS", 1)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("while True:\n    pass")])
+    with pytest.raises(build.BuildError, match=r"(?s)while True.*timed out"):
+        build.execute(notebook, folder)
+
+
+def test_ids_survive_edits_elsewhere(folder):
+    script = folder / "src/01_data.py"
+    before = [cell.id for cell in build.stamped(script).cells]
+    edit(folder, "What is a text?", "What is not?")
+    after = [cell.id for cell in build.stamped(script).cells]
+    assert [a == b for a, b in zip(before, after, strict=True)].count(False) == 1
+    assert len(set(after)) == len(after)  # though two cells hold the same
+
+
+def test_colab_gets_a_gpu_where_a_notebook_has_a_budget_for_one(folder):
+    assert build.stamped(folder / "src/02_tokens.py").metadata["accelerator"] == "GPU"
+    assert "accelerator" not in build.stamped(folder / "src/01_data.py").metadata
+
+
+def test_check_tells_what_is_out_of_date(folder, capsys):
+    assert build.main(["--check"], folder) == 1
+    told = capsys.readouterr().out
+    assert (
+        "01_data.py: line 4 is not as the build writes it; run `python notebooks/build.py 01`."
+        in told
+    )
+    assert "02_tokens.ipynb does not exist" in told
+    (folder / "09_lost.ipynb").write_text("{}")
+    assert build.main(["--check"], folder) == 1
+    assert "09_lost.ipynb has no script src/09_lost.py" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["2", "02", "02_tokens", "notebooks/src/02_tokens.py"])
+def test_notebooks_are_chosen_by_number_or_name(folder, word):
+    assert build.chosen([word], folder) == [folder / "src/02_tokens.py"]
+
+
+def test_an_unknown_notebook_is_refused(folder):
+    assert len(build.chosen([], folder)) == 2
+    with pytest.raises(SystemExit, match="no notebook 9; there are: 01_data, 02_tokens"):
+        build.main(["9"], folder)
+
+
+# ------------------------------------------------------------------------------------ nbval
+
+
+def sanitized(text: str) -> str:
+    """By nbval's own function, with our patterns as nbval reads them."""
+    patterns = get_sanitize_patterns((ROOT / "tests/nbval_sanitize.cfg").read_text("ascii"))
+    cell = SimpleNamespace(parent=SimpleNamespace(sanitize_patterns=dict(patterns)))
+    return IPyNbCell.sanitize(cell, text)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["1.873", "1,234", "1_234_567", "-0.5", "−0.5", "+3", "1e-05", "2.5E+3", ".5", "12", "   7"],
+)
+def test_a_number_after_about_is_not_compared(number):
+    assert sanitized(f"val loss ≈ {number} nats, 65") == "val loss ≈ # nats, 65"
+    assert sanitized(f"(≈{number}%)") == "(≈ #%)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "val loss 1.873",
+        "65 ≈ x",
+        "≈ nan",
+        "≈ inf",
+        "≈\n1.873",
+        "about 3",
+        "1.2 ~ 1.3",
+    ],
+)
+def test_everything_else_is_compared(text):
+    assert sanitized(text) == text
+
+
+def test_only_the_number_itself_is_blanked():
+    assert sanitized("≈ 1, 2 and ≈ 3. Then ≈ 4,56") == "≈ #, 2 and ≈ #. Then ≈ #,56"
+    assert sanitized("≈ 1.5e, ≈ 1.2.3") == "≈ #e, ≈ #.3"
+
+
+def test_nbval_runs_what_it_should_where_it_should(tmp_path):
+    """pytest in a copy of this project's frame: the environment reaches the kernel, a number after
+    ≈ may differ, another output may not, and only the notebooks themselves are collected."""
+    for name in ("pyproject.toml", "notebooks/conftest.py", "notebooks/build.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "tests/offline", tmp_path / "tests/offline")
+    shutil.copy(ROOT / "tests/nbval_sanitize.cfg", tmp_path / "tests")
+    environment = """
+import os
+print(*map(os.environ.get, ["LLMKIT_DEVICE", "LLMKIT_CORPUS", "LLMKIT_DATA"]))
+"""
+    connect = """
+import socket
+try:
+    socket.create_connection(("192.0.2.1", 80))
+except OSError as error:
+    print(error)
+"""
+    refused = "This run has no network on purpose, and something asked for 192.0.2.1.\n"
+    cells = [(environment, "cpu embedded None\n"), (connect, refused), ("print('≈ 1.5')", "≈ 99\n")]
+    cells += [("print(2)", "3\n")]
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(
+                source,
+                execution_count=count,
+                outputs=[nbformat.v4.new_output("stream", name="stdout", text=text)],
+            )
+            for count, (source, text) in enumerate(cells, 1)
+        ]
+    )
+    for name in ("notebooks/01_data.ipynb", "notebooks/.ipynb_checkpoints/01_data.ipynb"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, tmp_path / name)
+    (tmp_path / "notebooks/src").mkdir()
+    (tmp_path / "notebooks/src/test_x.py").write_text("def test_x(): pass")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "notebooks"],
+        cwd=tmp_path,
+        env=os.environ | {"LLMKIT_DATA": "elsewhere", "LLMKIT_DEVICE": "cuda"},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert "1 failed, 3 passed" in done.stdout, done.stdout
+    assert "FAILED notebooks/01_data.ipynb::Cell 3" in done.stdout
+
+
+def test_the_guard_lets_this_machine_through_and_nothing_else():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = f"""
+import socket
+for host in ("127.0.0.1", "localhost"):
+    socket.create_connection((host, {port})).close()
+for host in ("example.org", "192.0.2.1", "::ffff:192.0.2.1", b"example.org"):
+    for ask in (lambda: socket.create_connection((host, 80), timeout=1),
+                lambda: socket.socket().connect((host, 80)),
+                lambda: socket.socket().connect_ex((host, 80)),
+                lambda: socket.getaddrinfo(host, 80)):
+        try:
+            ask()
+        except OSError as error:
+            assert "no network on purpose" in str(error), error
+        else:
+            raise SystemExit("reached " + str(host))
+"""
+        environment = os.environ | {"PYTHONPATH": str(build.OFFLINE)}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)

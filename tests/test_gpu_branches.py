@@ -1,0 +1,194 @@
+"""Every notebook's GPU path, rehearsed on the CPU, so that no cell is first run by a reader.
+
+The convention that makes it possible:
+
+1. A notebook says "more on a GPU" only by `runtime.pick(cpu=..., gpu=...)`; a block that only a GPU
+   should run stands under `if runtime.pick(cpu=False, gpu=True):`.
+2. Here pick gives its GPU value, but what takes time is capped by name (`CAPS`): where a pick is
+   assigned to `steps` or passed as `steps=`, inside `gpu=dict(steps=...)`, and in GPU-only blocks.
+   Every other size is used as the GPU would use it.
+3. The corpus is called "tiny_shakespeare" but is a short stand-in, as is everything that would be
+   fetched; so no notebook asserts the size of a corpus it fetches.
+4. What only real training can make true is asserted in cells tagged "trained": here their asserts
+   are evaluated, and may be false. All others must hold.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import build
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted(build.NOTEBOOKS.glob("*.ipynb"))
+CAPS = {"steps": 3, "epochs": 3, "batch_size": 4, "max_new_tokens": 16}
+
+PRELUDE = """
+def rehearse():
+    import tempfile
+    from pathlib import Path
+
+    import datasets
+    import llmkit
+
+    load_text, load_dataset = llmkit.load_text, datasets.load_dataset
+    embedded = load_text("embedded")
+    folder = tempfile.TemporaryDirectory()
+    stand_in = Path(folder.name) / "stand_in.txt"
+    stand_in.write_text(embedded[:20_000] + "".join(sorted(set(embedded))), encoding="utf-8")
+
+    def short_text(name="embedded"):
+        return load_text(name if name == "embedded" or Path(name).exists() else stand_in)
+
+    def short_dataset(*args, data_files=None, _keep=folder, **kwargs):
+        fetched = str(data_files).startswith("http")
+        return load_dataset(*args, data_files=str(stand_in) if fetched else data_files, **kwargs)
+
+    llmkit.load_text = llmkit.data.load_text = short_text
+    datasets.load_dataset = short_dataset
+    llmkit.Runtime.pick = lambda self, *, cpu, gpu: gpu
+
+rehearse()
+del rehearse
+"""
+
+
+class Rehearsed(ast.NodeTransformer):
+    """A cell as it is rehearsed: budgets capped, and in "trained" cells asserts let off."""
+
+    def __init__(self, trained: bool) -> None:
+        self.trained = trained
+        self.gpu_only = False  # inside a pick's gpu=..., or in a block that only a GPU runs
+
+    def capped(self, name: str | None, value: ast.expr) -> ast.expr:
+        caps = [cap for end, cap in CAPS.items() if f"_{name}".endswith(f"_{end}")]
+        number = isinstance(value, ast.Constant) and type(value.value) is int
+        if caps and (is_pick(value) or (self.gpu_only and number)):
+            return ast.Call(ast.Name("min", ast.Load()), [value, ast.Constant(caps[0])], [])
+        return value
+
+    def within_gpu(self, nodes: list, only: bool) -> list:
+        outside, self.gpu_only = self.gpu_only, self.gpu_only or only
+        visited = [self.visit(node) for node in nodes]
+        self.gpu_only = outside
+        return visited
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
+        self.generic_visit(node)
+        node.value = self.capped(getattr(node.targets[0], "id", None), node.value)
+        return node
+
+    def visit_keyword(self, node: ast.keyword) -> ast.keyword:
+        [value] = self.within_gpu([node.value], node.arg == "gpu")
+        node.value = self.capped(node.arg, value)
+        return node
+
+    def visit_Dict(self, node: ast.Dict) -> ast.Dict:
+        self.generic_visit(node)
+        names = [getattr(key, "value", None) for key in node.keys]
+        node.values = [self.capped(*pair) for pair in zip(names, node.values, strict=True)]
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        if getattr(node.func, "id", None) == "range":
+            node.args = [self.capped("steps", argument) for argument in node.args]
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.If:
+        node.test = self.visit(node.test)
+        node.body = self.within_gpu(node.body, is_pick(node.test))
+        node.orelse = self.within_gpu(node.orelse, False)
+        return node
+
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
+        self.generic_visit(node)
+        return ast.Expr(node.test) if self.trained else node
+
+
+def is_pick(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "pick"
+
+
+def rehearsed(source: str, trained: bool = False) -> str:
+    tree = Rehearsed(trained).visit(ast.parse(source))
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def rehearse(notebook: nbformat.NotebookNode, folder: Path) -> None:
+    """Run every cell as on a GPU; `build.BuildError` names the cell that fails."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code:
+        cell.source = rehearsed(cell.source, "trained" in build.tags(cell))
+    prelude = nbformat.v4.new_code_cell(PRELUDE)
+    stage = nbformat.v4.new_notebook(cells=[prelude, *code])
+    build.execute(stage, folder, build.kernel_environment() | {"LLMKIT_CORPUS": "tiny_shakespeare"})
+
+
+def differs_on_a_gpu(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8")
+    return ".pick(" in text or "runtime.corpus" in text
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.stem) for path in NOTEBOOKS if differs_on_a_gpu(path)]
+)
+def test_gpu_branches(path):
+    rehearse(nbformat.read(path, as_version=4), path.parent)
+
+
+@pytest.mark.parametrize(
+    ("written", "run"),
+    [
+        ("steps = r.pick(cpu=9, gpu=900)", "steps = min(r.pick(cpu=9, gpu=900), 3)"),
+        ("f(warmup_steps=r.pick(cpu=9, gpu=90))", "f(warmup_steps=min(r.pick(cpu=9, gpu=90), 3))"),
+        ("steps = 900", "steps = 900"),
+        ("n_layer = r.pick(cpu=2, gpu=6)", "n_layer = r.pick(cpu=2, gpu=6)"),
+        (
+            "c = r.pick(cpu=C(steps=9), gpu=C(steps=900, n_layer=6))",
+            "c = r.pick(cpu=C(steps=9), gpu=C(steps=min(900, 3), n_layer=6))",
+        ),
+        (
+            "c = r.pick(cpu={}, gpu={'batch_size': 64, 'block_size': 256})",
+            "c = r.pick(cpu={}, gpu={'batch_size': min(64, 4), 'block_size': 256})",
+        ),
+        (
+            "for i in range(r.pick(cpu=9, gpu=90)):\n    f(i)",
+            "for i in range(min(r.pick(cpu=9, gpu=90), 3)):\n    f(i)",
+        ),
+        (
+            "if r.pick(cpu=False, gpu=True):\n    epochs = 50\nelse:\n    epochs = 5",
+            "if r.pick(cpu=False, gpu=True):\n    epochs = min(50, 3)\nelse:\n    epochs = 5",
+        ),
+    ],
+)
+def test_what_takes_time_is_capped(written, run):
+    assert rehearsed(written) == run
+
+
+def test_only_trained_cells_may_assert_in_vain():
+    assert rehearsed("assert loss < 2", trained=True) == "loss < 2"
+    assert rehearsed("assert loss < 2") == "assert loss < 2"
+
+
+CELLS = """
+import datasets, llmkit
+runtime = llmkit.start()
+text = llmkit.load_text(runtime.corpus)
+fetched = datasets.load_dataset("text", data_files="https://example.org/x.txt", split="train")
+assert runtime.corpus == "tiny_shakespeare" and len(set(text)) == 65 and len(text) < 30_000
+steps = runtime.pick(cpu=200, gpu=5_000)
+n_layer = runtime.pick(cpu=2, gpu=6)
+assert (steps, n_layer) == (3, 6)
+"""
+
+
+def test_a_rehearsal_runs_the_gpu_branch(tmp_path):
+    """On a corpus that stands in, with capped budgets, and a fault in the branch is found."""
+    cells = [nbformat.v4.new_code_cell(CELLS)]
+    cells += [nbformat.v4.new_code_cell("assert steps > 3", metadata={"tags": ["trained"]})]
+    cells += [nbformat.v4.new_code_cell("if runtime.pick(cpu=False, gpu=True):\n    undefined")]
+    with pytest.raises(build.BuildError, match="NameError: name 'undefined'"):
+        rehearse(nbformat.v4.new_notebook(cells=cells), tmp_path)
