@@ -67,14 +67,14 @@ def mixed_text() -> str:
 
 
 def medians(*functions, rounds: int = 9) -> list[float]:
-    """Seconds of each, warm; taken in turns, so that a busy moment of the machine hits them all."""
+    """Processor seconds of each, warm, taken in turns: other programs blur neither of them."""
     times: list[list[float]] = [[] for _ in functions]
     for round_ in range(rounds + 1):
         for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             result = function()
             if round_:  # the first round is the warm-up
-                taken.append(time.perf_counter() - start)
+                taken.append(time.process_time() - start)
             del result
     return [statistics.median(taken) for taken in times]
 

@@ -1,4 +1,4 @@
-"""Attention: the mask, the explicit formula, rotary positions, and the fused, cached layer of a GPT.
+"""Attention: the mask, the explicit formula, rotary positions, and a GPT's fused, cached layer.
 
 Here lives everything in which positions exchange information. What a single position does on its
 own (layer norms, the feed-forward part, embeddings) and the configuration live in ``model``.
@@ -37,7 +37,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tu
 
     Raises:
         TypeError: the mask is not boolean.
-        ValueError: a row of the mask is all False; an average over nothing has no value.
+        ValueError: a row of the mask is all False: an average of nothing has no value.
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (..., T, S)
     if mask is not None:
@@ -47,8 +47,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tu
             )
         if not mask.any(dim=-1).all():
             raise ValueError("a row of the mask is all False: let each position see at least one")
-        # -inf becomes a weight of exactly 0. A large finite number would not: when *all* scores of a
-        # row are that low, softmax shares the weight among positions that should not be seen.
+        # -inf becomes a weight of exactly 0. A large negative number does not where a row's other
+        # scores are as low: softmax only compares them, and the model sees the future.
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(dim=-1)  # (..., T, S)
     return weights @ v, weights
@@ -62,12 +62,8 @@ def rotary(x: Tensor, start: int = 0) -> Tensor:
     radians at position t. Lengths are kept, and the product of a query and a key that were both
     turned depends only on how far apart they stand (Su et al. 2021, RoFormer, arXiv:2104.09864).
 
-    Args:
-        x: queries or keys (B, H, T, D), D even.
-        start: the position of x[:, :, 0], more than 0 when earlier positions are in a cache.
-
-    Returns:
-        The same shape and dtype as x. ValueError where D is odd.
+    x is queries or keys (B, H, T, D), and so is the result; an odd D is a ValueError. ``start`` is
+    the position of x[:, :, 0]: more than 0 where earlier positions are in a cache.
     """
     T, D = x.shape[-2:]
     if D % 2:
@@ -97,7 +93,7 @@ class KVCache:
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (B, H, T, D); return all keys and values so far, (B, H, length, D) each.
 
-        Raises ValueError where T more positions do not fit, or B, H, D are not the cache's.
+        ValueError where T more positions do not fit, or B, H, D are not the cache's.
         """
         B, H, room, D = self.keys.shape
         start, stop = self.length, self.length + k.size(-2)
@@ -114,8 +110,7 @@ class KVCache:
 class CausalSelfAttention(nn.Module):
     """Multi-head attention of a sequence to its own past, in PyTorch's fused kernel.
 
-    Args:
-        config: a ``GPTConfig``, or anything with its n_embd, n_head, bias, dropout and position.
+    ``config`` is a ``GPTConfig``, or anything with its n_embd, n_head, bias, dropout and position.
     """
 
     def __init__(self, config):
@@ -123,10 +118,9 @@ class CausalSelfAttention(nn.Module):
         self.n_head = config.n_head
         self.dropout = config.dropout
         self.rotary = config.position == "rotary"
-        self.c_attn = nn.Linear(
-            config.n_embd, 3 * config.n_embd, bias=config.bias
-        )  # q, k, v at once
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        C = config.n_embd
+        self.c_attn = nn.Linear(C, 3 * C, bias=config.bias)  # queries, keys and values at once
+        self.c_proj = nn.Linear(C, C, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -140,8 +134,8 @@ class CausalSelfAttention(nn.Module):
             q, k = rotary(q, start), rotary(k, start)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, S, D) each, S = start + T
-        # is_causal compares row and column numbers, so it is right only where row 0 is position 0.
-        # A single later position sees all of the cache; several need the lower rows of the triangle.
+        # is_causal takes row 0 for position 0, which is wrong after a cache: one more position may
+        # look at all that is there, and several need the lower rows of the triangle.
         mask = causal_mask(start + T, x.device)[start:] if start and T > 1 else None  # (T, S)
         p = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=start == 0)

@@ -85,7 +85,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     name, path = header["class"], folder / "model.safetensors"
     module = import_module(MODELS[name])
     try:
-        config = getattr(module, f"{name}Config")(**header["config"])
+        config = getattr(module, f"{name}Config")(**header.get("config"))
         with torch.random.fork_rng(devices=[]):  # drawing first weights must not move the seed
             model = getattr(module, name)(config)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -229,8 +229,9 @@ def _open(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     header = _read(path)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by llmkit: choose another folder")
-    if header.get("version") != VERSION or header.get("class") not in tuple(MODELS):
-        raise ValueError(f"{path} was written by another version of llmkit: upgrade llmkit")
+    known = header.get("class") in tuple(MODELS) and isinstance(header.get("files"), list)
+    if header.get("version") != VERSION or not known:
+        raise ValueError(f"{path} is damaged or from a newer llmkit: upgrade llmkit")
     return folder, header
 
 

@@ -44,15 +44,15 @@ def leaks_future(model: nn.Module) -> CheckResult:
     trial = _Trial(model, rows=1, length=min(256, model.config.block_size), perturb=True)
     T = trial.ids.size(1)
     cuts = sorted(torch.randperm(T - 1, generator=trial.generator)[:32].tolist())
-    for training in (False, True):  # batch statistics, for one, work in training mode only
+    for training in (False, True):  # batch statistics, for one, are used in training mode only
+        before = trial.logits(trial.ids, training)
         for t in cuts:
-            changed = trial.changed_logits(slice(None), slice(t + 1, None), training)[0, : t + 1]
+            ids = torch.cat([trial.ids[:, : t + 1], trial.other_ids[:, t + 1 :]], dim=1)
+            changed = _differ(before, trial.logits(ids, training))[0, : t + 1]
             if changed.any():
-                message = (
-                    f"the model sees the future: its logits at position {int(changed.nonzero()[0])}"
-                    f" change when only tokens after position {t} change{_in_mode(training)}"
-                )
-                return CheckResult("leaks_future", False, message)
+                seen = f"its logits at position {int(changed.nonzero()[0])} change when only tokens"
+                message = f"the model sees the future: {seen} after position {t} do"
+                return CheckResult("leaks_future", False, message + _in_mode(training))
     message = f"later tokens change no logits, tried at {len(cuts)} of {T} positions"
     return CheckResult("leaks_future", True, message)
 
@@ -62,15 +62,16 @@ def mixes_batch(model: nn.Module) -> CheckResult:
     """Change one row of a batch, or its place: do the other rows' logits stay what they were?"""
     trial = _Trial(model, rows=3, length=min(32, model.config.block_size), perturb=True)
     for training in (False, True):
+        before = trial.logits(trial.ids, training)
         for row in range(3):
-            changed = trial.changed_logits(row, slice(None), training)  # (B, T)
+            ids = trial.ids.clone()
+            ids[row] = trial.other_ids[row]
+            changed = _differ(before, trial.logits(ids, training))  # (B, T)
             changed[row] = False
             if changed.any():
                 other, t = changed.nonzero()[0].tolist()
-                message = (
-                    f"the rows of a batch are mixed: logits of row {other}, first at position {t}, "
-                    f"change when only row {row} changes{_in_mode(training)}"
-                )
+                seen = f"the logits of row {other}, first at position {t}, change when only row"
+                message = f"the rows of a batch are mixed: {seen} {row} does" + _in_mode(training)
                 return CheckResult("mixes_batch", False, message)
     moved = _differ(trial.logits(trial.ids).roll(1, 0), trial.logits(trial.ids.roll(1, 0)))
     if moved.any():
@@ -86,47 +87,46 @@ def starts_uniform(model: nn.Module) -> CheckResult:
 
     The model is taken as it is, so this is a question for a new one: a trained one prefers tokens.
     """
-    trial = _Trial(model, rows=8, length=1 + min(64, model.config.block_size))
-    V, loss = model.config.vocab_size, trial.loss().item()
-    passed = abs(loss - math.log(V)) <= START_TOLERANCE  # not so for NaN either
-    message = f"the first loss is ≈ {loss:.3f}; an even guess costs ln {V} = {math.log(V):.3f}"
-    advice = "" if passed else ": start with a smaller output layer"
+    loss = _Trial(model, rows=8, length=1 + min(64, model.config.block_size)).loss().item()
+    V, even = model.config.vocab_size, math.log(model.config.vocab_size)
+    passed = abs(loss - even) <= START_TOLERANCE  # not so where the loss is NaN
+    message = f"the first loss is ≈ {loss:.3f}, and an even guess costs ln {V} = {even:.3f}"
+    advice = "" if passed else ": start with smaller weights in the output layer"
     return CheckResult("starts_uniform", passed, message + advice)
 
 
 @torch.enable_grad()
 def overfits_batch(model: nn.Module, steps: int = 60) -> CheckResult:
-    """Can AdamW bring the loss of one small random batch under half of ln V, moving all weights?
+    """Can AdamW bring the loss of one small random batch under half of ln V, and reach all weights?
 
-    Learning rates 0.001, 0.01 and 0.1 have ``steps`` steps each, with dropout off. Weights frozen
-    on purpose (``requires_grad=False``) are not asked to move.
+    Learning rates 0.001, 0.01 and 0.1 are tried for ``steps`` steps each, with dropout off. Weights
+    frozen on purpose (``requires_grad=False``) need not be reached.
     """
-    V, name = model.config.vocab_size, "overfits_batch"
-    goal = math.log(V) / 2
+    V, even = model.config.vocab_size, math.log(model.config.vocab_size)
     for lr in (1e-3, 1e-2, 1e-1):
         trial = _Trial(model, rows=4, length=1 + min(16, model.config.block_size))
+        weights = {name: p for name, p in trial.model.named_parameters() if p.requires_grad}
         loss = first = trial.loss()
         if not loss.requires_grad:
-            return CheckResult(name, False, "nothing can learn: the loss depends on no weight")
-        weights = {n: p for n, p in trial.model.named_parameters() if p.requires_grad}
+            message = "nothing can learn: the loss depends on no weight that may change"
+            return CheckResult("overfits_batch", False, message)
         optimizer = torch.optim.AdamW(weights.values(), lr=lr, weight_decay=0.0)
         for _ in range(steps):
             optimizer.zero_grad()
-            with torch.backends.cudnn.flags(enabled=False):  # its LSTM only learns with dropout on
-                loss.backward()
+            loss.backward()
             optimizer.step()
             loss = trial.loss()
-            if loss < goal:
+            if passed := loss.item() < even / 2:
                 break
-        if loss < goal:
+        if passed:
             break
-    message = f"one batch's loss went from ≈ {first:.3f} to ≈ {loss:.3f} (ln {V} = {2 * goal:.3f})"
-    if not loss < goal:
-        return CheckResult(name, False, f"{message}: something keeps the model from learning")
-    still = [n for n, p in weights.items() if p.grad is None]
-    if still:
-        return CheckResult(name, False, f"{message}, but no gradient reaches {', '.join(still)}")
-    return CheckResult(name, True, message)
+    message = f"one batch's loss went from ≈ {first:.3f} to ≈ {loss:.3f}, with ln {V} = {even:.3f}"
+    unreached = [name for name, p in weights.items() if p.grad is None]
+    if not passed:
+        message += ": something keeps the model from learning"
+    elif unreached:
+        message += f", but no gradient reaches {', '.join(unreached)}"
+    return CheckResult("overfits_batch", passed and not unreached, message)
 
 
 def run(model: nn.Module) -> list[CheckResult]:
@@ -135,28 +135,31 @@ def run(model: nn.Module) -> list[CheckResult]:
 
 
 class _Trial:
-    """A copy of a model and random ids (rows, length) to try it on."""
+    """A copy of a model, and two sets of random ids (rows, length) that differ everywhere."""
 
     def __init__(self, model: nn.Module, rows: int, length: int, perturb: bool = False):
-        # deepcopy refuses tensors that are results, such as attention weights kept for a picture.
+        # deepcopy refuses tensors with a history, such as attention weights kept for a picture.
         kept = [value for module in model.modules() for value in vars(module).values()]
         kept = [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
         self.model = copy.deepcopy(model, {id(value): value.detach().clone() for value in kept})
-        self.generator = torch.Generator().manual_seed(0)
         self.V = model.config.vocab_size
+        self.generator = torch.Generator().manual_seed(0)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.ids = torch.randint(self.V, (rows, length), generator=self.generator).to(device)
-        if perturb:  # zeros hide everything behind them, so noise is added as a usual start has it
+        ids = torch.randint(self.V, (rows, length), generator=self.generator)
+        shift = torch.randint(1, max(2, self.V), (rows, length), generator=self.generator)
+        self.ids, self.other_ids = ids.to(device), ((ids + shift) % self.V).to(device)
+        if perturb:  # zeros hide all that stands behind them: add noise as large as usual weights
             for p in self.model.parameters():
                 size = 1 / math.sqrt(p[0].numel()) if p.dim() > 1 else 0.1
-                noise = torch.randn(p.shape, generator=self.generator)
-                p.data.add_(size * noise.to(p))
+                p.data += size * torch.randn(p.shape, generator=self.generator).to(p)
 
     def logits(self, ids: Tensor, training: bool = False) -> Tensor:
-        """(B, T) -> (B, T, V), the same dropout and other chance each time."""
+        """(B, T) -> (B, T, V), each time with the same dropout and from the same state."""
+        memo = {id(p): p for p in self.model.parameters()}  # weights are shared, all else is copied
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(0)
-            logits = self.model.train(training)(ids)
+            with torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTM learns in training only
+                logits = copy.deepcopy(self.model, memo).train(training)(ids)
         shape = (*ids.shape, self.V)
         if not isinstance(logits, Tensor) or logits.shape != shape:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -164,20 +167,14 @@ class _Trial:
         return logits
 
     def loss(self) -> Tensor:
-        logits = self.logits(self.ids[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1).float(), self.ids[:, 1:].flatten())
-
-    def changed_logits(self, rows: int | slice, times: slice, training: bool) -> Tensor:
-        """Where (B, T) the logits change when the ids at [rows, times] do."""
-        ids = self.ids.clone()
-        shift = torch.randint(1, max(2, self.V), ids.shape, generator=self.generator).to(ids.device)
-        ids[rows, times] = ((ids + shift) % self.V)[rows, times]  # each becomes another one
-        return _differ(self.logits(self.ids, training), self.logits(ids, training))
+        """The mean cross-entropy of each of the ids but the first, in nats."""
+        logits = self.logits(self.ids[:, :-1]).float()
+        return F.cross_entropy(logits.flatten(0, 1), self.ids[:, 1:].flatten())
 
 
 def _differ(a: Tensor, b: Tensor) -> Tensor:
-    """Where (B, T) two logits (B, T, V) differ by more than rounding."""
-    largest = a[a.isfinite()].abs().max() if a.isfinite().any() else 0.0
+    """Where (B, T) the logits a and b (B, T, V) differ by more than rounding."""
+    largest = a.where(a.isfinite(), 0).abs().max()
     return ((a != b) & ~((a - b).abs() <= TOLERANCE * largest)).any(dim=-1)
 
 

@@ -34,6 +34,7 @@ class Corpus:
     file: str
     url: str = ""
     sha256: str = ""  # empty where the publisher goes on correcting the text
+    gutenberg: bool = False  # the text stands between Project Gutenberg's START and END lines
 
 
 CORPORA = {
@@ -48,6 +49,7 @@ CORPORA = {
         "one whole play by Shakespeare, from Project Gutenberg",
         "pg1522_julius_caesar.txt",
         "https://www.gutenberg.org/cache/epub/1522/pg1522.txt",
+        gutenberg=True,
     ),
 }
 
@@ -81,7 +83,7 @@ def _load_corpus(corpus: Corpus) -> str:
     here = Path(__file__).parent
     folders = [here / "_data", here.parent / "data"]  # of an installed llmkit, of its repository
     if corpus.url:
-        folders = [Path(os.environ.get("LLMKIT_DATA") or os.devnull).expanduser()]
+        folders = [Path(f).expanduser() for f in [os.environ.get("LLMKIT_DATA")] if f]
     copy = next((f / corpus.file for f in folders if (f / corpus.file).is_file()), None)
     if not (copy or corpus.url):
         raise FileNotFoundError(f"llmkit has lost its {corpus.file}; install llmkit again")
@@ -92,7 +94,7 @@ def _load_corpus(corpus: Corpus) -> str:
         advice = f"replace it by {corpus.url}" if copy else f"try again later, or {advice}"
         raise ValueError(f"{where} is not the expected text (its SHA-256 differs); {advice}")
     text = _decode(raw, where)
-    return strip_gutenberg(text, where) if "gutenberg.org" in corpus.url else text
+    return strip_gutenberg(text, where) if corpus.gutenberg else text
 
 
 def strip_gutenberg(text: str, where: str = "the text") -> str:
@@ -170,8 +172,9 @@ def _probe(url: str, advice: str) -> Message:
     thread.join(PATIENCE)
     if isinstance(outcome[-1], Message):
         return outcome[-1]
-    if getattr(outcome[-1], "code", None) in (404, 410):
-        raise FileNotFoundError(f"there is no page {url} (HTTP 404); check the address")
+    code = getattr(outcome[-1], "code", None)
+    if code in (404, 410):
+        raise FileNotFoundError(f"there is no page {url} (HTTP {code}); check the address")
     reason = str(outcome[-1]).strip("<>").removeprefix("urlopen error ")
     raise ConnectionError(f"cannot fetch {url} ({reason}); check the network, or {advice}")
 

@@ -20,9 +20,7 @@ from torch import Tensor
 from llmkit.attention import CausalSelfAttention, KVCache
 
 INIT_STD = 0.02  # the standard deviation of GPT-2's first weights
-
 CHOICES = {"position": ("learned", "sinusoidal", "rotary"), "activation": ("gelu", "relu")}
-
 GPT2_SIZES = {  # layers, heads, width
     "gpt2": (12, 12, 768),
     "gpt2-medium": (24, 16, 1024),
@@ -69,25 +67,17 @@ class GPTConfig:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                known = ", ".join(map(repr, choices))
-                raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
         if self.n_embd % self.n_head:
-            raise ValueError(
-                f"n_embd {self.n_embd} cannot be shared out among n_head {self.n_head} heads: "
-                "choose an n_embd that is a multiple of n_head"
-            )
+            raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}")
         if self.position == "rotary" and self.head_size % 2:
-            raise ValueError(
-                f"rotary positions turn pairs of features: n_embd / n_head = {self.head_size} "
-                "must be even"
-            )
+            raise ValueError(f"rotary needs n_embd / n_head to be even, not {self.head_size}")
 
     @property
-    def head_size(self) -> int:
-        """Features per attention head."""
+    def head_size(self) -> int:  # features per attention head
         return self.n_embd // self.n_head
 
     @classmethod
@@ -144,7 +134,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """A stack of blocks between an embedding of the tokens and a score for each next token."""
+    """Embeddings, a stack of blocks, and a score for each possible next token."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -153,13 +143,14 @@ class GPT(nn.Module):
         if config.position == "learned":
             self.wpe = nn.Embedding(config.block_size, config.n_embd)
         elif config.position == "sinusoidal":
-            # The waves' values are near 1 and so, in the paper, are the token embeddings (scaled by
-            # √C). Ours start near 0.02: the waves shrink with them, or they would drown the tokens.
-            waves = INIT_STD * sinusoids(config.block_size, config.n_embd)
+            # The paper enlarges the embeddings to suit the waves. Here the waves shrink, from their
+            # mean size of 1/√2 to that of new embeddings: larger, they would drown the tokens.
+            waves = INIT_STD * math.sqrt(2) * sinusoids(config.block_size, config.n_embd)
             self.register_buffer("waves", waves, persistent=False)  # (block_size, C)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias) if config.norm_first else None
+        if config.norm_first:  # otherwise the last block has already normed its sum
+            self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_weights:
             self.lm_head.weight = self.wte.weight
@@ -167,18 +158,17 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw all weights anew, so that the first predictions are near uniform (loss ≈ ln V).
+        """Draw all weights anew, such that the first predictions are nearly even (loss ≈ ln V).
 
-        =============================  ==========================================================
-        weights (matrices)             normal, 0.02 (Radford et al. 2019, GPT-2)
-        c_proj.weight                  normal, 0.02 / √(2 n_layer): 2 n_layer parts are summed in
-                                       the residual stream, which should not grow with the depth
-        biases                         0
-        gains of the layer norms       1
-        the last gain, if post-norm    1 / √C: here the last norm blows the token's own embedding
-        with tied weights              up to length √C, and its product with the tied output
-                                       layer (0.02 C) would predict a repetition of each token
-        =============================  ==========================================================
+        ==========================  ==============================================================
+        matrices and embeddings     normal, 0.02 (Radford et al. 2019, GPT-2)
+        c_proj.weight               normal, 0.02 / √(2 n_layer): the stream is a sum of 2 n_layer of
+                                    these and should not grow with the depth
+        biases; gains of norms      0; 1
+        gains of the last norm, if  1, -1, 1, -1, ...: the stream still looks like the token it came
+        post-norm and tied          from, and with gains of 1 its product with the tied output layer
+                                    (about 0.02 C) says that each token repeats; the signs cancel it
+        ==========================  ==============================================================
         """
         residual_std = INIT_STD / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
@@ -190,41 +180,31 @@ class GPT(nn.Module):
                 std = residual_std if name.endswith("c_proj.weight") else INIT_STD
                 parameter.normal_(0, std)
         if self.config.tie_weights and not self.config.norm_first:
-            self.h[-1].ln_2.weight.fill_(1 / math.sqrt(self.config.n_embd))
+            self.h[-1].ln_2.weight[1::2] = -1
 
     def forward(self, ids: Tensor, cache: list[KVCache] | None = None) -> Tensor:
-        """Score every possible next token at every position.
+        """Score every possible next token at every position: ids (B, T) -> logits (B, T, V).
 
-        Args:
-            ids: token ids (B, T), int64.
-            cache: from ``new_cache``; ids then continue the positions it holds, and it grows by T.
-
-        Returns:
-            logits (B, T, V), unnormalised log-probabilities of the token that follows each position.
-
-        Raises:
-            ValueError: ids are not (B, T), or too long, or outside the vocabulary. The last is
-                looked at on a CPU only: a GPU would have to wait for the answer at every step.
+        With a cache from ``new_cache``, ids continue the positions it holds, and it grows by T.
+        ValueError where ids are not (B, T), longer than block_size, or outside the vocabulary; the
+        last on a CPU only, since a GPU would have to stop and wait for the answer.
         """
         start = 0 if cache is None else cache[0].length
         self._check(ids, start)
-        x = self.wte(ids)  # (B, T, C)
-        stop = start + ids.size(1)
+        x, stop = self.wte(ids), start + ids.size(1)  # (B, T, C)
         if self.config.position == "learned":
-            x = (
-                x + self.wpe.weight[start:stop]
-            )  # (B, T, C) + (T, C): along time, for each row alike
+            x = x + self.wpe.weight[start:stop]  # + (T, C): along time, alike in every row
         elif self.config.position == "sinusoidal":
             x = x + self.waves[start:stop]
         x = self.drop(x)
-        for i, block in enumerate(self.h):
-            x = block(x, None if cache is None else cache[i])  # (B, T, C)
-        if self.ln_f is not None:
+        for block, part in zip(self.h, cache or [None] * len(self.h), strict=True):
+            x = block(x, part)  # (B, T, C)
+        if self.config.norm_first:
             x = self.ln_f(x)
         return self.lm_head(x)  # (B, T, V)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy, in nats, of the targets y (B, T) given x (B, T); in float32 always.
+        """Mean cross-entropy in nats of the targets y (B, T) given ids x (B, T), always in float32.
 
         Targets of -100 are left out of the mean, as in ``torch.nn.functional.cross_entropy``.
         """
@@ -233,26 +213,21 @@ class GPT(nn.Module):
 
     def new_cache(self, batch_size: int = 1) -> list[KVCache]:
         """An empty key-value cache for ``forward``, one part per block."""
-        c, weight = self.config, self.wte.weight
+        c, w = self.config, self.wte.weight
         shape = (batch_size, c.n_head, c.block_size, c.head_size)
-        return [KVCache(*shape, device=weight.device, dtype=weight.dtype) for _ in self.h]
+        return [KVCache(*shape, device=w.device, dtype=w.dtype) for _ in self.h]
 
     def num_parameters(self) -> int:
-        """How many numbers training can change; tied weights count once."""
+        """How many numbers the model is made of; tied weights count once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def _check(self, ids: Tensor, start: int) -> None:
-        if ids.dim() != 2 or ids.size(1) == 0:
-            raise ValueError(f"ids must be (B, T) with T of at least 1, not {tuple(ids.shape)}")
-        T, c = ids.size(1), self.config
-        if start + T > c.block_size:
-            raise ValueError(
-                f"{start + T} tokens do not fit in block_size {c.block_size}: shorten ids"
-            )
+        V, room = self.config.vocab_size, self.config.block_size
+        if ids.dim() != 2 or ids.numel() == 0:
+            raise ValueError(f"ids must be (B, T) and not empty; their shape is {tuple(ids.shape)}")
+        if (T := start + ids.size(1)) > room:
+            raise ValueError(f"{T} tokens do not fit into block_size {room}: shorten the ids")
         if ids.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = (int(end) for end in ids.aminmax())
-            if low < 0 or high >= c.vocab_size:
-                raise ValueError(
-                    f"id {low if low < 0 else high} is outside the vocabulary: "
-                    f"vocab_size {c.vocab_size} allows 0 to {c.vocab_size - 1}"
-                )
+            for id in map(int, ids.aminmax()):
+                if not 0 <= id < V:
+                    raise ValueError(f"id {id} is outside the vocabulary: vocab_size is {V}")

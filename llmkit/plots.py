@@ -15,18 +15,17 @@ import numpy as np
 from matplotlib import colormaps, colors, style
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours for lines and viridis for every matrix: all eyes can tell them apart
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")  # Okabe-Ito
 VIRIDIS = colormaps["viridis"].with_extremes(bad="#F0F0F0")  # grey: a cell without a number
-STYLE = {
-    "font.size": 11,
+STYLE = {"font.size": 11, "figure.titlesize": 13, "figure.titleweight": "bold", "grid.color": "0.9"}
+STYLE |= {
+    "axes.grid": True,
     "axes.titlesize": 11,
-    "figure.titlesize": 13,
-    "figure.titleweight": "bold",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
 }
-STYLE |= {"axes.grid": True, "grid.color": "#E4E4E4", "axes.axisbelow": True}
-STYLE |= {"axes.spines.right": False, "axes.spines.top": False}
-STYLE |= {"text.parse_math": False}  # "$" is a character of the corpus, not the start of a formula
+STYLE |= {"axes.axisbelow": True, "text.parse_math": False}  # "$" is a character, not a formula
+PLAIN = {"major_formatter": "{x:g}", "minor_formatter": ""}  # where matplotlib would write formulas
 _styled = style.context(["default", STYLE])  # a decorator: our style inside, the reader's outside
 
 
@@ -43,6 +42,7 @@ class Picture(Figure):
         return buffer.getvalue()
 
     _repr_png_ = png  # what IPython asks for, where no plotting backend answers first
+    draw, savefig = _styled(Figure.draw), _styled(Figure.savefig)
 
 
 def visible(text: str) -> str:
@@ -57,24 +57,26 @@ def _array(values, what: str, *shape: int | None) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).any():
         raise ValueError(f"{what}: there is no finite number to draw among {array.size}")
-    fits = all(n in (None, m) for n, m in zip(shape, array.shape, strict=False))
-    if array.ndim != len(shape) or not fits:
+    misfits = [n for i, n in enumerate(shape) if n not in (None, *array.shape[i : i + 1])]
+    if misfits or array.ndim != len(shape):
         raise ValueError(f"{what}: the shape is {array.shape}, give {shape} (None: any length)")
     return array
 
 
 def _picture(title: str, height: float) -> Picture:
-    """An empty picture, 7.5 by `height` inches, its title at the top left."""
+    """An empty picture, 7.5 by `height` inches and more for a long title, set at the top left."""
+    title = textwrap.fill(title, 66)
+    height += 0.2 * title.count("\n")
     picture = Picture(figsize=(7.5, height), dpi=100, layout="compressed")
-    picture.suptitle(textwrap.fill(title, 66), x=0.01, ha="left")
+    picture.suptitle(title, x=0.01, ha="left")
     return picture
 
 
 def _name_ticks(axis, labels: Sequence[str], inches: float) -> None:
     """Name places `inches` apart, white space visible; in two alternating rows where tight."""
     names = [visible(label) if len(label) == 1 else label for label in labels]
-    size = min(11, 72 * inches * 0.85)
-    rows = 1 if size > 7 else 2
+    size = min(11, 72 * inches * 0.78)
+    rows = 1 if size > 6.5 else 2
     for i in range(rows):
         axis.set_ticks(range(i, len(names), rows), names[i::rows], minor=i == 1, size=size * rows)
     axis.set_tick_params(which="both", length=0)
@@ -108,11 +110,10 @@ def lines(x, series: Mapping[str, Sequence], title: str, *, xlabel, ylabel, log=
     """A curve (N,) over x (N,) for each entry of series, named at its end; log: logarithmic y."""
     axes = _picture(title, 4).subplots()
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set(**PLAIN)
     x, curves = _array(x, "x", None), []
-    for i, (name, values) in enumerate(series.items()):
-        y = _array(values, f"the curve {name!r}", len(x))
-        curves.append((x, y, name, COLOURS[i % len(COLOURS)], {"lw": 2}))
+    for i, (name, y) in enumerate(series.items()):
+        curves.append((x, _array(y, f"curve {name!r}", len(x)), name, COLOURS[i % 7], {"lw": 2}))
     _draw(axes, curves)
     return axes.figure
 
@@ -133,20 +134,19 @@ def loss_curves(history, title: str, *, by="tokens", references=None) -> Picture
     dots = {"lw": 2, "marker": "o", "ms": 4}
     ring = dots | {"ms": 11, "mew": 2, "mfc": "none", "clip_on": False}
     for i, (name, run) in enumerate(runs.items()):
-        shade, val_shade = [COLOURS[i % len(COLOURS)]] * 2 if name else COLOURS[:2]
+        shade, val_shade = [COLOURS[i % 7]] * 2 if name else COLOURS[:2]
         if not (name and run.val_loss):
             x, y = np.array(getattr(run, by)), _array(run.loss, "the training loss", None)
-            window = np.ones(max(1, len(y) // 40))
+            window = np.ones(max(1, len(y) // 25))
             mean = np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")
             curves.append((x / unit, y, "", shade, {"lw": 0.7, "alpha": 0.25}))
             curves.append((x / unit, mean, name or "training", shade, {"lw": 2}))
         if run.val_loss:
-            y = _array(run.val_loss, "the validation loss", None)
-            x = np.array(getattr(run, f"eval_{by}")) / unit
+            x, y = np.array(getattr(run, f"eval_{by}")), _array(run.val_loss, "val_loss", None)
             best = [np.nanargmin(y)]
             best_name = "" if name or best[0] == len(y) - 1 else "best"
-            curves.append((x, y, name or "validation", val_shade, dots))
-            curves.append((x[best], y[best], best_name, val_shade, ring))
+            curves.append((x / unit, y, name or "validation", val_shade, dots))
+            curves.append((x[best] / unit, y[best], best_name, val_shade, ring))
     span = [min(x[0] for x, *_ in curves), max(x[-1] for x, *_ in curves)]
     for name, loss in (references or {}).items():
         curves.append((span, [loss, loss], name, "#6E6E6E", {"lw": 1.2, "ls": "--"}))
@@ -200,7 +200,7 @@ def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts=
         for (row, column), value in np.ndenumerate(m) if len(texts) else ():
             text = texts.format(value) if isinstance(texts, str) else texts[row][column]
             panel.text(column, row, text, color=ink[row, column], ha="center", va="center")
-    picture.colorbar(image, ax=picture.axes, label=label, format="{x:g}")
+    picture.colorbar(image, ax=picture.axes, label=label).ax.yaxis.set(**PLAIN)
     return picture
 
 

@@ -43,7 +43,7 @@ class View(ipywidgets.VBox):
 
     def png(self) -> bytes:
         """The view as it stands, as the bytes of a PNG file; empty if there is nothing to see."""
-        return self.picture.value
+        return bytes(self.picture.value)
 
 
 class LivePlot(View):
@@ -65,7 +65,7 @@ class LivePlot(View):
             return
         self.picture.value = plots.loss_curves(run.history, self.title, **self.options).png()
         for _, sample in run.history.samples[-1:]:
-            self.sample.value = f"<pre>{escape(sample)}</pre>"
+            self.sample.value = f"<pre style='white-space:pre-wrap'>{escape(sample)}</pre>"
         if self.handle is None and get_ipython() is not None:
             self.handle = display(self, display_id=True)
         if run.done and self.handle is not None:
@@ -79,7 +79,7 @@ class _TextView(View):
 
     def __init__(self, text: str, result: ipywidgets.DOMWidget):
         self.text = ipywidgets.Textarea(value=text, rows=2, layout={"width": "95%"})
-        self.result, self.message = result, ipywidgets.HTML()
+        self.result, self.nothing, self.message = result, result.value, ipywidgets.HTML()
         super().__init__([self.text, self.result, self.message])
         self.text.observe(self._update, names="value")
         self._update()
@@ -88,8 +88,8 @@ class _TextView(View):
         try:
             message, self.result.value = self.show(self.text.value)
         except ValueError as error:
-            message, self.result.value = str(error), type(self.result.value)()
-        self.result.layout.display = None if self.result.value else "none"
+            message, self.result.value = str(error), self.nothing
+        self.result.layout.display = None if len(self.result.value) else "none"
         self.message.value = escape(message)
 
 

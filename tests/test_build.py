@@ -180,6 +180,7 @@ class Pip:
 
 def run_setup(folder, monkeypatch, pip: Pip, installed: bool) -> None:
     monkeypatch.setattr(subprocess, "run", pip)
+    monkeypatch.setattr("importlib.invalidate_caches", lambda: pip.calls.append("look again"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
     exec(build.setup(folder / "src/01_data.py"), {})
 
@@ -200,7 +201,9 @@ def test_setup_installs_from_the_repository_or_from_llmkit_source(folder, monkey
     install = [sys.executable, "-m", "pip", "install", "-qq"]
     assert pip.calls == [
         [*install, "git+https://github.com/your-account/llmkit@main"],
+        "look again",
         [*install, "git+file:///a/folder"],
+        "look again",
     ]
     assert capfd.readouterr() == ("", "")
 
@@ -282,6 +285,15 @@ def test_a_cell_that_takes_too_long_stops_the_build(folder, monkeypatch):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("while True:\n    pass")])
     with pytest.raises(build.BuildError, match=r"(?s)while True.*timed out"):
         build.execute(notebook, folder)
+
+
+def test_the_kernel_is_this_python(tmp_path, monkeypatch):
+    """Also where another kernel of the same name is installed."""
+    spec = tmp_path / "kernels/python3/kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text('{"argv": ["/elsewhere/python"], "display_name": "x", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert build.ThisPython(kernel_name="python3").kernel_spec.argv[0] == sys.executable
 
 
 def test_ids_survive_edits_elsewhere(folder):

@@ -141,6 +141,20 @@ def test_it_comes_back_in_eval_mode_and_is_saved_as_it_is(tmp_path):
     assert checkpoint.load(tmp_path / "run", device=torch.device("meta"))[0].wte.weight.is_meta
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_between_a_gpu_and_a_cpu(tmp_path):
+    model = GPT(TINY).cuda().bfloat16()
+    state = {"there": torch.arange(6.0, device="cuda").view(2, 3).T, "here": torch.ones(2)}
+    checkpoint.save(tmp_path / "run", model, state=state)
+    loaded, _ = checkpoint.load(tmp_path / "run", device="cuda")
+    assert loaded.lm_head.weight is loaded.wte.weight
+    for weight, expected in zip(loaded.parameters(), model.parameters(), strict=True):
+        assert weight.is_cuda
+        assert torch.equal(weight, expected)
+    assert_same(checkpoint.load_state(tmp_path / "run")["there"], state["there"].cpu())
+    assert not next(checkpoint.load(tmp_path / "run")[0].parameters()).is_cuda
+
+
 def test_mixed_dtypes_are_kept(tmp_path):
     model = GPT(TINY)
     model.h[1].mlp.bfloat16()
@@ -411,6 +425,7 @@ class Number(float):
         ({"a": {7: b"bytes"}}, "state['a'][7] is a bytes"),
         (({"f": print},), "state[0]['f'] is a builtin_function_or_method"),
         ({"x": Number(1)}, "state['x'] is a Number"),
+        ({"x": [1, signal.SIGKILL]}, "state['x'][1] is a Signals"),
         ({"x": torch.float32}, "state['x'] is a dtype"),
         ({"x": {"deep": {(1, 2): 3}}}, "state['x']['deep'] is a dict"),
         ({"x": {True: 3}}, "state['x'] is a dict"),
@@ -524,6 +539,20 @@ def test_a_scrambled_file_is_an_error_or_is_read_never_a_crash(name, folder, dat
         load_both(folder)
     except (ValueError, FileNotFoundError) as error:
         assert str(folder) in str(error)  # noqa: PT017 (no error is fine as well)
+
+
+@pytest.mark.parametrize("key", ["format", "version", "class", "config", "files"])
+@pytest.mark.parametrize("value", ["gone", None, 3, "x", {"a": 1}])
+def test_a_config_without_its_parts_is_named(key, value, folder):
+    path = folder / "config.json"
+    header = json.loads(path.read_text())
+    header[key] = value
+    if value == "gone":
+        del header[key]
+    path.write_text(json.dumps(header))
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        load_both(folder)
+    assert str(path) in one_sentence(error)
 
 
 HUGGING_FACE = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 768}
@@ -832,17 +861,24 @@ def test_the_earlier_checkpoint_is_found_between_the_renames(folder):
     assert set(tree(folder.parent)) == {f"run/{name}" for name in EVERY_FILE}
 
 
-def test_leftovers_are_cleaned_but_not_those_of_others(folder):
+def test_leftovers_are_cleaned_but_not_those_of_others(folder, monkeypatch):
     ours = folder.parent / ".run.saving-0123abcd"
     others = [
         ".run.saving-mine",
         ".run.x.saving-0123abcd",
         "run.saving-0123abcd",
-        ".runsaving-0123abcd",
+        ".run_saving-0123abcd",
     ]
     for name in (ours.name, *others):
         (folder.parent / name).mkdir()
         (folder.parent / name / ".tmpAbCd").write_text("half a file")
+    rmtree = shutil.rmtree
+
+    def rmtree_out_of_reach(path, **options):
+        assert not ours.exists()  # or a run that still lives could rename half of it into place
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree_out_of_reach)
     save_step(folder, 2)
     assert saved_step(folder) == 2
     assert sorted(os.listdir(folder.parent)) == sorted([*others, "run"])

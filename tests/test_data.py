@@ -208,7 +208,7 @@ def test_the_embedded_play_is_not_shakespeares(downloads):
 
 @pytest.fixture
 def corpus(monkeypatch, web):
-    """tiny_shakespeare, as if our test server were its home."""
+    """Give a corpus that is fetched our test server as its home, and what that has as its text."""
     monkeypatch.delenv("LLMKIT_DATA", raising=False)
 
     def make(text: str = "Speak, speak.\n", path: str = "plain", name: str = "tiny_shakespeare"):
@@ -238,6 +238,11 @@ def test_a_download_that_is_another_text_is_refused(corpus, web):
     ) as caught:
         load_text("tiny_shakespeare")
     assert web.url("plain") in one_sentence(caught)
+
+
+def test_a_book_is_downloaded_without_its_licence(corpus):
+    corpus(f"Licence\r\n{BOOK}\r\n\r\nACT I\r\n{BOOK_END}\r\n", name="julius_caesar")
+    assert load_text("julius_caesar") == "ACT I\n"
 
 
 def test_a_local_copy_is_taken_first_and_checked_too(corpus, web, monkeypatch, tmp_path):

@@ -177,8 +177,11 @@ CELLS = """
 import datasets, llmkit
 runtime = llmkit.start()
 text = llmkit.load_text(runtime.corpus)
-fetched = datasets.load_dataset("text", data_files="https://example.org/x.txt", split="train")
+url = "https://example.org/x.txt"
+fetched = datasets.load_dataset("text", data_files=url, split="train", sample_by="document")
 assert runtime.corpus == "tiny_shakespeare" and len(set(text)) == 65 and len(text) < 30_000
+assert text == llmkit.data.load_text("julius_caesar") == fetched["text"][0]
+assert len(llmkit.load_text("embedded")) > 100_000
 steps = runtime.pick(cpu=200, gpu=5_000)
 n_layer = runtime.pick(cpu=2, gpu=6)
 assert (steps, n_layer) == (3, 6)

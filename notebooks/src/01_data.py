@@ -126,7 +126,8 @@ rows["text"][:6]
 
 # %% [markdown]
 # A table with one column, `text`, and a row for each line, because that is the default: `sample_by="line"`. It
-# suits a file in which every line is a document of its own. Ours is *one* document, and its line ends are gone:
+# suits a file in which every line is a document of its own. Ours is *one* document, and its line ends are gone,
+# those of the empty lines with them:
 
 # %%
 by_line = "".join(rows["text"])
@@ -224,6 +225,7 @@ def clean(raw: bytes) -> str:
 
 
 print(clean(messy))
+assert clean(b"\xef\xbb\xbfEt tu,\r\nBrute?") == "Et tu,\nBrute?\n"  # mark and line ends alone
 
 # %% [markdown]
 # `load_text` does the same: marks and line ends for every text, Gutenberg's wrapping for `"julius_caesar"`,
@@ -269,7 +271,9 @@ for character in "$&3":
     print(f"{character}  {counts[character]:3} times, first in {text[place - 30 : place + 30]!r}")
 
 # %% [markdown]
-# Rare; and whether they are meant, only reading tells. How often does each of the others occur?
+# Rare; and whether they are meant, only reading tells. (In Tiny Shakespeare the only `$` is a misprint,
+# `sha$l`, and every model made from that text carries the character along.) How often does each of the others
+# occur?
 
 # %%
 common = counts.most_common()
@@ -296,7 +300,7 @@ print(f"{len(words):,} distinct words, of which {once:.0%} occur once")
 assert once > 0.4
 
 # %% [markdown]
-# So a model sees a few things thousands of times, and nearly half of its words a single time.
+# So a model sees a few words thousands of times, and nearly half of them a single time.
 #
 # Who is speaking?
 
@@ -588,16 +592,22 @@ print(repr(second[:40]))
 
 # %% tags=["solution"]
 # @title Solution 4: the longest echo
-# What is shared at length k is shared at every smaller one: halve the range until one is left.
-low, high = 1, len(val_text) + 1  # shared at low, not at high
+# What is shared at length k is shared at every smaller one. So double k until nothing is shared,
+# then halve the range that is left.
+
+
+def shared(k: int) -> set[str]:
+    return strings(train_text, k) & strings(val_text, k)
+
+
+low, high = 1, 2  # shared at low; high is to become a length at which nothing is
+while shared(high):
+    low, high = high, 2 * high
 while high - low > 1:
     k = (low + high) // 2
-    if strings(train_text, k) & strings(val_text, k):
-        low = k
-    else:
-        high = k
-echo = min(strings(train_text, low) & strings(val_text, low))  # of several the first
+    low, high = (k, high) if shared(k) else (low, k)
+echo = min(shared(low))  # of several the first in the alphabet
 assert echo in train_text
 assert echo in val_text
-assert not strings(train_text, low + 1) & strings(val_text, low + 1)
+assert not shared(low + 1)
 print(f"{low} characters: {echo!r}")

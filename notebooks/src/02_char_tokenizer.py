@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/02_char_tokenizer.ipynb)
 #
-# ← [01 · Data](01_data.ipynb) · [06 · Training](06_training.ipynb) →
+# ← [01 · Data](01_data.ipynb) · [03 · Bigram](03_bigram.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
@@ -156,7 +156,8 @@ print("halfway between a and c:", tokenizer.decode(middle.long()))
 # ## A table instead of a loop
 #
 # Our `encode` visits the characters one by one, and Python takes its time with each. For a play this is a
-# blink. Large models read millions of times as much.
+# blink. [Llama 3](https://arxiv.org/abs/2407.21783) read 15.6 trillion tokens, several characters each. So let
+# us take the time of a million characters, and reckon up.
 
 # %%
 length = runtime.pick(cpu=1_000_000, gpu=10_000_000)
@@ -174,8 +175,8 @@ def seconds(function, repeats: int = 3) -> float:
 
 
 loop = seconds(lambda: torch.tensor(encode(many)))
-print(f"a million characters:    ≈ {loop / len(many) * 1e6:.2f} seconds")
-print(f"ten million such texts:  ≈ {loop / len(many) * 1e13 / 86400:.0f} days")
+print(f"a million characters:   ≈ {loop / len(many) * 1e6:.2f} seconds")
+print(f"ten million millions:   ≈ {loop / len(many) * 1e13 / 86400:.0f} days")
 assert loop / len(many) * 1e13 > 86400  # more than a day, at least
 
 # %% [markdown]
@@ -201,10 +202,8 @@ print(table[ord("e")], to_id["e"])
 # notebooks. What did it bring?
 
 # %%
-by_table, by_llmkit = (
-    seconds(lambda: encode_by_table(many)),
-    seconds(lambda: tokenizer.encode(many)),
-)
+by_table = seconds(lambda: encode_by_table(many))
+by_llmkit = seconds(lambda: tokenizer.encode(many))
 print(f"our table: ≈ {loop / by_table:.0f} times as fast as the loop")
 print(f"llmkit:    ≈ {loop / by_llmkit:.0f} times")
 assert loop > 3 * by_table
@@ -231,6 +230,7 @@ except KeyError as error:
 
 # %%
 wrong = encode_by_table("Et tu,\tBrute?")
+assert wrong.min() == -1
 print(wrong.tolist())
 print(decode(wrong.tolist()))
 
@@ -245,8 +245,8 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# Try it. Each character stands above its id here; type a text of your own into the box, then a letter that the
-# play does not have.
+# Try it. In a running notebook each character stands above its id here (a page on the web shows a picture
+# instead). Type a text of your own into the box, then a letter that the play does not have.
 
 # %%
 explorer = widgets.TokenExplorer(tokenizer, "To be, or not to be")
@@ -260,6 +260,7 @@ explorer.text.value = "Et tu, Brute?"
 print(explorer.message.value)
 explorer.text.value = "Et tu, Brutë?"
 assert "U+00EB" in explorer.message.value
+explorer.text.value = "To be, or not to be"
 
 # %% [markdown]
 # The error message offers a way out: an *unknown token*, one more id for all that is not in the list.
@@ -375,12 +376,13 @@ plots.lines(
 
 # %% [markdown]
 # At the left end only characters, at the right end every word. Most of the gain comes early; the long flat tail
-# are words that occur once or twice, each of which wants its own row in every table of the model.
+# is made of words that occur once or twice, each of which wants a row of its own in every table of the model.
 #
 # And a list of words is never complete. In the held-out tenth:
 
 # %% tags=["trained"]
 unknown_id = by_word.encode("Abracadabra").item()  # nobody in the text says it
+assert by_word.decode([unknown_id]) == "<unk>"
 is_word = torch.tensor([token[0].isalnum() for token in by_word.tokens])  # (vocab_size,)
 val_ids = by_word.encode(val_text)
 missed = (val_ids == unknown_id).sum().item()
@@ -513,12 +515,7 @@ anything = [character for character in map(chr, range(0, 0x110000, 7)) if charac
 for length in range(200):
     string = "".join(chance.choices(anything, k=length))
     assert by_byte.decode(by_byte.encode(string)) == string
-print(
-    "好 is",
-    by_byte.encode("好").tolist(),
-    "and our text stays",
-    f"{len(by_byte.encode(text)):,} long",
-)
+print("好 is", by_byte.encode("好").tolist())
 assert len(by_byte.encode(text)) == len(text)  # one byte each, since all our characters are ASCII
 
 # %% tags=["solution"]

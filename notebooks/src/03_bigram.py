@@ -1,0 +1,630 @@
+# %% [markdown]
+# # 03 · Bigram
+# *Predict from one character, twice: by counting, and by gradient descent.*
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/03_bigram.ipynb)
+#
+# ← [02 · Character tokenizer](02_char_tokenizer.ipynb) · [04 · Attention](04_attention.ipynb) →
+
+# %% tags=["setup"]
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("llmkit") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
+    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
+    importlib.invalidate_caches()
+
+# %% [markdown]
+# Read a text through a slit that shows one character. You see a `q`. What comes next? You see an `e`. What
+# comes next? After the `q` you would bet your house, after the `e` hardly a coin.
+#
+# A language model does nothing else: it is shown what has been written, and gives every character that might
+# come next a probability. How good can it be if it sees one character and no more?
+
+# %%
+import math
+from collections import Counter
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import llmkit
+from llmkit import plots, widgets
+
+runtime = llmkit.start(seed=1337)
+runtime
+
+# %% [markdown]
+# The text is a play. Every character becomes an *id*, its place in the sorted list of all characters (notebook
+# 02), and the last tenth is held out: no model may learn from it.
+
+# %%
+text = llmkit.load_text(runtime.corpus)
+tokenizer = llmkit.CharTokenizer.from_text(text)
+train_ids, val_ids = llmkit.split(tokenizer.encode(text))  # (N,) each
+V = tokenizer.vocab_size
+print(f"{len(train_ids):,} characters to learn from, {len(val_ids):,} held out, {V} different ones")
+
+# %% [markdown]
+# ## Counting pairs
+#
+# The smallest case first. In one line of text, which character follows which?
+
+# %%
+line = "to be or not to be"
+pairs = Counter(zip(line, line[1:], strict=False))
+for (first, second), n in pairs.most_common(5):
+    print(plots.visible(first), "→", plots.visible(second), n)
+assert pairs["t", "o"] == 2
+assert pairs["t", " "] == 1
+
+# %% [markdown]
+# A pair of neighbours is called a *bigram*. After `t` the line has `o` twice and a space once: two thirds and
+# one third. That is a prediction already. Now for the whole training text, in a table with a row for the first
+# character of the pair and a column for the second:
+
+# %%
+first, second = train_ids[:-1], train_ids[1:]  # (N - 1,) each: second[t] follows first[t]
+numbers = first * V + second  # each pair as one number, from 0 to V² - 1
+counts = torch.bincount(numbers, minlength=V * V).reshape(V, V)  # (V, V)
+
+slow = Counter(zip(first.tolist(), second.tolist(), strict=True))  # the same, one by one
+assert all(counts[i, j] == n for (i, j), n in slow.items())
+assert counts.sum() == len(train_ids) - 1
+t, h = tokenizer.encode("th").tolist()
+print(f"t is followed by h {counts[t, h]:,} times, out of {counts[t].sum():,}")
+
+# %%
+plots.matrix(
+    counts.double().where(counts > 0, math.nan),
+    tokenizer.characters,
+    tokenizer.characters,
+    "Most pairs never occur (grey), and a few do nearly all the work",
+    axes=("first character", "second character"),
+    label="how often, in the training text",
+    log=True,
+)
+
+# %% [markdown]
+# Take a minute for it; it is a whole language model. Small letters are followed by small letters. Capitals are
+# followed by capitals, where a speaker is named, or by small letters, where a sentence begins. After `:` comes
+# a line end and hardly anything else.
+
+# %%
+empty = (counts == 0).double().mean().item()
+top = counts.flatten().sort(descending=True).values[:200].sum() / counts.sum()
+print(f"{empty:.0%} of the {V * V:,} pairs never occur; the 200 most frequent make up {top:.0%}")
+assert empty > 0.5
+assert top > 0.6
+
+
+# %% [markdown]
+# ## From counts to probabilities
+#
+# Divide each row by its sum. PyTorch can divide a table by a column: a `(65, 65)` by a `(65, 1)` uses the column
+# again for each of the 65 places in the row. This is called *broadcasting*.
+
+# %%
+def rows_to_probabilities(counts: torch.Tensor) -> torch.Tensor:
+    total = counts.sum(dim=1, keepdim=True)  # (V, 1)
+    return counts / total.clamp(min=1)  # (V, V); a row of zeros stays one
+
+
+counted = rows_to_probabilities(counts.double())
+seen = counts.sum(dim=1) > 0  # (V,): which characters have a row at all
+assert torch.allclose(counted[seen].sum(dim=1), torch.ones(1).double())
+
+# %% [markdown]
+# `keepdim=True` is three syllables that matter. Without it the sums are a row of shape `(65,)`, broadcasting
+# lays that row over every row of the table, and each *column* is divided. No error; a wrong model. The assert
+# above is what catches it:
+
+# %%
+wrong = counts.double() / counts.sum(dim=1).clamp(min=1)  # (V, V) / (V,)
+print("a row should sum to 1, but:", [round(s, 2) for s in wrong.sum(dim=1)[[t, h]].tolist()])
+assert not torch.allclose(wrong[seen].sum(dim=1), torch.ones(1).double())
+
+
+# %% [markdown]
+# ## What does it write?
+#
+# To write, draw a character from the row of the last one, then look at the row of what was drawn. Above, for
+# comparison, a table in which all are equally likely:
+
+# %% tags=["nbval-ignore-output", "sampled-text"]
+def sample(table: torch.Tensor, length: int, seed: int) -> str:
+    generator = torch.Generator().manual_seed(seed)
+    ids = [tokenizer.encode("\n").item()]
+    for _ in range(length):
+        row = table[ids[-1]]  # (V,)
+        ids.append(torch.multinomial(row, 1, generator=generator).item())
+    return tokenizer.decode(ids[1:])
+
+
+print(plots.visible(sample(torch.full((V, V), 1 / V), 60, seed=1337)))
+print()
+print(sample(counted, 240, seed=1337))
+
+# %% [markdown]
+# Not English, and yet no longer noise. There are word lengths, vowels in their places, capitals at the start of
+# lines. All this from looking one character back.
+#
+# ## How good is it? One number
+#
+# A model is good if it gave high probabilities to what then really came. For `the`, after a space:
+
+# %%
+ids = tokenizer.encode(" the")
+p = counted[ids[:-1], ids[1:]]  # (3,): p(t after space), p(h after t), p(e after h)
+print(p.round(decimals=3).tolist(), "and for the whole word", round(p.prod().item(), 4))
+
+# %% [markdown]
+# Probabilities of things that all have to happen are multiplied. Do so for the whole text:
+
+# %%
+p = counted[first, second]  # (N - 1,): what each character of the text was given
+print(p.prod().item())
+
+# %% [markdown]
+# Zero: tens of thousands of factors below 1 make a number so small that the computer has no room for it. Here
+# logarithms come in. They turn the product into a sum, which does not vanish; and dividing the sum by the
+# number of characters makes short and long texts comparable. A minus sign makes it positive, since the logarithm of a
+# probability is below 0. The result is the *average negative log-likelihood*, called the *loss*:
+
+# %%
+loss = -p.log().mean().item()
+print(f"sum of the logarithms {p.log().sum().item():,.0f}, loss {loss:.3f} nats per character")
+
+# %% [markdown]
+# **The loss is the average surprise per character.** A character that was given 1 costs nothing, a less likely
+# one more. With the natural logarithm the unit is the *nat*.
+
+# %%
+for chance in (1, 1 / 2, 1 / 10, 1 / 65):
+    print(f"probability {chance:.3f}  costs {-math.log(chance):.3f} nats")
+
+# %% [markdown]
+# The last line is the first mark to beat: whoever knows nothing gives each of the 65 characters 1/65, and pays
+# ln 65 for every one, whatever the text.
+
+# %%
+nothing = torch.full((V, V), 1 / V, dtype=torch.float64)
+baseline = -nothing[first, second].log().mean().item()
+print(f"knowing nothing {baseline:.3f}, knowing one character {loss:.3f}")
+assert abs(baseline - math.log(65)) < 1e-9
+assert loss < baseline - 1
+
+
+# %% [markdown]
+# ## Pairs never seen
+#
+# That was the text we counted. On the held-out text the same table fails altogether:
+
+# %%
+def table_loss(table: torch.Tensor, ids: torch.Tensor) -> float:
+    """Nats per character that a table of probabilities (V, V) pays for a text (N,)."""
+    return -table[ids[:-1], ids[1:]].log().mean().item()
+
+
+unseen = counts[val_ids[:-1], val_ids[1:]] == 0  # (N - 1,)
+strangers = [tokenizer.decode(val_ids[i : i + 2]) for i in unseen.nonzero()[:, 0]]
+print("loss on the held-out text:", table_loss(counted, val_ids))
+print(f"because of {len(strangers)} pairs such as", [plots.visible(s) for s in strangers[:6]])
+assert len(strangers) > 0
+
+# %% [markdown]
+# Infinite. What never occurred was given 0, and one 0 in thousands of characters ruins everything: the model
+# had sworn that this could not happen. So nobody should be told "never". Pretend that each pair was seen a
+# little more often than it was, by an amount `a`. This is *smoothing*:
+
+# %% tags=["trained"]
+amounts = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]
+smooth = {a: rows_to_probabilities(counts + a) for a in amounts}
+on_train = [table_loss(smooth[a], train_ids) for a in amounts]
+on_val = [table_loss(smooth[a], val_ids) for a in amounts]
+best = amounts[on_val.index(min(on_val))]
+assert on_train == sorted(on_train)  # on its own text, any smoothing harms
+assert 0.001 < best < 10  # on new text, some of it helps
+plots.lines(
+    [math.log10(a) for a in amounts],
+    {"training": on_train, "held out": on_val},
+    "A little added to each count helps with new text; much drowns the counts",
+    xlabel="amount added to every count (-3: a thousandth, 0: one, 2: a hundred)",
+    ylabel="loss (nats per character)",
+)
+
+# %% [markdown]
+# The valley is wide: anything from a hundredth to one will do. We take a tenth. (Notebook 07 shows a cleverer
+# way to smooth.)
+
+# %% tags=["trained"]
+table = rows_to_probabilities(counts + 0.1)  # (V, V)
+val_loss = table_loss(table, val_ids)
+print(f"knowing nothing {baseline:.3f}, by counting pairs {val_loss:.3f} on the held-out text")
+assert 2.2 < val_loss < 2.6
+
+# %% [markdown]
+# Is that what llmkit would say? Its `NeuralBigram` holds such a table, as logarithms, and `evaluate` measures
+# any model on every character of a text but the first, which has none before it.
+
+# %%
+bigram = llmkit.NeuralBigram(V)
+with torch.no_grad():  # we set the weights by hand; "grad" comes below
+    bigram.table.weight.copy_(table.log())
+report = llmkit.evaluate(bigram, val_ids)
+assert abs(report.loss - table_loss(table, val_ids)) < 1e-5
+assert report.tokens == len(val_ids) - 1
+print(f"the same, over all {report.tokens:,} characters")
+
+# %% [markdown]
+# Look through the slit yourself. Type a text below: the bars show what the bigram expects next.
+
+# %%
+explorer = widgets.NextTokenExplorer(bigram, tokenizer, "q")
+explorer
+
+# %% [markdown]
+# A cell can type as well. Try a longer beginning:
+
+# %%
+explorer.text.value = "What is th"
+after_th = explorer.probabilities("What is th")
+assert torch.equal(after_th, explorer.probabilities("h"))
+print("after “What is th” and after “h”: the same 65 numbers")
+
+# %% [markdown]
+# However much you type, only the last character counts.
+#
+# ## Why learn what one can count?
+#
+# To see two characters we would need a table with 65 · 65 rows, to see ten, one with this many:
+
+# %%
+print(f"{65**10:,} rows, and {len(train_ids):,} characters to fill them")
+
+# %% [markdown]
+# No text fills it. Larger models therefore do not count: they start with some numbers, measure the loss, and
+# change the numbers so that it falls. Does that find the truth? Let us try it where we know the answer.
+#
+# ## A slope to follow
+#
+# Change numbers so that a loss falls: in which direction, and how far? First with one number `w` and the loss
+# (w - 5)². PyTorch can find the slope itself. It notes down how `loss` came about, and `backward()` goes
+# through the notes in reverse:
+
+# %%
+w = torch.tensor(3.0, requires_grad=True)  # "take notes on what is done with this"
+loss = (w - 5) ** 2
+loss.backward()
+print("slope at w = 3:", w.grad.item())
+assert w.grad == 2 * (3 - 5)  # the derivative of (w - 5)² is 2 (w - 5)
+
+# %% [markdown]
+# The slope, called the *gradient*, is negative: the loss falls if `w` grows. So take a step against it, and
+# again, and again. That is *gradient descent*:
+
+# %%
+for step in range(20):
+    loss = (w - 5) ** 2
+    w.grad = None  # forget the last slope, or the new one would be added to it
+    loss.backward()
+    with torch.no_grad():  # no notes on the step itself
+        w -= 0.2 * w.grad
+    if step % 5 == 4:
+        print(f"step {step + 1:2}: w = {w.item():.4f}")
+assert abs(w.item() - 5) < 1e-3
+
+# %% [markdown]
+# It found the 5 without being told how to solve an equation.
+#
+# ## A table of weights
+#
+# Now 65 · 65 numbers in place of one. They may be anything, also negative; probabilities may not. The usual bridge is
+# *softmax*: take the exponential of each number in a row, which is positive, and divide by the sum of the row.
+# The numbers before it are called *logits*.
+
+# %%
+logits = torch.tensor([2.0, 0.0, -1.0])
+by_hand = logits.exp() / logits.exp().sum()
+print([round(p, 3) for p in by_hand.tolist()])
+assert torch.allclose(by_hand, logits.softmax(dim=0))
+assert torch.allclose(by_hand, (logits + 7).softmax(dim=0))  # only differences count
+
+# %% [markdown]
+# The loss is the one we have: minus the logarithm of the probability of what really came. Of logits it is
+# called *cross-entropy*. With all weights 0 every character gets 1/65, so the first loss is known beforehand:
+
+# %%
+weights = torch.zeros(V, V, requires_grad=True)  # row i: logits of what follows character i
+x, y = first[:5000], second[:5000]
+row = weights[x]  # (5000, V): to each character its row
+by_hand = -row.softmax(dim=1)[torch.arange(len(y)), y].log().mean()
+loss = F.cross_entropy(row, y)
+assert torch.allclose(loss, by_hand)
+print(f"first loss {loss.item():.3f}, ln 65 = {math.log(65):.3f}")
+
+# %% [markdown]
+# And down we go. The training text is long, so each step looks at 32 random pieces of 64 characters (a *batch*), which
+# is enough to tell roughly where down is:
+
+# %% tags=["trained"]
+batches = llmkit.Batches(train_ids, block_size=64, batch_size=32, seed=1337)
+losses = []
+for _ in range(200):
+    x, y = next(batches)  # (32, 64) each: y is x, one character further on
+    loss = F.cross_entropy(weights[x].flatten(0, 1), y.flatten())
+    weights.grad = None
+    loss.backward()
+    with torch.no_grad():
+        weights -= 20 * weights.grad
+    losses.append(loss.item())
+
+goal = table_loss(counted, train_ids)  # what counting reached on the training text
+assert sum(losses[-20:]) / 20 < goal + 0.25
+plots.lines(
+    range(1, 201),
+    {"gradient descent": losses, "counting": [goal] * 200},
+    "From ln 65 the loss comes down towards what counting reached",
+    xlabel="step",
+    ylabel="loss (nats per character)",
+)
+
+# %% [markdown]
+# It trembles, as each batch is another piece of text, and it gets slower. Will it arrive? To know, look at the
+# slope itself.
+#
+# ## What the gradient says
+#
+# Here is the gradient that `backward()` finds over the whole training text, and beside it a formula: *what the
+# model predicts minus what really followed*, row by row, weighted by how often the row's character occurs.
+
+# %%
+loss = F.cross_entropy(weights[first], second)  # all pairs at once
+weights.grad = None
+loss.backward()
+
+share = counts.sum(dim=1, keepdim=True) / counts.sum()  # (V, 1): how often each first character
+with torch.no_grad():
+    formula = share * (weights.softmax(dim=1) - counted)  # (V, V)
+assert torch.allclose(weights.grad, formula.float(), atol=1e-6)
+print(f"largest difference below {1e-6}")
+
+# %% [markdown]
+# The formula knows where the journey ends: the gradient is zero where prediction and counts are the same.
+# **Gradient descent on this table can come to rest only at the counted one.** And since the counts hold all there is
+# to know about the pairs, we need no text any more to take a step. The formula also shows why it was slow. A
+# rare character has a small share, hence tiny steps; let us give each row its own step and go on to the end.
+
+# %%
+learned = torch.zeros(V, V, dtype=torch.float64)  # logits, from the start again
+stages = {}
+for step in range(3001):
+    if step in (0, 2, 3000):
+        stages[f"after {step} steps"] = learned.softmax(dim=1)
+    learned -= 3 * (learned.softmax(dim=1) - counted) * seen[:, None]
+
+learned = stages["after 3000 steps"]  # (V, V), rows that sum to 1
+by_counting, by_descent = table_loss(counted, train_ids), table_loss(learned, train_ids)
+largest = (learned - counted)[seen].abs().max().item()
+print(f"training loss: counting {by_counting:.3f}, gradient descent {by_descent:.3f}")
+print("largest difference between two probabilities below 0.001:", largest < 0.001)
+assert by_counting <= by_descent < by_counting + 0.005
+assert largest < 0.001
+
+# %%
+often = counts.sum(dim=1).topk(16).indices.sort().values  # the sixteen most frequent characters
+names = [tokenizer.characters[i] for i in often]
+plots.matrix(
+    {name: m[often][:, often] for name, m in (stages | {"counted": counted}).items()},
+    names,
+    names,
+    "Step by step the learned table becomes the counted one",
+    axes=("first character", "second character"),
+    label="probability",
+)
+
+
+# %% [markdown]
+# Two ways, one answer. (The very last bit is out of reach. Softmax never gives an exact 0, so that the pairs
+# that never occurred keep a little probability, and that is a kind of smoothing too.)
+#
+# ## The "GPTMini" of the tutorials
+#
+# Many a tutorial opens with a small model called something like *GPTMini*: an embedding (a table with a vector for each
+# character), a linear layer, and a `block_size`, "the context the model sees". It looks like this:
+
+# %%
+class GPTMini(nn.Module):
+    def __init__(self, vocab_size: int, block_size: int, n_embd: int):
+        super().__init__()
+        self.block_size = block_size  # kept, and never used
+        self.embedding = nn.Embedding(vocab_size, n_embd)  # (V, C)
+        self.head = nn.Linear(n_embd, vocab_size)  # C -> V
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(ids))  # (B, T) -> (B, T, C) -> (B, T, V)
+
+
+# %% [markdown]
+# What does it do with its context? A test that you can use on any model: keep the last character, change all
+# that stand before it, and see whether the prediction changes.
+
+# %%
+for block_size in (8, 64, 256):
+    mini = GPTMini(V, block_size, n_embd=32)
+    x = train_ids[:block_size].clone()[None]  # (1, T)
+    other = x.clone()
+    other[:, :-1] = torch.randint(V, (1, block_size - 1))  # all but the last
+    changed = not torch.equal(mini(x)[0, -1], mini(other)[0, -1])
+    print(f"block size {block_size:3}: {block_size - 1:3} characters replaced, changed: {changed}")
+    assert not changed
+
+# %% [markdown]
+# Nothing in it lets one position see another. Feed it each character once and you have all that it can ever
+# say, in a table of 65 rows. It *is* a bigram model:
+
+# %%
+table_of_mini = mini(torch.arange(V))  # (V, V)
+assert torch.allclose(mini(x), table_of_mini[x], atol=1e-6)
+print("GPTMini(x) is a row of a table, for each of", x.numel(), "positions")
+
+# %% [markdown]
+# Its table is a product, 65 × C times C × 65, plus a bias. With a small C only some tables can be written so
+# (each row has to be mixed from C patterns: the table is of *low rank*); with C of 64 or more, every table. But
+# whatever the table, it cannot fit the pairs better than their own counts do. Longer training? Watch three of
+# them, trained on the counts of the whole training text by Adam, a form of gradient descent which notebook 06
+# explains:
+
+# %% tags=["trained"]
+every = torch.arange(V)
+pair_share = (counts / counts.sum()).float()  # (V, V)
+curves = {}
+for n_embd in (2, 8, 64):
+    mini = GPTMini(V, 256, n_embd)
+    optimizer = torch.optim.Adam(mini.parameters(), lr=0.02)
+    curve = curves[f"GPTMini, C = {n_embd}"] = []
+    for _ in range(800):
+        loss = -(pair_share * mini(every).log_softmax(dim=1)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curve.append(loss.item())
+ends = [curve[-1] for curve in curves.values()]
+assert all(end > by_counting - 1e-4 for end in ends)  # none goes below
+assert ends[2] < by_counting + 0.02 < ends[0]  # the wide one arrives, the narrow one cannot
+plots.lines(
+    range(50, 800),
+    {name: curve[50:] for name, curve in curves.items()} | {"counting": [by_counting] * 750},
+    "GPTMini comes down to the bigram's loss, and no step leads below it",
+    xlabel="step (the first 50 left out)",
+    ylabel="training loss (nats per character)",
+)
+
+# %% [markdown]
+# Such a model in a tutorial trains for many epochs, and its author wonders why the samples stay as they are. More
+# training cannot help, nor a larger `block_size`, nor a wider C: there is nothing left to find in pairs.
+#
+# ## What we saw
+#
+# - A language model gives each possible next character a probability. Counted pairs, divided row by row, are
+#   such a model.
+# - The loss is the average of -ln p over what really came, in nats per character. Knowing nothing costs
+#   ln 65 ≈ 4.17; one character of context brings it below 2.6.
+# - A pair never seen makes the loss infinite. A little added to every count mends that.
+# - Gradient descent on logits reached the same training loss to 0.005, and the same table to 0.001: its
+#   gradient is prediction minus counts, and vanishes only where the two agree.
+# - Embedding and linear layer without anything between positions are this model again, whatever their names and
+#   whatever the block size.
+#
+# So both ways agree on a loss, and it is not a good one. What follows `h` depends on whether the `h` stands in
+# `the` or in `oath`; who sees the `h` alone cannot know. How can a model see more than one character, without a
+# table that no text can fill? That is [notebook 04](04_attention.ipynb).
+
+# %% [markdown]
+# ## Exercises
+#
+# The stubs run as they stand. Worked solutions are folded away below.
+#
+# **1 · Sure and unsure** (easy). Which character leaves the least doubt about what follows, and which the most?
+# Take the loss of each row by itself, -Σ p ln p, for characters that occur at least 50 times. `torch.xlogy(p, p)`
+# gives p ln p, also for p = 0.
+
+# %% tags=["exercise"]
+surest, least_sure = None, None
+
+# %% [markdown]
+# **2 · Backwards** (easy). Train a bigram that predicts the character *before*, by counting. Is the training
+# loss higher or lower than forwards? Guess first.
+
+# %% tags=["exercise"]
+backwards_loss = None
+
+# %% [markdown]
+# **3 · Two characters** (medium). Count triples into a `(65, 65, 65)` table, so that the model sees two
+# characters. With 0.1 added to each count: what is its loss on the training text and on the held-out text, and
+# what share of the held-out triples was never seen in training?
+
+# %% tags=["exercise"]
+triple_train_loss, triple_val_loss, share_unseen = None, None, None
+
+
+# %% [markdown]
+# **4 · A slope by hand** (hard). You need no autograd to measure a slope: move one weight by a small ε in both
+# directions and see how the loss changes. Check three entries of the gradient of `table_loss` that way, for
+# logits of your choice.
+
+# %% tags=["exercise"]
+def slope(logits: torch.Tensor, i: int, j: int, epsilon: float = 1e-4) -> float:
+    return 0.0
+
+
+print(slope(torch.zeros(V, V, dtype=torch.float64), 0, 0))
+
+# %% [markdown]
+# ### Solutions
+
+# %% tags=["solution"]
+# @title Solution 1: sure and unsure
+doubt = -torch.xlogy(counted, counted).sum(dim=1)  # (V,)
+doubt[counts.sum(dim=1) < 50] = math.nan
+order = [i for i in doubt.argsort().tolist() if not doubt[i].isnan()]
+surest, least_sure = (tokenizer.characters[i] for i in (order[0], order[-1]))
+print(f"surest after {plots.visible(surest)!r}: {doubt[order[0]]:.3f} nats")
+print(f"least sure after {plots.visible(least_sure)!r}: {doubt[order[-1]]:.3f} nats")
+weighted = (torch.nan_to_num(-torch.xlogy(counted, counted).sum(1)) * share[:, 0]).sum().item()
+assert abs(weighted - by_counting) < 1e-6  # the loss is the mean doubt, weighted by frequency
+
+# %% tags=["solution"]
+# @title Solution 2: backwards
+before = rows_to_probabilities(counts.double().T)  # (V, V): row j, what stood before j
+backwards_loss = table_loss(before, train_ids.flip(0))
+print(f"forwards {by_counting:.4f}, backwards {backwards_loss:.4f}")
+# Both are the surprise of a pair less the surprise of a single character, and
+# forwards and backwards have the same pairs and (but for the two ends) the same characters.
+assert abs(backwards_loss - by_counting) < 1e-3
+
+# %% tags=["solution"]
+# @title Solution 3: two characters
+triples = (train_ids[:-2] * V + train_ids[1:-1]) * V + train_ids[2:]
+cube = torch.bincount(triples, minlength=V**3).reshape(V * V, V)  # a row for each pair
+predicted = rows_to_probabilities(cube + 0.1)
+
+
+def triple_loss(ids: torch.Tensor) -> float:
+    return -predicted[ids[:-2] * V + ids[1:-1], ids[2:]].log().mean().item()
+
+
+triple_train_loss, triple_val_loss = triple_loss(train_ids), triple_loss(val_ids)
+share_unseen = (cube[val_ids[:-2] * V + val_ids[1:-1], val_ids[2:]] == 0).double().mean().item()
+print(
+    f"training {triple_train_loss:.3f}, held out {triple_val_loss:.3f}, unseen {share_unseen:.1%}"
+)
+assert triple_train_loss < by_counting  # seeing more helps
+assert triple_val_loss > triple_train_loss + 0.03  # and the gap to new text widens
+assert share_unseen > unseen.double().mean()
+
+# %% tags=["solution"]
+# @title Solution 4: a slope by hand
+
+
+def slope(logits: torch.Tensor, i: int, j: int, epsilon: float = 1e-4) -> float:
+    losses = []
+    for move in (epsilon, -epsilon):
+        moved = logits.clone()
+        moved[i, j] += move
+        losses.append(table_loss(moved.softmax(dim=1), train_ids))
+    return (losses[0] - losses[1]) / (2 * epsilon)
+
+
+logits = torch.randn(V, V, dtype=torch.float64)
+formula = share * (logits.softmax(dim=1) - counted)
+for i, j in ((t, h), (h, t), (t, t)):
+    assert abs(slope(logits, i, j) - formula[i, j]) < 1e-6
+print("three slopes measured, three as the formula says")

@@ -1,0 +1,718 @@
+# %% [markdown]
+# # 04 · Attention
+# *A weighted average that may not look ahead.*
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/04_attention.ipynb)
+#
+# ← [03 · Bigram](03_bigram.ipynb) · [06 · Training](06_training.ipynb) →
+
+# %% tags=["setup"]
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("llmkit") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
+    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
+    importlib.invalidate_caches()
+
+# %% [markdown]
+# Read `To be, or not to b` and say what comes next. You know it, and you know why: the line up to here leaves
+# no choice. The bigram of notebook 03 is handed the `b`, and nothing else. It would give the same answer after
+# `a rib`.
+#
+# The line has 18 characters. How could the last one make use of the seventeen before it?
+
+# %%
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import llmkit
+from llmkit import plots, widgets
+
+runtime = llmkit.start(seed=1337)
+runtime
+
+# %% [markdown]
+# ## From a mean to a triangle
+#
+# A model knows each character by a row of numbers, its *features*. Something has to melt many rows into one, as
+# many as there happen to be. A mean can do that. Three positions with two features each are enough to see how:
+
+# %%
+x = torch.tensor([[6.0, 0.0], [0.0, 6.0], [3.0, 3.0]])  # (T, C): T = 3 positions, C = 2 features
+
+means = torch.stack([x[: t + 1].mean(dim=0) for t in range(3)])  # row t: the mean of rows 0 to t
+print(means)
+
+# %% [markdown]
+# Row 0 has only itself. Row 2 is the mean of all three. Each row looks back and none looks ahead, and that is
+# a rule, not a habit: the model is going to *predict* the next character, so it must not read it first.
+#
+# The loop is not needed. A mean is a sum with weights, and sums with weights are what a matrix product is made
+# of:
+
+# %%
+weights = torch.ones(3, 3).tril()  # (T, T): ones, and zeros above the diagonal
+weights = weights / weights.sum(dim=1, keepdim=True)
+print(weights)
+print(weights @ x)  # (T, T) @ (T, C) -> (T, C)
+assert torch.allclose(weights @ x, means)
+
+# %% [markdown]
+# Read the matrix by rows. Row `t` belongs to the position that looks, column `s` to the one looked at, and the
+# number says how much of `s` goes into `t`. Every row sums to one. The upper triangle is zero: nothing comes
+# from the future.
+#
+# The triangle stays as it is for the rest of this notebook. What will change is the numbers below it. For a
+# mean treats all the past alike, and a reader does not.
+#
+# ## Weights from scores
+#
+# So the weights are to be chosen. Choosing is easier without rules: any number will do as a *score*, high for
+# what matters, low for what does not. The function `softmax` turns scores into weights that are positive and
+# sum to one: it takes $e^{\text{score}}$ of each and divides by the sum.
+
+# %%
+scores = torch.tensor([2.0, 0.0, 1.0])
+print("by hand:", scores.exp() / scores.exp().sum())
+print("softmax:", scores.softmax(dim=0))
+assert torch.allclose(scores.softmax(dim=0), scores.exp() / scores.exp().sum())
+
+# %% [markdown]
+# And the triangle? A weight of zero asks for $e^{\text{score}} = 0$, and there is one score that gives it:
+# minus infinity. Equal scores for the past, minus infinity for the future, and softmax returns the mean:
+
+# %%
+may_look = torch.ones(3, 3, dtype=torch.bool).tril()  # (T, T): the mask, True = may look
+scores = torch.zeros(3, 3).masked_fill(~may_look, -torch.inf)
+print(scores)
+print(scores.softmax(dim=1))
+assert torch.equal(scores.softmax(dim=1), weights)
+assert torch.equal(may_look, llmkit.causal_mask(3))  # llmkit has the same mask
+
+# %% [markdown]
+# Infinity looks like a big hammer. Would a large negative number not do? It is often seen in code. Let a
+# position look at two places in the past and one in the future, find the past not to its liking, and see how
+# much weight goes to the future:
+
+# %%
+print("score of the past    masked with -10    with -10,000       with -inf")
+for past in (0.0, -9.0, -20.0, -20_000.0):
+    leaks = []
+    for fill in (-10.0, -10_000.0, -torch.inf):
+        row = torch.tensor([past, past, fill])  # two positions of the past, one of the future
+        leaks.append(row.softmax(dim=0)[2].item())
+    print(f"{past:17,.0f}" + "".join(f"{leak:18.6f}" for leak in leaks))
+    assert leaks[-1] == 0
+
+# %% [markdown]
+# Softmax looks at differences only. A finite number is low *compared with* ordinary scores; when all scores of
+# the past are lower still, the future is the best offer in the row. Nothing warns you, because at the start of
+# training scores are small. Only minus infinity is below everything: a weight of 0, exactly.
+#
+# ## A question and its answers
+#
+# Who sets the scores? Let us do it by hand once. In a line of text, let every letter look for spaces, and every
+# space look for vowels. Then a character needs two things: what it *looks for* and what it *is*. We give both
+# as two numbers, one for "space" and one for "vowel":
+
+# %%
+line = "To be, or not to be"
+is_space = torch.tensor([character == " " for character in line]).float()  # (T,), T = 19
+is_vowel = torch.tensor([character in "aeiou" for character in line]).float()
+
+k = torch.stack([is_space, is_vowel], dim=1)  # (T, 2): what a character is
+q = torch.stack([1 - is_space, is_space], dim=1) * 10  # (T, 2): what it looks for, and how eagerly
+for t in (1, 2):
+    print(f"{plots.visible(line[t])}  looks for {q[t].tolist()}  is {k[t].tolist()}")
+
+# %% [markdown]
+# A pair suits each other where a large number meets a large number: multiply them and add up. That is the dot
+# product of two rows, and `q @ k.T` takes it for all pairs at once.
+
+# %%
+T = len(line)
+scores = q @ k.T  # (T, 2) @ (2, T) -> (T, T): row t asks, column s answers
+weights = scores.masked_fill(~llmkit.causal_mask(T), -torch.inf).softmax(dim=1)  # (T, T)
+
+spaces_before_r = [s for s in range(8) if line[s] == " "]
+assert weights[8, spaces_before_r].sum() > 0.99  # the r in "or" looks at the two spaces before it
+assert torch.allclose(weights[1, :2], torch.tensor([0.5, 0.5]))  # the o in "To" finds no space
+plots.attention_maps(weights, line, "Letters look for spaces, spaces look for vowels")
+
+# %% [markdown]
+# Row by row: a letter spreads its weight over the spaces before it, a space over the vowels. The first two rows
+# found nothing that suits. Their weights are as even as a mean's, for a row must sum to one whatever happens.
+#
+# What is asked has a name, the *query*; what answers, the *key*. The third thing is what gets averaged, the
+# *value*, and it need not be the key. If a space wants to know *which* vowels there were, let every character
+# hand over a row that says so:
+
+# %%
+v = torch.tensor(
+    [[character == vowel for vowel in "aeiou"] for character in line]
+).float()  # (T, 5)
+out = weights @ v  # (T, T) @ (T, 5) -> (T, 5)
+
+last_space = line.rindex(" ")
+fetched = {
+    vowel: round(share, 2) for vowel, share in zip("aeiou", out[last_space].tolist(), strict=True)
+}
+print(f"the last space of {line!r} has fetched {fetched}")
+before = line[:last_space]
+shares = torch.tensor([before.count(vowel) for vowel in "aeiou"]) / sum(map(before.count, "aeiou"))
+assert torch.allclose(out[last_space], shares, atol=0.001)
+
+# %% [markdown]
+# One `e` in five vowels, four times `o`. The last space has read the line and taken along what it asked for.
+#
+# **Attention is a weighted average of the past, with weights that the text itself decides.**
+#
+# We wrote the features by hand. A model finds its own: queries, keys and values are three matrix products with
+# the features `x`, and the matrices start at random and are trained. To see them at work before that, take a
+# random `x`:
+
+# %%
+T, C, D = 8, 32, 16  # positions, features of a position, size of queries and keys
+x = torch.randn(T, C)
+query, key, value = (nn.Linear(C, D, bias=False) for _ in range(3))
+q, k, v = query(x), key(x), value(x)  # (T, D) each
+print(q.shape, k.shape, v.shape)
+
+# %% [markdown]
+# ## Why the scores are divided by √D
+#
+# A score is a sum of D products. The more there are, the larger the sum is likely to be, for no reason but
+# their number. With random queries and keys, each number of size about one:
+
+# %%
+sizes = [4, 16, 64, 256, 1024]
+spread = {}
+for D in sizes:
+    q, k = torch.randn(2, 2000, D)  # (2000, D) each
+    spread[D] = (q * k).sum(dim=1).std().item()  # 2,000 scores
+    print(f"D = {D:5}: scores spread by ≈ {spread[D]:5.2f}    √D = {math.sqrt(D):.0f}")
+    assert abs(spread[D] / math.sqrt(D) - 1) < 0.1
+
+# %% [markdown]
+# The spread (the standard deviation) is √D: variances of independent numbers add, one for each product. And
+# softmax turns *differences* of scores into *ratios* of weights. Let each query choose among 64 keys and watch
+# the largest weight of its row, for the scores as they are, divided by √D, and divided by √C. The last is a
+# mistake that has been made in well-read code: C is the width of the whole model, here 8 times D.
+
+# %%
+largest = {"not divided": [], "divided by √D": [], "divided by √C, C = 8 D": []}
+for D in sizes:
+    q, k = torch.randn(200, D), torch.randn(64, D)
+    for name, divisor in zip(largest, (1, math.sqrt(D), math.sqrt(8 * D)), strict=True):
+        weights = (q @ k.T / divisor).softmax(dim=1)  # (200, 64)
+        largest[name].append(weights.max(dim=1).values.mean().item())
+
+undivided, by_head, by_width = largest.values()
+assert undivided[-1] > 0.9
+assert by_width[-1] < 0.06
+assert max(by_head) - min(by_head) < 0.06
+picture = plots.lines(
+    [math.log2(D) for D in sizes],
+    largest,
+    "Divided by √D, the choice is as sharp for any head size",
+    xlabel="head size D, as a power of two",
+    ylabel="largest of 64 weights",
+)
+picture
+
+
+# %% [markdown]
+# Undivided, one key takes it all before anything is learned, and there it stays stuck: where softmax is
+# saturated, a small change of the scores changes nothing, so there is nothing to learn from. Divided by √C
+# every row is nearly the mean (1/64 = 0.016), which trains, but slowly. Divided by √D the start is neither, and
+# it does not depend on D.
+#
+# ## The function
+#
+# That is all there is to it. Scores, mask, softmax, average:
+
+# %%
+def attend(q, k, v):
+    """Each position averages the values of its past: (..., T, D) three times -> (..., T, D)."""
+    T, D = q.shape[-2:]
+    scores = q @ k.transpose(-2, -1) / math.sqrt(D)  # (..., T, T)
+    future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(diagonal=1)
+    weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)  # (..., T, T)
+    return weights @ v, weights
+
+
+# %% [markdown]
+# `...` stands for any number of further dimensions in front, which are carried along. Is it what llmkit does,
+# and what PyTorch does?
+
+# %%
+q, k, v = torch.randn(3, 2, 5, 8, 16)  # each (2, 5, T, D): T = 8, D = 16
+out, weights = attend(q, k, v)
+
+llmkit_out, llmkit_weights = llmkit.attention(q, k, v, mask=llmkit.causal_mask(8))
+torch_out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+assert torch.allclose(weights, llmkit_weights, atol=1e-6)
+assert torch.allclose(out, llmkit_out, atol=1e-6)
+assert torch.allclose(out, torch_out, atol=1e-6)
+print("attend, llmkit.attention, torch: the same", tuple(out.shape))
+
+
+# %% [markdown]
+# PyTorch's version never writes the T × T weights to memory, so it is the one to train with. The open one
+# returns them, so it is the one to look with.
+#
+# ## Several averages at once
+#
+# One row of weights per position is one question per position. Our hand-made letters could look for spaces, or
+# for vowels; for both they would have to mix them into one average. So ask several questions side by side. Each
+# is called a *head*, and gets its own slice of the features. Shapes are all there is to do:
+
+# %%
+def split_heads(x, n_head):
+    """(B, T, C) -> (B, H, T, D), D = C / H: head h gets features h * D to (h + 1) * D."""
+    B, T, C = x.shape
+    return x.view(B, T, n_head, C // n_head).transpose(1, 2)
+
+
+def merge_heads(x):
+    """(B, H, T, D) -> (B, T, C): the heads side by side again."""
+    B, H, T, D = x.shape
+    return x.transpose(1, 2).reshape(B, T, H * D)
+
+
+x = torch.arange(24).view(1, 3, 8)  # (B, T, C): one text, three positions, eight features
+print(x[0], split_heads(x, n_head=2)[0], sep="\n")
+assert torch.equal(merge_heads(split_heads(x, n_head=2)), x)
+
+# %% [markdown]
+# Each head has all three positions and half of the features. (The `transpose` matters. Exercise 3 is about what
+# happens without it.) Now the whole layer: one matrix makes queries, keys and values for all heads, and a last
+# one mixes what the heads have found.
+
+# %%
+config = llmkit.GPTConfig(vocab_size=65, block_size=8, n_head=4, n_embd=32)
+layer = llmkit.CausalSelfAttention(config)
+
+
+def multi_head(x, layer):
+    """(B, T, C) -> (B, T, C)"""
+    q, k, v = layer.c_attn(x).chunk(3, dim=2)  # (B, T, 3 C) -> (B, T, C) each
+    out, _ = attend(*(split_heads(part, layer.n_head) for part in (q, k, v)))  # (B, H, T, D)
+    return layer.c_proj(merge_heads(out))
+
+
+x = torch.randn(2, 8, 32)  # (B, T, C)
+assert torch.allclose(multi_head(x, layer), layer(x), atol=1e-6)
+print({name: tuple(weight.shape) for name, weight in layer.named_parameters()})
+
+# %% [markdown]
+# Ours is llmkit's `CausalSelfAttention`, weight for weight, so from here on we use that.
+#
+# ## What a trained model looks at
+#
+# Random matrices ask random questions. What do trained ones ask? llmkit's `GPT` is two of these layers here,
+# with something around them that notebook 05 builds. A few seconds of training on the play will do; what
+# happens in `train` is the subject of notebook 06.
+
+# %%
+text = llmkit.load_text(runtime.corpus)
+tokenizer = llmkit.CharTokenizer.from_text(text)
+train_ids, val_ids = llmkit.split(tokenizer.encode(text).to(runtime.device))
+
+config = llmkit.GPTConfig(tokenizer.vocab_size, block_size=32, n_layer=2, n_head=4, n_embd=64)
+training = llmkit.TrainConfig(
+    steps=runtime.pick(cpu=250, gpu=1500),
+    batch_size=runtime.pick(cpu=16, gpu=64),
+    optimizer="muon",
+    learning_rate=0.03,
+)
+model = llmkit.GPT(config).to(runtime.device)
+history = llmkit.train(model, train_ids, config=training)
+
+# %% tags=["trained"]
+bigram = llmkit.NGram(train_ids.cpu(), order=2, vocab_size=tokenizer.vocab_size)
+bigram_loss = bigram.loss(val_ids.cpu())
+loss = llmkit.evaluate(model, val_ids).loss
+print(f"held-out text, nats per character: bigram ≈ {bigram_loss:.2f}, with attention ≈ {loss:.2f}")
+assert loss < bigram_loss - 0.2
+
+
+# %% [markdown]
+# The past is worth something: the loss is well below the bigram's. (A *nat* is the unit of the loss, which
+# notebook 03 introduced: the mean of −log of the probability given to the character that came.)
+#
+# The model trained with PyTorch's attention, so the weights are gone. But they can be computed again. We follow
+# the features through the model and call `llmkit.attention` where the model attends:
+
+# %%
+@torch.no_grad()
+def attention_weights(model, ids):
+    """What every head of every layer looks at: ids (B, T) -> weights (L, B, H, T, T)."""
+    mask = llmkit.causal_mask(ids.size(1), ids.device)
+    x = model.wte(ids) + model.wpe.weight[: ids.size(1)]  # (B, T, C): character plus position
+    found = []
+    for block in model.h:
+        q, k, v = block.attn.c_attn(block.ln_1(x)).chunk(3, dim=2)
+        q, k, v = (split_heads(part, block.attn.n_head) for part in (q, k, v))  # (B, H, T, D)
+        found.append(llmkit.attention(q, k, v, mask)[1])
+        x = block(x)
+    assert torch.allclose(model.lm_head(model.ln_f(x)), model(ids), atol=1e-4)  # did we follow?
+    return torch.stack(found)
+
+
+x, y = next(llmkit.Batches(val_ids, block_size=32, batch_size=32, seed=5))  # (32, 32) each
+weights = attention_weights(model, x)
+print(tuple(weights.shape), "= (layers, texts, heads, T, T)")
+assert torch.allclose(weights.sum(dim=-1), torch.ones_like(weights[..., 0]), atol=1e-5)
+
+# %% [markdown]
+# 32 pieces of held-out text, eight heads. Which of them looks at the character just before? Those weights stand
+# on the diagonal below the main one, so their mean is quickly taken:
+
+# %% tags=["trained"]
+previous = weights.diagonal(offset=-1, dim1=-2, dim2=-1).mean(dim=(1, 3))  # (L, H)
+layer_of, head_of = divmod(previous.argmax().item(), config.n_head)
+share, even = previous.max().item(), (1 / torch.arange(1, 33)).mean().item()
+print(f"share of its weight on the character before: ≈ {share:.2f}; an even look: {even:.2f}")
+assert layer_of == 0
+assert share > 2 * even
+
+speech = tokenizer.decode(val_ids[:2000]).split("\n\n")[1]  # the first whole speech
+line = max(speech.split("\n")[1:], key=len)[:32]
+ids = tokenizer.encode(line)[None].to(runtime.device)  # (1, T)
+plots.attention_maps(
+    attention_weights(model, ids)[layer_of, 0, head_of],
+    line,
+    "This head looks at the character just before",
+)
+
+# %% [markdown]
+# Nobody told it to. Of all that it could have learned to look at, the character before was of most use, and
+# one head keeps an eye on it, with several times the weight of an even look at all of the past. With its own
+# character and that one, the model knows pairs of characters already.
+#
+# What do the others do? One number tells much: how many characters back a head looks, on average.
+
+# %% tags=["trained"]
+distance = torch.arange(32)[:, None] - torch.arange(32)  # (T, T): t - s
+back = (weights.cpu() * distance).sum(dim=-1).mean(dim=(1, 3))  # (L, H)
+first, second = back.mean(dim=1).tolist()
+print(f"first layer ≈ {first:.1f} characters back, second layer ≈ {second:.1f}")
+assert first < second
+plots.bars(
+    [f"layer {i}, head {h}" for i in range(config.n_layer) for h in range(config.n_head)],
+    back.flatten(),
+    "The second layer looks further back than the first",
+    xlabel="characters back, mean over held-out text",
+)
+
+# %% [markdown]
+# The first layer gathers what is near, the second has that to build on and looks wider. Choose a layer and a
+# head for yourself:
+
+# %%
+explorer = widgets.AttentionExplorer(attention_weights(model, ids)[:, 0], line)
+explorer
+
+# %% [markdown]
+# A cell can turn the knobs, too. Do you find a head that favours spaces?
+
+# %%
+before = explorer.png()
+explorer.layer.value = 1
+explorer.head.value = 2
+assert explorer.png() != before  # another map
+
+space = (x == tokenizer.encode(" ").item())[:, None, None]  # (B, 1, 1, T): where the spaces are
+to_spaces = (weights * space).sum(dim=-1).mean(dim=(1, 3))  # (L, H)
+explorer.layer.value, explorer.head.value = divmod(to_spaces.argmax().item(), config.n_head)
+
+
+# %% [markdown]
+# ## A model that looks ahead
+#
+# How would we notice if the mask were missing? Let us forget it, and train a second model with everything else
+# the same:
+
+# %%
+class Unmasked(llmkit.CausalSelfAttention):
+    def forward(self, x, cache=None):
+        q, k, v = self.c_attn(x).chunk(3, dim=2)
+        parts = (split_heads(part, self.n_head) for part in (q, k, v))
+        out, _ = llmkit.attention(*parts)  # the mask is missing
+        return self.c_proj(merge_heads(out))
+
+
+def with_attention(kind):
+    """A new GPT whose blocks have another attention layer."""
+    model = llmkit.GPT(config)
+    for block in model.h:
+        block.attn = kind(config)
+    model.initialise()
+    return model.to(runtime.device)
+
+
+peeking = with_attention(Unmasked)
+peeking_history = llmkit.train(peeking, train_ids, config=training)
+
+# %% tags=["trained"]
+peeking_loss = llmkit.evaluate(peeking, val_ids).loss
+print(f"held-out text: with the mask ≈ {loss:.2f}, without ≈ {peeking_loss:.2f}")
+assert peeking_loss < 0.5
+plots.loss_curves(
+    {"masked": history, "unmasked": peeking_history},
+    "A loss that falls off a cliff is no success",
+    by="step",
+)
+
+
+# %% [markdown]
+# A loss near zero: after a few seconds it seems to know every next character of a play it has never read. It
+# *reads* them. The answer for position `t` stands in the input at `t + 1`, and a head has found it:
+
+# %% tags=["trained"]
+@torch.no_grad()
+def unmasked_weights(model, ids):
+    """As above, without the mask: (L, H, T, T) for ids (1, T)."""
+    x = model.wte(ids) + model.wpe.weight[: ids.size(1)]
+    found = []
+    for block in model.h:
+        parts = block.attn.c_attn(block.ln_1(x)).chunk(3, dim=2)
+        found.append(llmkit.attention(*(split_heads(p, config.n_head) for p in parts))[1][0])
+        x = block(x)
+    return torch.stack(found)
+
+
+weights = unmasked_weights(peeking, ids)
+ahead = weights.diagonal(offset=1, dim1=-2, dim2=-1).mean(dim=-1)  # (L, H)
+layer_of, head_of = divmod(ahead.argmax().item(), config.n_head)
+assert ahead.max() > 0.5
+plots.attention_maps(
+    weights[layer_of, head_of], line, "Without a mask a head learns to read the answer"
+)
+
+# %% [markdown]
+# The held-out loss did not warn us, for there too the answer stands in the input. Only where there is no next
+# character yet does the fault come out. Let both models write:
+
+# %% tags=["nbval-ignore-output", "sampled-text"]
+prompt = tokenizer.encode("\n").to(runtime.device)
+for name, one in {"masked": model, "unmasked": peeking}.items():
+    written = llmkit.generate(one, prompt, max_new_tokens=120, seed=1, use_cache=False)
+    print(f"--- {name} ---\n{tokenizer.decode(written)}\n")
+
+# %% [markdown]
+# The first writes like a child that plays at Shakespeare, the second has nothing to copy from. To find such a
+# fault before the training and not after it, change the later characters of an input and see whether an earlier
+# prediction moves. llmkit does that to any model:
+
+# %%
+for one in (model, peeking):
+    print(llmkit.checks.leaks_future(one))
+assert llmkit.checks.leaks_future(model).passed
+assert not llmkit.checks.leaks_future(with_attention(Unmasked)).passed  # new, and found already
+
+# %% [markdown]
+# It needs no training and no text, takes well under a second, and names the position. Run it on every model
+# that you write.
+#
+# ## What attention cannot know
+#
+# One thing is still missing, and this chapter's own tool shows it. A mean does not care in which order its
+# numbers come. Does attention?
+
+# %%
+letters = nn.Embedding(tokenizer.vocab_size, 32)  # a row of features for each character, at random
+
+
+def at_the_end(text):
+    """What the last position has read from the text: (C,)"""
+    x = letters(tokenizer.encode(text))[None]  # (1, T, C)
+    return layer(x)[0, -1]
+
+
+for sentence in ("dog bites man.", "man bites dog.", "dog bites men."):
+    same = torch.allclose(at_the_end(sentence), at_the_end("dog bites man."), atol=1e-6)
+    print(sentence, "-> the same as the first" if same else "-> something else")
+
+# %% [markdown]
+# The same letters in another order give the full stop the very same features. Query and key see *what* stands
+# there, never *where*. To this layer a text is a bag.
+
+# %%
+past = torch.randn(1, 7, 32)  # any past
+now = torch.randn(1, 1, 32)
+shuffled = past[:, torch.randperm(7)]
+one, two = (layer(torch.cat([order, now], dim=1))[:, -1] for order in (past, shuffled))
+assert torch.allclose(one, two, atol=1e-6)
+
+
+# %% [markdown]
+# And yet the head above found the character just before. The line `model.wte(ids) + model.wpe.weight[...]` has
+# told it where each character stands. How that is done, and what else stands around attention in a GPT, is the
+# next notebook.
+#
+# ## What we saw
+#
+# - The mean of the past is a matrix product with a lower triangle whose rows sum to one.
+# - Softmax makes such rows from any scores; minus infinity makes the zeros. A finite mask let the future through
+#   as soon as the scores of the past were lower.
+# - A query says what a position looks for, a key what it is, a value what it hands over. The score of a pair is
+#   a dot product, divided by √D so that the head size does not decide how sharp the choice is.
+# - Heads are several such averages side by side. Ours equals llmkit's and PyTorch's to 1e-6.
+# - Trained for seconds, the model beat the bigram; one head had learned to look at the character before, and
+#   the second layer looked further back than the first.
+# - Without the mask the loss fell to almost nothing, on held-out text as well, and the model could not write.
+#   `llmkit.checks.leaks_future` saw it without any training.
+#
+# Still wrong: to attention the past is a bag of characters. How does a position learn where it stands, and what
+# does the model do with what attention has fetched? [Notebook 05](05_transformer.ipynb) builds the rest.
+
+# %% [markdown]
+# ## Exercises
+#
+# The stubs run as they stand. Worked solutions are folded away below.
+#
+# **1 · A fading memory** (easy). Build the `(T, T)` scores for which softmax gives weights that halve with each
+# step back: 1, ½, ¼, ... of the position's own weight. Which scores have differences that make ratios of ½?
+
+# %% tags=["exercise"]
+def fading_weights(T: int) -> torch.Tensor:
+    scores = torch.zeros(T, T)
+    return scores.masked_fill(~llmkit.causal_mask(T), -torch.inf).softmax(dim=1)
+
+
+print(fading_weights(3))
+
+
+# %% [markdown]
+# **2 · Off by one** (medium). Somebody writes `triu(diagonal=2)` where `attend` has `triu(diagonal=1)`. What may
+# a position see then? Build the layer as `Unmasked` was built, put it into a GPT with `with_attention`, and see
+# what `leaks_future` says. Before you train it: what will the loss do?
+
+# %% tags=["exercise"]
+class OffByOne(llmkit.CausalSelfAttention):
+    def forward(self, x, cache=None):
+        return super().forward(x)
+
+
+print(llmkit.checks.leaks_future(with_attention(OffByOne)).passed)
+
+
+# %% [markdown]
+# **3 · The missing transpose** (medium). `x.view(B, H, T, D)` has the right shape at once, without `transpose`.
+# What is in it? Find out with the small `x = torch.arange(24).view(1, 3, 8)`. What is a causal mask still worth
+# then, if `merge_heads` stays as it is? Let a check confirm your answer.
+
+# %% tags=["exercise"]
+def split_heads_wrongly(x, n_head):
+    return split_heads(x, n_head)
+
+
+print(split_heads_wrongly(torch.arange(24).view(1, 3, 8), n_head=2)[0])
+
+
+# %% [markdown]
+# **4 · Without the matrix** (hard). A row of T weights is a waste if all we want is the average. Compute it for
+# one query in a single pass over keys and values that keeps three things only: the largest score so far, the sum
+# of the $e^{\text{score}}$ so far, and the weighted sum of values so far. (Subtract the largest score in the
+# exponent, and mend both sums when a larger one comes.) PyTorch's fast attention is made so, in blocks.
+
+# %% tags=["exercise"]
+def attend_in_one_pass(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """q (D,), k (T, D), v (T, Dv) -> (Dv,)"""
+    return v[0]
+
+
+print(attend_in_one_pass(torch.zeros(16), torch.zeros(8, 16), torch.ones(8, 4)))
+
+# %% [markdown]
+# ### Solutions
+
+# %% tags=["solution"]
+# @title Solution 1: a fading memory
+
+
+def fading_weights(T: int) -> torch.Tensor:
+    place = torch.arange(T)
+    scores = -math.log(2) * (place[:, None] - place)  # ln 2 lower with each step back
+    return scores.masked_fill(~llmkit.causal_mask(T), -torch.inf).softmax(dim=1)
+
+
+weights = fading_weights(12)
+print(fading_weights(3))
+assert torch.allclose(weights[11, :11] / weights[11, 1:], torch.full((11,), 0.5))
+assert torch.allclose(weights.sum(dim=1), torch.ones(12))
+
+# %% tags=["solution"]
+# @title Solution 2: off by one
+
+
+class OffByOne(llmkit.CausalSelfAttention):
+    def forward(self, x, cache=None):
+        q, k, v = (split_heads(part, self.n_head) for part in self.c_attn(x).chunk(3, dim=2))
+        T = x.size(1)
+        mask = torch.ones(T, T, dtype=torch.bool, device=x.device).tril(diagonal=1)  # one ahead
+        out, _ = llmkit.attention(q, k, v, mask)
+        return self.c_proj(merge_heads(out))
+
+
+found = llmkit.checks.leaks_future(with_attention(OffByOne))
+print(found)
+assert not found.passed
+# One ahead is all it takes: the next character is the answer, so the loss falls as without a mask.
+
+# %% tags=["solution"]
+# @title Solution 3: the missing transpose
+
+
+def split_heads_wrongly(x, n_head):
+    B, T, C = x.shape
+    return x.reshape(B, n_head, T, C // n_head)
+
+
+print(split_heads_wrongly(torch.arange(24).view(1, 3, 8), n_head=2)[0])
+# Head 0 holds position 0 and half of position 1, cut into three rows: its rows are not positions.
+
+
+class WrongHeads(llmkit.CausalSelfAttention):
+    def forward(self, x, cache=None):
+        q, k, v = (split_heads_wrongly(p, self.n_head) for p in self.c_attn(x).chunk(3, dim=2))
+        return self.c_proj(merge_heads(attend(q, k, v)[0]))
+
+
+found = llmkit.checks.leaks_future(with_attention(WrongHeads))
+print(found)
+assert not found.passed  # row 0 of the last head came from late in the text, and goes to position 0
+# With the same mistake in merge_heads nothing leaks, and no check complains: but then head h sees
+# only its own piece of the text, a quarter of it with four heads. Such a model trains, badly.
+
+# %% tags=["solution"]
+# @title Solution 4: without the matrix
+
+
+def attend_in_one_pass(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    largest, total, out = torch.tensor(-torch.inf), torch.tensor(0.0), torch.zeros(v.size(1))
+    for key, value in zip(k, v, strict=True):
+        score = q @ key / math.sqrt(len(q))
+        new_largest = torch.maximum(largest, score)
+        mend = (largest - new_largest).exp()  # 1 while no larger score comes
+        weight = (score - new_largest).exp()
+        total, out = total * mend + weight, out * mend + weight * value
+        largest = new_largest
+    return out / total
+
+
+q, k, v = torch.randn(16), torch.randn(200, 16) * 20, torch.randn(200, 4)
+wanted, _ = llmkit.attention(q[None], k, v)
+assert torch.allclose(attend_in_one_pass(q, k, v), wanted[0], atol=1e-5)
+print("three things kept, the same average")
