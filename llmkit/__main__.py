@@ -89,6 +89,7 @@ def train(options: argparse.Namespace) -> int:
         "val_tokens": report.tokens,
         "train_seconds": history.seconds,
         "steps": history.step[-1],
+        "best_step": history.best_step,
         "tokens_seen": history.tokens[-1],
         "seed": options.seed,
     }

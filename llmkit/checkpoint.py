@@ -77,7 +77,7 @@ def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, state: Any
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Any]:
-    """The model, in eval mode, and the tokenizer, None if none was saved.
+    """The model, in eval mode and its own dtypes, and the tokenizer, None if none was saved.
 
     Raises FileNotFoundError or ValueError, which name the file that is missing, damaged or foreign.
     """
@@ -86,7 +86,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     module = import_module(MODELS[name])
     try:
         config = getattr(module, f"{name}Config")(**header.get("config"))
-        with torch.random.fork_rng(devices=[]):  # drawing first weights must not move the seed
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # the caller's seed stays
             model = getattr(module, name)(config)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder / 'config.json'} makes no {name}: {error}") from None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 TOLERANCE = 1e-5  # of the largest logit: above rounding, far below what a token really changes
 START_TOLERANCE = 0.5  # nats: how far from ln V still counts as an even start
+NAN = "some logits are NaN, as after a softmax over nothing, so that there is nothing to compare"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def leaks_future(model: nn.Module) -> CheckResult:
     cuts = sorted(torch.randperm(T - 1, generator=trial.generator)[:32].tolist())
     for training in (False, True):  # batch statistics, for one, are used in training mode only
         before = trial.logits(trial.ids, training)
+        if before.isnan().any():
+            return CheckResult("leaks_future", False, NAN)
         for t in cuts:
             ids = torch.cat([trial.ids[:, : t + 1], trial.other_ids[:, t + 1 :]], dim=1)
             changed = _differ(before, trial.logits(ids, training))[0, : t + 1]
@@ -63,6 +66,8 @@ def mixes_batch(model: nn.Module) -> CheckResult:
     trial = _Trial(model, rows=3, length=min(32, model.config.block_size), perturb=True)
     for training in (False, True):
         before = trial.logits(trial.ids, training)
+        if before.isnan().any():
+            return CheckResult("mixes_batch", False, NAN)
         for row in range(3):
             ids = trial.ids.clone()
             ids[row] = trial.other_ids[row]

@@ -75,12 +75,16 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch_size": 1, "accumulation": 1, "warmup": 0}
-        least |= {"eval_every": 1, "sample_every": 1, "patience": 1}
-        for name, bound in least.items():
+        ranges = dict.fromkeys(("steps", "batch_size", "accumulation"), (1, math.inf))
+        ranges |= dict.fromkeys(("eval_every", "sample_every", "patience"), (1, math.inf))
+        ranges |= dict.fromkeys(("warmup", "weight_decay"), (0, math.inf))
+        ranges |= dict.fromkeys(("learning_rate", "grad_clip"), (1e-12, math.inf))
+        ranges |= {"final_lr": (0, 1)}  # a share of the peak: the end cannot lie above it
+        for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ValueError(f"{name} must be at least {bound}, not {value}")
+            if value is not None and not low <= value <= high:
+                wanted = f"from {low} to {high}" if high < math.inf else f"at least {low}"
+                raise ValueError(f"{name} must be {wanted}, not {value}")
         choices = {
             "optimizer": tuple(LEARNING_RATES),
             "schedule": ("cosine", "linear"),
@@ -90,16 +94,6 @@ class TrainConfig:
             if getattr(self, name) not in known:
                 listed = ", ".join(map(repr, known))
                 raise ValueError(f"{name} must be one of {listed}, not {getattr(self, name)!r}")
-        for name in ("learning_rate", "grad_clip"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, not {value}")
-        if not 0 <= self.final_lr <= 1:
-            raise ValueError(
-                f"final_lr is a share of the peak: it must be from 0 to 1, not {self.final_lr}"
-            )
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be 0 or more, not {self.weight_decay}")
 
 
 @dataclass

@@ -155,6 +155,13 @@ def test_between_a_gpu_and_a_cpu(tmp_path):
     assert not next(checkpoint.load(tmp_path / "run")[0].parameters()).is_cuda
 
 
+def test_the_default_device_does_not_matter(folder):
+    with torch.device("meta"):
+        assert saved_step(folder) == 1
+        checkpoint.save(folder, MODEL, state=torch.ones(2, device="cpu"))
+        assert torch.equal(checkpoint.load_state(folder).cpu(), torch.ones(2, device="cpu"))
+
+
 def test_mixed_dtypes_are_kept(tmp_path):
     model = GPT(TINY)
     model.h[1].mlp.bfloat16()

@@ -43,7 +43,7 @@ def test_train_reports_what_it_did(tmp_path, text_file, capsys):
     report = json.loads((out / "report.json").read_text())
     assert set(report) == {
         "corpus", "val_loss", "val_perplexity", "bits_per_char", "val_tokens",
-        "train_seconds", "steps", "tokens_seen", "seed",
+        "train_seconds", "steps", "best_step", "tokens_seen", "seed",
     }  # fmt: skip
     model, tokenizer = checkpoint.load(out / "checkpoint")
     _, val_ids = llmkit.split(tokenizer.encode(TEXT))

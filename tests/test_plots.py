@@ -102,7 +102,7 @@ GALLERY = {
         log=True,
     ),
     "numbers": lambda: plots.matrix(causal(4, 4), "the ", "the ", "Weights", texts="{:.2f}"),
-    "heads": lambda: plots.attention_maps(causal(4, 26, 26), CHARACTERS[20:46], "Four heads"),
+    "heads": lambda: plots.attention_maps(causal(2, 26, 26), CHARACTERS[20:46], "Two heads"),
     "six": lambda: plots.attention_maps(causal(6, 8, 8), CHARACTERS[:8], "Six heads"),
     "head": lambda: plots.attention_maps(causal(30, 30), CHARACTERS[:30], "One head"),
     "positions": lambda: plots.positions({"a": RANDOM.random((32, 16)), "b": np.eye(9)}, "Places"),

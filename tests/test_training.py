@@ -307,10 +307,10 @@ def test_the_checkpointer_saves_every_so_often_and_at_the_end(tmp_path, monkeypa
         ({"optimizer": "sgd"}, "optimizer must be one of 'adamw', 'muon', not 'sgd'"),
         ({"schedule": "exp"}, "schedule must be one of 'cosine', 'linear', not 'exp'"),
         ({"dtype": "int8"}, "dtype must be one of None, 'float32', 'bfloat16', 'float16'"),
-        ({"learning_rate": 0}, "learning_rate must be above 0"),
-        ({"grad_clip": math.nan}, "grad_clip must be above 0"),
-        ({"final_lr": 1.5}, "final_lr is a share of the peak"),
-        ({"weight_decay": -1}, "weight_decay must be 0 or more"),
+        ({"learning_rate": 0}, "learning_rate must be at least 1e-12, not 0"),
+        ({"grad_clip": math.nan}, "grad_clip must be at least 1e-12, not nan"),
+        ({"final_lr": 1.5}, "final_lr must be from 0 to 1, not 1.5"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0, not -1"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(change, message):

@@ -47,7 +47,7 @@ runtime
 # many as there happen to be. A mean can do that. Three positions with two features each are enough to see how:
 
 # %%
-x = torch.tensor([[6.0, 0.0], [0.0, 6.0], [3.0, 3.0]])  # (T, C): T = 3 positions, C = 2 features
+x = torch.tensor([[6.0, 0.0], [0.0, 6.0], [0.0, 3.0]])  # (T, C): T = 3 positions, C = 2 features
 
 means = torch.stack([x[: t + 1].mean(dim=0) for t in range(3)])  # row t: the mean of rows 0 to t
 print(means)
@@ -406,18 +406,20 @@ plots.attention_maps(
 distance = torch.arange(32)[:, None] - torch.arange(32)  # (T, T): t - s
 back = (weights.cpu() * distance).sum(dim=-1).mean(dim=(1, 3))  # (L, H)
 first, second = back.mean(dim=1).tolist()
-print(f"first layer ≈ {first:.1f} characters back, second layer ≈ {second:.1f}")
-assert first < second
+even = (torch.arange(32) / 2).mean().item()  # position t, looking evenly at 0 to t
+print(f"first layer ≈ {first:.1f} back, second layer ≈ {second:.1f}; an even look: {even:.2f}")
+assert first < even / 2
+assert second > 1.3 * first
 plots.bars(
     [f"layer {i}, head {h}" for i in range(config.n_layer) for h in range(config.n_head)],
     back.flatten(),
-    "The second layer looks further back than the first",
+    "The first layer looks near, the second further back",
     xlabel="characters back, mean over held-out text",
 )
 
 # %% [markdown]
-# The first layer gathers what is near, the second has that to build on and looks wider. Choose a layer and a
-# head for yourself:
+# The first layer has learned to gather what is near. The second finds that already gathered, and looks wider.
+# Choose a layer and a head for yourself:
 
 # %%
 explorer = widgets.AttentionExplorer(attention_weights(model, ids)[:, 0], line)
@@ -497,7 +499,9 @@ ahead = weights.diagonal(offset=1, dim1=-2, dim2=-1).mean(dim=-1)  # (L, H)
 layer_of, head_of = divmod(ahead.argmax().item(), config.n_head)
 assert ahead.max() > 0.5
 plots.attention_maps(
-    weights[layer_of, head_of], line, "Without a mask a head learns to read the answer"
+    weights[layer_of, head_of].clamp(min=1e-9),
+    line,
+    "Without a mask a head learns to read the answer",
 )
 
 # %% [markdown]
@@ -508,7 +512,7 @@ plots.attention_maps(
 prompt = tokenizer.encode("\n").to(runtime.device)
 for name, one in {"masked": model, "unmasked": peeking}.items():
     written = llmkit.generate(one, prompt, max_new_tokens=120, seed=1, use_cache=False)
-    print(f"--- {name} ---\n{tokenizer.decode(written)}\n")
+    print(f"{name}:\n{plots.visible(tokenizer.decode(written))}\n")
 
 # %% [markdown]
 # The first writes like a child that plays at Shakespeare, the second has nothing to copy from. To find such a
@@ -522,8 +526,7 @@ assert llmkit.checks.leaks_future(model).passed
 assert not llmkit.checks.leaks_future(with_attention(Unmasked)).passed  # new, and found already
 
 # %% [markdown]
-# It needs no training and no text, takes well under a second, and names the position. Run it on every model
-# that you write.
+# It needs no training and no text, and it names the position. Run it on every model that you write.
 #
 # ## What attention cannot know
 #

@@ -244,12 +244,12 @@ losses = [loss_after(rate) for rate in rates]
 best = min(range(len(rates)), key=losses.__getitem__)
 assert 0 < best < len(rates) - 1  # the best lies inside, not at an edge of what we tried
 plots.bars(
-    rates,
+    [f"{rate:g}" for rate in rates],
     losses,
     "Too timid and too bold: both stay behind",
     xlabel="loss after 30 steps (nats per character)",
     ylabel="learning rate",
-    highlight=rates[best],
+    highlight=f"{rates[best]:g}",
     fmt="{:.2f}",
 )
 
