@@ -91,7 +91,7 @@ class KVCache:
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k and v (B, H, T, D); return all keys and values so far, (B, H, length, D) each.
+        """Store k and v (B, H, T, D); return all so far, each (B, H, length, D).
 
         ValueError where T more positions do not fit, or B, H, D are not the cache's.
         """
@@ -108,12 +108,9 @@ class KVCache:
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention of a sequence to its own past, in PyTorch's fused kernel.
+    """Multi-head attention of a sequence to its own past, in PyTorch's fused kernel."""
 
-    ``config`` is a ``GPTConfig``, or anything with its n_embd, n_head, bias, dropout and position.
-    """
-
-    def __init__(self, config):
+    def __init__(self, config):  # a GPTConfig, or what has its n_embd, n_head, bias, ...
         super().__init__()
         self.n_head = config.n_head
         self.dropout = config.dropout

@@ -228,6 +228,6 @@ class GPT(nn.Module):
         if (T := start + ids.size(1)) > room:
             raise ValueError(f"{T} tokens do not fit into block_size {room}: shorten the ids")
         if ids.device.type == "cpu" and not torch.compiler.is_compiling():
-            for id in map(int, ids.aminmax()):
-                if not 0 <= id < V:
-                    raise ValueError(f"id {id} is outside the vocabulary: vocab_size is {V}")
+            for end in ids.aminmax():
+                if not 0 <= end < V:
+                    raise ValueError(f"id {end} is outside the vocabulary: vocab_size is {V}")

@@ -66,7 +66,7 @@ def _array(values, what: str, *shape: int | None) -> np.ndarray:
 def _picture(title: str, height: float) -> Picture:
     """An empty picture, 7.5 by `height` inches and more for a long title, set at the top left."""
     title = textwrap.fill(title, 66)
-    height += 0.2 * title.count("\n")
+    height += 0.22 * title.count("\n")
     picture = Picture(figsize=(7.5, height), dpi=100, layout="compressed")
     picture.suptitle(title, x=0.01, ha="left")
     return picture

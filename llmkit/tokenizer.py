@@ -20,20 +20,22 @@ PIECES = re.compile(r"\w+|\s|[^\w\s]")  # a word, a white space, or one of all e
 
 
 class _Tokenizer:
-    """What both levels share: `tokens` (a list, in id order), `unknown` (one of them, or None)."""
+    """What both levels share.
+
+    tokens: distinct, in id order. unknown: the token whose id `encode` gives to all that is not in
+    the vocabulary, added at the end where `tokens` lacks it; with None, that is an error.
+    """
 
     kind: str
 
-    def __init__(self, tokens: Sequence[str], unknown: str | None):
+    def __init__(self, tokens: Sequence[str], unknown: str | None = None):
         self.tokens, self.unknown = list(tokens), unknown
         if unknown is not None and unknown not in self.tokens:
             self.tokens.append(unknown)
-        if not self.tokens or not all(isinstance(token, str) and token for token in self.tokens):
-            raise ValueError("a tokenizer needs at least one token, each a str that is not empty")
         self._ids = {token: i for i, token in enumerate(self.tokens)}
-        if len(self._ids) < len(self.tokens):
-            twice = Counter(self.tokens).most_common(1)[0][0]
-            raise ValueError(f"the token {twice!r} is listed twice; give each token once")
+        strings = all(isinstance(token, str) and token for token in self.tokens)
+        if not tokens or not strings or len(self._ids) < len(self.tokens):
+            raise ValueError("a tokenizer takes one token or more, distinct str and none empty")
         self._other = self._ids.get(unknown, -1)  # the id of all that is not in the vocabulary
 
     @property
@@ -44,21 +46,28 @@ class _Tokenizer:
     def decode(self, ids: torch.Tensor | Sequence[int] | int) -> str:
         """The text of `ids`, (N,) or a single id; the unknown token decodes to its own text.
 
-        Raises ValueError for an id outside the vocabulary, TypeError for what is not integers.
+        Raises ValueError for ids outside the vocabulary, and for what is not integers.
         """
-        ids = torch.as_tensor(ids)
-        if ids.ndim > 1:
-            raise ValueError(f"decode takes ids of shape (N,), not {tuple(ids.shape)}: row by row")
-        if ids.numel() and (ids.is_floating_point() or ids.dtype == torch.bool):
-            raise TypeError(f"decode takes integer ids, not {ids.dtype}")
-        array = ids.detach().to("cpu", torch.int64).reshape(-1).numpy()
-        if array.size and not 0 <= array.min() <= array.max() < self.vocab_size:
-            wrong = next(i for i in array if not 0 <= i < self.vocab_size)
-            raise ValueError(f"id {wrong} is not in the vocabulary of 0 to {self.vocab_size - 1}")
-        return self._join(array)
+        ids = torch.as_tensor(ids).cpu()
+        if ids.ndim > 1 or (ids.is_floating_point() and ids.numel()):
+            raise ValueError(f"decode takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
+        ids = ids.long().reshape(-1)
+        wrong = ids[(ids < 0) | (ids >= self.vocab_size)]
+        if len(wrong):
+            raise ValueError(
+                f"id {wrong[0]} is not in the vocabulary of 0 to {self.vocab_size - 1}"
+            )
+        return self._join(ids.numpy())
 
     def _join(self, ids: np.ndarray) -> str:
         return "".join([self.tokens[i] for i in ids.tolist()])
+
+    def _refuse(self, name: str, text: str, position: int) -> None:
+        line = text.count("\n", 0, position) + 1
+        raise ValueError(
+            f"{name} at position {position} (line {line}) is not in the vocabulary; build the "
+            "tokenizer from text that has it, or give it an unknown token, as in unknown='<unk>'"
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file, from which `load` gives back the same tokenizer."""
@@ -73,37 +82,27 @@ class _Tokenizer:
             raise ValueError(f"{path} holds a {type(tokenizer).__name__}, not a {cls.__name__}")
         return tokenizer
 
-    def _refuse(self, name: str, text: str, position: int) -> None:
-        line = text.count("\n", 0, position) + 1
-        raise ValueError(
-            f"{name} at position {position} (line {line}) is not in the vocabulary; build the "
-            "tokenizer from text that has it, or give it an unknown token, as in unknown='<unk>'"
-        )
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, unknown={self.unknown!r})"
 
 
 class CharTokenizer(_Tokenizer):
-    """One id for each character.
+    """One id for each character; `.characters` is the vocabulary as one str.
 
-    characters: distinct single characters, in id order. unknown: with None, `encode` refuses any
-    other character; with a token such as "<unk>" or "?" they all get its id (the last one, where
-    `characters` lacks that token). `.characters` is the vocabulary as one str.
+    characters: distinct, in id order. unknown: a character such as "?" or a token such as "<unk>".
     """
 
     kind = "character"
 
     def __init__(self, characters: str | Sequence[str], unknown: str | None = None):
         super().__init__(characters, unknown)
-        self.characters = "".join(token for token in self.tokens if len(token) == 1)
-        longer = [token for token in self.tokens if len(token) > 1 and token != unknown]
-        if longer:
+        if longer := [token for token in self.tokens if len(token) > 1 and token != unknown]:
             raise ValueError(f"{longer[0]!r} is not one character; WordTokenizer takes words")
+        self.characters = "".join(token for token in self.tokens if len(token) == 1)
         # Two tables: id -> code point, and code point -> id. The last entry of the second belongs
         # to no character, and every code point beyond the table is clipped to it.
-        self._code_points = np.array([ord(t) if len(t) == 1 else 0 for t in self.tokens], "<u4")
-        self._table = np.full(int(self._code_points.max()) + 2, self._other, np.int64)
+        self._codes = np.array([ord(t) if len(t) == 1 else 0 for t in self.tokens], "<u4")
+        self._table = np.full(int(self._codes.max()) + 2, self._other, np.int64)
         for character in self.characters:
             self._table[ord(character)] = self._ids[character]
 
@@ -113,65 +112,41 @@ class CharTokenizer(_Tokenizer):
         return cls(sorted(set(text)), unknown)
 
     def encode(self, text: str) -> torch.Tensor:
-        """The ids of `text`: a LongTensor (N,), one id for each character.
-
-        Raises ValueError for a character outside the vocabulary if there is no `unknown` token.
-        """
-        ids = np.empty(len(_checked(text)), np.int64)
+        """The ids of `text`, a LongTensor (N,); ValueError for an unknown character."""
+        ids = np.empty(len(text), np.int64)
         for start in range(0, len(text), BLOCK):
             block, out = text[start : start + BLOCK], ids[start : start + BLOCK]
-            if block.isascii():
-                codes = np.frombuffer(block.encode("ascii"), np.uint8)
-            else:  # surrogatepass: a str may hold half a surrogate pair, and it too is a character
-                codes = np.frombuffer(block.encode("utf-32-le", "surrogatepass"), "<i4")
+            # surrogatepass: a str may hold half a surrogate pair, and it too is a character
+            codes = np.frombuffer(block.encode("utf-32-le", "surrogatepass"), "<i4")
             np.take(self._table, codes, out=out, mode="clip")
             if out.min() < 0:
-                position = start + int(out.argmin())
-                name = f"character {text[position]!r} (U+{ord(text[position]):04X})"
-                self._refuse(name, text, position)
+                wrong = block[out.argmin()]
+                self._refuse(f"character {wrong!r} (U+{ord(wrong):04X})", text, text.index(wrong))
         return torch.from_numpy(ids)
 
     def _join(self, ids: np.ndarray) -> str:
         if len(self.unknown or "") > 1 and (ids == self._other).any():
             return super()._join(ids)  # a token of several characters has no code point
-        blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
-        codes = map(self._code_points.take, blocks)
-        return "".join([str(block, "utf-32-le", "surrogatepass") for block in codes])
+        return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
 
 
 class WordTokenizer(_Tokenizer):
-    """One id for each word, white space and punctuation mark, so that known text comes back whole.
-
-    tokens: distinct, in id order. unknown: the token of all others (the last one, where `tokens`
-    lacks it); with None, `encode` refuses them.
-    """
+    """One id for each word, white space and punctuation mark: known text comes back whole."""
 
     kind = "word"
 
-    def __init__(self, tokens: Sequence[str], unknown: str | None = "<unk>"):
-        super().__init__(tokens, unknown)
-
     @classmethod
     def from_text(cls, text: str, max_vocab: int | None = None, unknown: str | None = "<unk>"):
-        """A tokenizer of the tokens of `text`, most frequent first, ties by code point.
+        """A tokenizer of the tokens of `text`, most frequent first, ties as they first occur.
 
         max_vocab: the most ids to have, the unknown token's included; the rarest tokens fall out.
         """
-        counts = Counter(PIECES.findall(text))
-        tokens = sorted(counts, key=lambda token: (-counts[token], token))
-        room = len(tokens) if max_vocab is None else max_vocab - (unknown is not None)
-        if min(room, len(tokens)) < 1:
-            raise ValueError(
-                f"no room for a token: {len(tokens)} in the text, max_vocab {max_vocab}"
-            )
-        return cls(tokens[:room], unknown)
+        room = max_vocab if max_vocab is None or unknown is None else max_vocab - 1
+        return cls([token for token, _ in Counter(PIECES.findall(text)).most_common(room)], unknown)
 
     def encode(self, text: str) -> torch.Tensor:
-        """The ids of `text`: a LongTensor (N,), one id for each word, white space or other mark.
-
-        Raises ValueError for a token outside the vocabulary if there is no `unknown` token.
-        """
-        ids = [self._ids.get(piece, self._other) for piece in PIECES.findall(_checked(text))]
+        """The ids of `text`, a LongTensor (N,); ValueError for an unknown token."""
+        ids = [self._ids.get(piece, self._other) for piece in PIECES.findall(text)]
         if -1 in ids:
             piece = next(p for p in PIECES.finditer(text) if p.group() not in self._ids)
             self._refuse(f"token {piece.group()!r}", text, piece.start())
@@ -183,19 +158,9 @@ def load(path: str | Path) -> CharTokenizer | WordTokenizer:
 
     Raises FileNotFoundError for no file, ValueError for one cut short or of another program.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no tokenizer file {path}; tokenizer.save writes one")
     try:
         content = json.loads(Path(path).read_bytes())
         classes = {cls.kind: cls for cls in (CharTokenizer, WordTokenizer)}
         return classes[content["kind"]](content["tokens"], content["unknown"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{path} is not a whole tokenizer file; save the tokenizer again"
-        ) from None
-
-
-def _checked(text: str) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"encode takes a str, not {type(text).__name__}")
-    return text
+        raise ValueError(f"{path} is not a whole tokenizer file; save it again") from None

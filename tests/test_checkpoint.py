@@ -933,11 +933,12 @@ def die_before(event_number: int) -> None:
     sys.addaudithook(hook)
 
 
-def test_a_kill_before_every_single_operation(folder):
+def test_a_kill_before_every_single_operation(folder, tmp_path_factory):
+    start = shutil.copytree(folder, tmp_path_factory.mktemp("start") / "run")
     seen, only_previous = set(), 0
     for number in range(1, 200):
         shutil.rmtree(folder.parent)
-        save_step(folder, 1)
+        shutil.copytree(start, folder)
 
         def work(number=number):
             die_before(number)
@@ -967,7 +968,7 @@ def save_for_ever(folder, first: int) -> None:
 def test_kills_at_random_moments(tmp_path):
     chance, folder, step = random.Random(0), tmp_path / "run", 0
     save_step(folder, step)
-    for _ in range(40):
+    for _ in range(30):
         read, write = os.pipe()
 
         def work(step=step, write=write):

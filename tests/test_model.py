@@ -336,6 +336,14 @@ def test_dropout_is_at_work_in_training_only():
     assert [block.attn.dropout for block in model.h] == [0.2, 0.2]
 
 
+@pytest.mark.parametrize("place", ["drop", "h.1.mlp.dropout", "h.1.attn.resid_dropout"])
+def test_each_dropout_alone_is_at_work(place):
+    model, ids = small(perturb=0.2).train(), random_ids(2, 12)
+    assert torch.equal(model(ids), model(ids))
+    model.get_submodule(place).p = 0.5
+    assert not torch.equal(model(ids), model(ids))
+
+
 # --- loss
 
 
@@ -367,6 +375,7 @@ def test_loss_is_float32_under_autocast():
     assert loss.dtype == torch.float32
     exact = F.cross_entropy(logits.double().view(-1, 31), ids[:, 1:].reshape(-1))
     assert loss.item() == pytest.approx(exact.item(), rel=1e-6)  # bfloat16 keeps three digits
+    assert model.bfloat16().loss(ids[:, :-1], ids[:, 1:]).dtype == torch.float32
 
 
 # --- bad input

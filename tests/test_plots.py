@@ -126,7 +126,8 @@ def test_pictures_are_legible_white_small_and_of_one_width(name):
 
 def test_nothing_is_left_open_and_the_readers_style_is_kept():
     data = GALLERY["lines"]().png()
-    with plt.style.context(["dark_background", "seaborn-v0_8-poster"]):
+    dark = ["dark_background", "seaborn-v0_8-poster", {"savefig.facecolor": "black"}]
+    with plt.style.context(dark):
         before = dict(mpl.rcParams)
         assert GALLERY["lines"]().png() == data
         picture = GALLERY["lines"]()
@@ -144,6 +145,9 @@ def test_the_text_form_is_the_title_on_one_line():
     picture = plots.bars("ab", [1, 2], title, xlabel="x")
     assert "\n" in picture.get_suptitle()
     assert repr(picture) == f"<picture: {title}>"
+    short = plots.bars("ab", [1, 2], "A sentence", xlabel="x")
+    heights = [(p.draw_without_rendering(), p.axes[0].bbox.height)[1] for p in (picture, short)]
+    assert heights[0] == pytest.approx(heights[1], rel=0.05)  # the long title took no room away
 
 
 @given(st.text())
@@ -247,6 +251,12 @@ def test_attention_maps_show_every_head_and_leave_zeros_empty():
     assert plots.attention_maps(causal(4, 4).tolist(), "to b", "T").axes[0].get_title() == ""
 
 
+def test_small_multiples_are_labelled_at_the_left_and_below():
+    *panels, _bar = plots.attention_maps(causal(5, 4, 4), "to b", "T").axes  # rows of 3 and 2
+    assert [bool(panel.get_ylabel()) for panel in panels] == [True, False, False, True, False]
+    assert [bool(panel.get_xlabel()) for panel in panels] == [False, False, True, True, True]
+
+
 def test_positions_have_a_row_per_position():
     axes = plots.positions(np.arange(6).reshape(2, 3), "T").axes[0]
     assert axes.images[0].get_array().tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -287,7 +297,9 @@ def test_lines_are_named_at_their_ends():
 @given(st.lists(st.sampled_from([0, 0.001, 0.5, 0.52, 0.98, 1]), min_size=2, max_size=9))
 def test_names_stay_apart_however_close_the_ends(ends):
     series = {f"{i} of {len(ends)}": [0.5, end] for i, end in enumerate(ends)}
-    texts = drawn(plots.lines([0, 1], series, "T", xlabel="x", ylabel="y"))
+    picture = plots.lines([0, 1], series, "T", xlabel="x", ylabel="y")
+    texts = drawn(picture)
+    assert all(box.x0 > picture.axes[0].bbox.x1 for text, box in texts if text in series)
     boxes = sorted((box.y0, box.y1, text) for text, box in texts if text in series)
     assert all(lower[1] <= upper[0] for lower, upper in pairwise(boxes))
     assert [series[name][1] for _, _, name in boxes] == sorted(ends)  # in the order of the curves
@@ -327,8 +339,12 @@ def test_loss_curves_draw_the_history():
 
 
 def test_loss_curves_over_tokens_and_a_best_point_that_is_the_last():
-    axes = plots.loss_curves(run(), "T").axes[0]
-    assert axes.lines[0].get_xdata()[-1] == pytest.approx(300 * 2048 / 1e6)
+    history = run()
+    axes = plots.loss_curves(history, "T").axes[0]
+    raw, _mean, validation, ring = (line.get_xdata() * 1e6 for line in axes.lines)
+    assert raw == pytest.approx(history.tokens)
+    assert validation == pytest.approx(history.eval_tokens)
+    assert ring == pytest.approx(history.eval_tokens[-1:])
     assert axes.get_xlabel() == "training tokens seen (millions)"
     assert axes.get_ylabel() == "loss (nats per token)"
     assert not any("best" in text.get_text() for text in axes.texts)

@@ -30,6 +30,7 @@ if importlib.util.find_spec("llmkit") is None:
 # %%
 import math
 from collections import Counter
+from itertools import pairwise
 
 import torch
 import torch.nn as nn
@@ -42,8 +43,8 @@ runtime = llmkit.start(seed=1337)
 runtime
 
 # %% [markdown]
-# The text is a play. Every character becomes an *id*, its place in the sorted list of all characters (notebook
-# 02), and the last tenth is held out: no model may learn from it.
+# The text is a play. Every character becomes an *id*, its place in the sorted list of all characters
+# (notebook 02), and the last tenth is held out: no model may learn from it.
 
 # %%
 text = llmkit.load_text(runtime.corpus)
@@ -59,7 +60,7 @@ print(f"{len(train_ids):,} characters to learn from, {len(val_ids):,} held out, 
 
 # %%
 line = "to be or not to be"
-pairs = Counter(zip(line, line[1:], strict=False))
+pairs = Counter(pairwise(line))
 for (first, second), n in pairs.most_common(5):
     print(plots.visible(first), "→", plots.visible(second), n)
 assert pairs["t", "o"] == 2
@@ -67,8 +68,8 @@ assert pairs["t", " "] == 1
 
 # %% [markdown]
 # A pair of neighbours is called a *bigram*. After `t` the line has `o` twice and a space once: two thirds and
-# one third. That is a prediction already. Now for the whole training text, in a table with a row for the first
-# character of the pair and a column for the second:
+# one third. That is a prediction already. Now for the whole training text, in a table with a row for the
+# first character of the pair and a column for the second:
 
 # %%
 first, second = train_ids[:-1], train_ids[1:]  # (N - 1,) each: second[t] follows first[t]
@@ -93,9 +94,9 @@ plots.matrix(
 )
 
 # %% [markdown]
-# Take a minute for it; it is a whole language model. Small letters are followed by small letters. Capitals are
-# followed by capitals, where a speaker is named, or by small letters, where a sentence begins. The rows of the
-# punctuation marks are nearly empty, but for their first two places: a line end or a space.
+# Take a minute for it; it is a whole language model. Small letters are followed by small letters. Capitals
+# are followed by capitals, where a speaker is named, or by small letters, where a sentence begins. The rows
+# of the punctuation marks are nearly empty, but for their first two places: a line end or a space.
 
 # %%
 empty = (counts == 0).double().mean().item()
@@ -110,8 +111,8 @@ assert counts[marks][:, blanks].sum() > 0.9 * counts[marks].sum()
 # %% [markdown]
 # ## From counts to probabilities
 #
-# Divide each row by its sum. PyTorch can divide a table by a column: a `(65, 65)` by a `(65, 1)` uses the column
-# again for each of the 65 places in the row. This is called *broadcasting*.
+# Divide each row by its sum. PyTorch can divide a table by a column: a `(65, 65)` by a `(65, 1)` uses the
+# column again for each of the 65 places in the row. This is called *broadcasting*.
 
 # %%
 def rows_to_probabilities(counts: torch.Tensor) -> torch.Tensor:
@@ -155,8 +156,8 @@ print()
 print(sample(counted, 240, seed=1337))
 
 # %% [markdown]
-# Not English, and yet no longer noise. There are word lengths, vowels in their places, capitals at the start of
-# lines. All this from looking one character back.
+# Not English, and yet no longer noise. There are word lengths, vowels in their places, capitals at the start
+# of lines. All this from looking one character back.
 #
 # ## How good is it? One number
 #
@@ -177,24 +178,25 @@ print(p.prod().item())
 # %% [markdown]
 # Zero: tens of thousands of factors below 1 make a number so small that the computer has no room for it. Here
 # logarithms come in. They turn the product into a sum, which does not vanish; and dividing the sum by the
-# number of characters makes short and long texts comparable. A minus sign makes it positive, since the logarithm of a
-# probability is below 0. The result is the *average negative log-likelihood*, called the *loss*:
+# number of characters makes short and long texts comparable. A minus sign makes it positive, since the
+# logarithm of a probability is below 0. The result is the *average negative log-likelihood*, called the
+# *loss*:
 
 # %%
 loss = -p.log().mean().item()
 print(f"sum of the logarithms {p.log().sum().item():,.0f}, loss {loss:.3f} nats per character")
 
 # %% [markdown]
-# **The loss is the average surprise per character.** A character that was given 1 costs nothing, a less likely
-# one more. With the natural logarithm the unit is the *nat*.
+# **The loss is the average surprise per character.** A character that was given 1 costs nothing, a less
+# likely one more. With the natural logarithm the unit is the *nat*.
 
 # %%
 for chance in (1, 1 / 2, 1 / 10, 1 / 65):
     print(f"probability {chance:.3f}  costs {math.log(1 / chance):.3f} nats")
 
 # %% [markdown]
-# The last line is the first mark to beat: whoever knows nothing gives each of the 65 characters 1/65, and pays
-# ln 65 for every one, whatever the text.
+# The last line is the first mark to beat: whoever knows nothing gives each of the 65 characters 1/65, and
+# pays ln 65 for every one, whatever the text.
 
 # %%
 nothing = torch.full((V, V), 1 / V, dtype=torch.float64)
@@ -328,7 +330,8 @@ assert abs(w.item() - 5) < 1e-3
 #
 # ## A table of weights
 #
-# Now 65 · 65 numbers in place of one. They may be anything, also negative; probabilities may not. The usual bridge is
+# Now 65 · 65 numbers in place of one. They may be anything, also negative; probabilities may not. The usual
+# bridge is
 # *softmax*: take the exponential of each number in a row, which is positive, and divide by the sum of the row.
 # The numbers before it are called *logits*.
 
@@ -353,8 +356,8 @@ assert torch.allclose(loss, by_hand)
 print(f"first loss {loss.item():.3f}, ln 65 = {math.log(65):.3f}")
 
 # %% [markdown]
-# And down we go. The training text is long, so each step looks at 32 random pieces of 64 characters (a *batch*), which
-# is enough to tell roughly where down is:
+# And down we go. The training text is long, so each step looks at 32 random pieces of 64 characters (a
+# *batch*), which is enough to tell roughly where down is:
 
 # %% tags=["trained"]
 batches = llmkit.Batches(train_ids, block_size=64, batch_size=32, seed=1337)
@@ -379,30 +382,32 @@ plots.lines(
 )
 
 # %% [markdown]
-# It trembles, as each batch is another piece of text, and it gets slower. Will it arrive? To know, look at the
-# slope itself.
+# It trembles, as each batch is another piece of text, and it gets slower. Will it arrive? To know, look at
+# the slope itself.
 #
 # ## What the gradient says
 #
-# Here is the gradient that `backward()` finds over the whole training text, and beside it a formula: *what the
-# model predicts minus what really followed*, row by row, weighted by how often the row's character occurs.
+# Here is the gradient that `backward()` finds over the whole training text, and beside it a formula: *what
+# the model predicts minus what really followed*, row by row, weighted by how often the row's character
+# occurs.
 
 # %%
+weights = weights.detach().double().requires_grad_()  # more digits, to compare exactly
 loss = F.cross_entropy(weights[first], second)  # all pairs at once
-weights.grad = None
 loss.backward()
 
 share = counts.sum(dim=1, keepdim=True) / counts.sum()  # (V, 1): how often each first character
 with torch.no_grad():
     formula = share * (weights.softmax(dim=1) - counted)  # (V, V)
-assert torch.allclose(weights.grad, formula.float(), atol=1e-6)
-print(f"largest difference below {1e-6}")
+assert torch.allclose(weights.grad, formula, atol=1e-9)
+print("backward() and the formula agree to 9 decimals, in all", V * V, "places")
 
 # %% [markdown]
 # The formula knows where the journey ends: the gradient is zero where prediction and counts are the same.
-# **Gradient descent on this table can come to rest only at the counted one.** And since the counts hold all there is
-# to know about the pairs, we need no text any more to take a step. The formula also shows why it was slow. A
-# rare character has a small share, hence tiny steps; let us give each row its own step and go on to the end.
+# **Gradient descent on this table can come to rest only at the counted one.** And since the counts hold all
+# there is to know about the pairs, we need no text any more to take a step. The formula also shows why it was
+# slow. A rare character has a small share, hence tiny steps; let us give each row its own step and go on to
+# the end.
 
 # %%
 learned = torch.zeros(V, V, dtype=torch.float64)  # logits, from the start again
@@ -439,8 +444,9 @@ plots.matrix(
 #
 # ## The "GPTMini" of the tutorials
 #
-# Many a tutorial opens with a small model called something like *GPTMini*: an embedding (a table with a vector for each
-# character), a linear layer, and a `block_size`, "the context the model sees". It looks like this:
+# Many a tutorial opens with a small model called something like *GPTMini*: an embedding (a table with a
+# vector for each character), a linear layer, and a `block_size`, "the context the model sees". It looks like
+# this:
 
 # %%
 class GPTMini(nn.Module):
@@ -479,10 +485,10 @@ print("GPTMini(x) is a row of a table, for each of", x.numel(), "positions")
 
 # %% [markdown]
 # Its table is a product, 65 × C times C × 65, plus a bias. With a small C only some tables can be written so
-# (each row has to be mixed from C patterns: the table is of *low rank*); with C of 64 or more, every table. But
-# whatever the table, it cannot fit the pairs better than their own counts do. Longer training? Watch three of
-# them, trained on the counts of the whole training text by Adam, a form of gradient descent which notebook 06
-# explains:
+# (each row has to be mixed from C patterns: the table is of *low rank*); with C of 64 or more, every table.
+# But whatever the table, it cannot fit the pairs better than their own counts do. Longer training? Watch
+# three of them, trained on the counts of the whole training text by Adam, a form of gradient descent which
+# notebook 06 explains:
 
 # %% tags=["trained"]
 every = torch.arange(V)
@@ -510,33 +516,33 @@ plots.lines(
 )
 
 # %% [markdown]
-# Such a model in a tutorial trains for many epochs, and its author wonders why the samples stay as they are. More
-# training cannot help, nor a larger `block_size`, nor a wider C: there is nothing left to find in pairs.
+# Such a model in a tutorial trains for many epochs, and its author wonders why the samples stay as they are.
+# More training cannot help, nor a larger `block_size`, nor a wider C: there is nothing left to find in pairs.
 #
 # ## What we saw
 #
-# - A language model gives each possible next character a probability. Counted pairs, divided row by row, are
-#   such a model.
-# - The loss is the average of -ln p over what really came, in nats per character. Knowing nothing costs
-#   ln 65 ≈ 4.17; one character of context brings it below 2.6.
+# - A language model gives each possible next character a probability. Counted pairs, divided row by row,
+#   are such a model.
+# - The loss is the average of -ln p over what really came, in nats per character. Knowing nothing costs ln
+#   65 ≈ 4.17; one character of context brings it below 2.6.
 # - A pair never seen makes the loss infinite. A little added to every count mends that.
 # - Gradient descent on logits reached the same training loss to 0.005, and the same table to 0.001: its
 #   gradient is prediction minus counts, and vanishes only where the two agree.
-# - Embedding and linear layer without anything between positions are this model again, whatever their names and
-#   whatever the block size.
+# - Embedding and linear layer without anything between positions are this model again, whatever their names
+#   and whatever the block size.
 #
-# So both ways agree on a loss, and it is not a good one. What follows `h` depends on whether the `h` stands in
-# `the` or in `oath`; who sees the `h` alone cannot know. How can a model see more than one character, without a
-# table that no text can fill? That is [notebook 04](04_attention.ipynb).
+# So both ways agree on a loss, and it is not a good one. What follows `h` depends on whether the `h` stands
+# in `the` or in `oath`; who sees the `h` alone cannot know. How can a model see more than one character,
+# without a table that no text can fill? That is [notebook 04](04_attention.ipynb).
 
 # %% [markdown]
 # ## Exercises
 #
 # The stubs run as they stand. Worked solutions are folded away below.
 #
-# **1 · Sure and unsure** (easy). Which character leaves the least doubt about what follows, and which the most?
-# Take the loss of each row by itself, -Σ p ln p, for characters that occur at least 50 times. `torch.xlogy(p, p)`
-# gives p ln p, also for p = 0.
+# **1 · Sure and unsure** (easy). Which character leaves the least doubt about what follows, and which the
+# most? Take the loss of each row by itself, -Σ p ln p, for characters that occur at least 50 times.
+# `torch.xlogy(p, p)` gives p ln p, also for p = 0.
 
 # %% tags=["exercise"]
 surest, least_sure = None, None
@@ -550,17 +556,17 @@ backwards_loss = None
 
 # %% [markdown]
 # **3 · Two characters** (medium). Count triples into a `(65, 65, 65)` table, so that the model sees two
-# characters. With 0.1 added to each count: what is its loss on the training text and on the held-out text, and
-# what share of the held-out triples was never seen in training?
+# characters. With 0.1 added to each count: what is its loss on the training text and on the held-out text,
+# and what share of the held-out triples was never seen in training?
 
 # %% tags=["exercise"]
 triple_train_loss, triple_val_loss, share_unseen = None, None, None
 
 
 # %% [markdown]
-# **4 · A slope by hand** (hard). You need no autograd to measure a slope: move one weight by a small ε in both
-# directions and see how the loss changes. Check three entries of the gradient of `table_loss` that way, for
-# logits of your choice.
+# **4 · A slope by hand** (hard). You need no autograd to measure a slope: move one weight by a small ε in
+# both directions and see how the loss changes. Check three entries of the gradient of `table_loss` that way,
+# for logits of your choice.
 
 # %% tags=["exercise"]
 def slope(logits: torch.Tensor, i: int, j: int, epsilon: float = 1e-4) -> float:

@@ -24,15 +24,17 @@ if importlib.util.find_spec("llmkit") is None:
 # "The loss is 1.5." Is that good? Whom does it beat? And would it be 1.5 again if somebody else measured it,
 # tomorrow, on another piece of the same text?
 #
-# A language model gives each possible next character a probability. Its *loss* is the average of -ln p over the
-# characters that really came (notebook 03), in *nats*. In this notebook we learn to read that number, to measure
-# it so that it can be trusted, and to say what a good one is: first for models that count, then for a GPT.
+# A language model gives each possible next character a probability. Its *loss* is the average of -ln p over
+# the characters that really came (notebook 03), in *nats*. In this notebook we learn to read that number, to
+# measure it so that it can be trusted, and to say what a good one is: first for models that count, then for a
+# GPT.
 
 # %%
 import lzma
 import math
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -56,17 +58,17 @@ print(f"{len(train_ids):,} characters to learn from, {len(val_ids):,} held out, 
 # %% [markdown]
 # ## How many faces has the die?
 #
-# Roll a fair die. Each face has probability 1/6, so each roll costs -ln 1/6 = ln 6 nats. The exponential takes
-# the logarithm back:
+# Roll a fair die. Each face has probability 1/6, so each roll costs -ln 1/6 = ln 6 nats. The exponential
+# takes the logarithm back:
 
 # %%
 loss = -math.log(1 / 6)
 print(f"loss {loss:.3f} nats, e^loss = {math.exp(loss):.3f}")
 
 # %% [markdown]
-# So e^loss counts the faces. **Perplexity, e^loss, says between how many equally likely characters the model might
-# as well be choosing.** A model that knows nothing chooses among all 65. llmkit's `NeuralBigram` starts with all
-# its weights 0, so that it is exactly such a model:
+# So e^loss counts the faces. **Perplexity, e^loss, says between how many equally likely characters the model
+# might as well be choosing.** A model that knows nothing chooses among all 65. llmkit's `NeuralBigram` starts
+# with all its weights 0, so that it is exactly such a model:
 
 # %%
 uniform = llmkit.NeuralBigram(V)
@@ -76,9 +78,9 @@ assert abs(report.perplexity - V) < 1e-9 * V
 assert report.tokens == len(val_ids) - 1  # all but the first, which has nothing before it
 
 # %% [markdown]
-# And if the rolls are not alike? Suppose that a model gave one character 1/2 and the next 1/8: first a coin, then
-# a die of eight faces. On the average? Together it was one outcome of 2 · 8 = 16, and two dice of *four* faces
-# have just as many. The mean of 2 and 8 would say five.
+# And if the rolls are not alike? Suppose that a model gave one character 1/2 and the next 1/8: first a coin,
+# then a die of eight faces. On the average? Together it was one outcome of 2 · 8 = 16, and two dice of *four*
+# faces have just as many. The mean of 2 and 8 would say five.
 
 # %%
 p = torch.tensor([1 / 2, 1 / 8], dtype=torch.float64)
@@ -93,8 +95,8 @@ assert torch.isclose(mean_of_losses.exp() ** 2, 1 / p.prod())
 #
 # ## All of the text, every character once
 #
-# A model looks at no more than `block_size` characters at a time. So a long text is cut into windows, and in each
-# window every position predicts the character after it. Here is the whole measurement:
+# A model looks at no more than `block_size` characters at a time. So a long text is cut into windows, and in
+# each window every position predicts the character after it. Here is the whole measurement:
 
 # %%
 @torch.no_grad()
@@ -111,8 +113,8 @@ def character_losses(model, ids: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# Windows share one character: the last target of one is the first input of the next. So no character is
-# left out, and none counts twice. As a first model take counted pairs, llmkit's `NGram` of order 2:
+# Windows share one character: the last target of one is the first input of the next. So no character is left
+# out, and none counts twice. As a first model take counted pairs, llmkit's `NGram` of order 2:
 
 # %%
 bigram = llmkit.NGram(train_ids, order=2, vocab_size=V)
@@ -129,14 +131,14 @@ assert 9 < report.perplexity < 13
 
 
 # %% [markdown]
-# After one character in view, the 65-faced die has about ten faces. From here on we use `llmkit.evaluate`, which does
-# the same in batches of windows, on whichever device the model is.
+# After one character in view, the 65-faced die has about ten faces. From here on we use `llmkit.evaluate`,
+# which does the same in batches of windows, on whichever device the model is.
 #
 # ## The shortcut of the textbooks
 #
-# Much tutorial code measures differently: draw one random batch from the held-out text, and take the exponential of
-# its loss. It takes a line, and what does it give? Draw fifty times. (The model is of order 5: it sees four characters.
-# How it works comes below.)
+# Much tutorial code measures differently: draw one random batch from the held-out text, and take the
+# exponential of its loss. It takes a line, and what does it give? Draw fifty times. (The model is of order 5:
+# it sees four characters. How it works comes below.)
 
 # %%
 def shortcut(model, batches) -> float:
@@ -152,7 +154,7 @@ assert estimates.max() - estimates.min() > 0.05 * whole
 
 edges = torch.linspace(estimates.min(), estimates.max() + 1e-6, 9)  # of eight bars
 fallen = torch.bucketize(estimates, edges, right=True) - 1  # (50,): into which bar
-names = [f"{low:.2f} to {high:.2f}" for low, high in zip(edges, edges[1:], strict=False)]
+names = [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)]
 here = int(torch.bucketize(torch.tensor(whole), edges, right=True)) - 1
 plots.bars(
     names,
@@ -164,8 +166,8 @@ plots.bars(
 )
 
 # %% [markdown]
-# Whoever measures once may see any of these. Does it matter? Take a second model, of order 6, which is worse. Let two
-# people compare the two, each with one batch for each model:
+# Whoever measures once may see any of these. Does it matter? Take a second model, of order 6, which is worse.
+# Let two people compare the two, each with one batch for each model:
 
 # %% tags=["trained"]
 six = llmkit.NGram(train_ids, order=6, vocab_size=V)
@@ -174,57 +176,62 @@ wrong = sum(shortcut(six, batches) < estimate for estimate in estimates.tolist()
 print(f"on all of the text: {whole:.2f} and {worse:.2f}")
 print(f"in {wrong} of 50 comparisons by shortcut the worse model wins")
 assert worse > whole
-assert 3 <= wrong <= 25
+assert wrong >= 3
 
 # %% [markdown]
-# A difference that a model's author would be proud of drowns in the choice of the batch. The cure costs a second: measure
-# all of it, and everybody finds the same.
+# A difference that a model's author would be proud of drowns in the choice of the batch. The cure costs a
+# second: measure all of it, and everybody finds the same.
 #
 # ## Where the windows are cut
 #
-# Two people who both measure all of the text can still differ. The first character of a window has nothing before it,
-# the second has one: at the seams a model knows less than it could. To see this plainly, give our model of order 5 very
-# small windows, of four characters, and let them overlap: each window starts `stride` characters after the last, and
-# counts only what no window before has predicted.
+# Two people who both measure all of the text can still differ. The first character of a window has nothing
+# before it, the second has one: at the seams a model knows less than it could. To see this plainly, give our
+# model of order 5 very small windows, of four characters, and let them overlap: each window starts `stride`
+# characters after the last, and counts only what no window before has predicted.
 
-# %%
+# %% tags=["trained"]
+some = val_ids[:20_000]  # enough to see it
 narrow = llmkit.NGram(train_ids, order=5, vocab_size=V)
 narrow.config = type(five.config)(V, block_size=4)
-by_stride = {s: llmkit.evaluate(narrow, val_ids, stride=s, batch_size=512).loss for s in (4, 2, 1)}
+by_stride = {s: llmkit.evaluate(narrow, some, stride=s, batch_size=512).loss for s in (4, 2, 1)}
 for stride, loss in by_stride.items():
-    context = f"{4 - stride + 1} to 4"
+    context = f"{5 - stride} to 4" if stride > 1 else "all 4"
     print(f"stride {stride}: each character has {context:6} before it, loss {loss:.3f}")
 assert by_stride[4] > by_stride[2] > by_stride[1]
-assert abs(by_stride[1] - five.loss(val_ids)) < 1e-9  # four before each: all that order 5 can use
+assert abs(by_stride[1] - five.loss(some)) < 1e-9  # four before each: all that order 5 can use
 
 # %% [markdown]
-# The same model, the same text, and the smaller stride looks better: it gives more context and takes longer. Neither
-# is wrong; comparing one with the other is. In this series a loss without a further word means windows that do not
-# overlap. With the usual windows of 64 characters and more, the seams matter far less than here.
+# The same model, the same text, and the smaller stride looks better: it gives more context and takes longer.
+# Neither is wrong; comparing one with the other is. In this series a loss without a further word means
+# windows that do not overlap. With the usual windows of 64 characters and more, the seams matter far less
+# than here.
 #
 # ## Bits per character
 #
-# With the logarithm to base 2 the loss is in bits. And bits can be touched: a program that compresses a text needs
-# about as many bits for a character as its surprise is. So `xz`, which knows nothing but what it has read, is an opponent
-# too. How many more bytes does it need for the held-out text, if it has the training text already?
+# With the logarithm to base 2 the loss is in bits. And bits can be touched: a program that compresses a text
+# needs about as many bits for a character as its surprise is. So `xz`, which knows nothing but what it has
+# read, is an opponent too. How many more bytes does it need for the held-out text, if it has the training
+# text already?
 
-# %%
+# %% tags=["trained"]
 extra = len(lzma.compress(text.encode())) - len(lzma.compress(train_text.encode()))
-by_xz = 8 * extra / (len(val_text))
+by_xz = 8 * extra / len(val_text)
 report = llmkit.evaluate(five, val_ids, characters=len(val_ids) - 1)
 print(f"xz ≈ {by_xz:.2f} bits per character, our model of order 5 ≈ {report.bits_per_char:.2f}")
 assert abs(report.bits_per_char - report.loss / math.log(2)) < 1e-9
 assert report.bits_per_char < by_xz
 
 # %% [markdown]
-# There is a second reason for this unit. A model whose tokens are words has far fewer of them to predict, each one harder.
-# Loss per token, and perplexity with it, cannot be compared between the two; bits per *character* can, because the characters
-# are the same. `evaluate` divides the total by the number of characters that you give it.
+# There is a second reason for this unit. A model whose tokens are words has far fewer of them to predict,
+# each one harder. Loss per token, and perplexity with it, cannot be compared between the two; bits per
+# *character* can, because the characters are the same. `evaluate` divides the total by the number of
+# characters that you give it.
 #
 # ## A world where the answer is known
 #
-# How low can a loss be? For a play nobody knows. So let us make a source of which we know everything: an island with three
-# kinds of weather, where tomorrow depends on today alone. (Such a source is called a *Markov chain*.)
+# How low can a loss be? For a play nobody knows. So let us make a source of which we know everything: an
+# island with three kinds of weather, where tomorrow depends on today alone. (Such a source is called a
+# *Markov chain*.)
 
 # %%
 weather = torch.tensor(
@@ -246,8 +253,9 @@ print(f"entropy rate {entropy_rate:.4f} nats, perplexity {math.exp(entropy_rate)
 
 
 # %% [markdown]
-# The *entropy rate* is the average surprise of someone who knows the true table. Nobody can do better in the long run, because
-# the rest is chance. Let many days go by, and give some to our models, from a month to a lifetime:
+# The *entropy rate* is the average surprise of someone who knows the true table. Nobody can do better in the
+# long run, because the rest is chance. Let many days go by, and give some to our models, from a month to a
+# lifetime:
 
 # %%
 def live(n: int, seed: int) -> torch.Tensor:
@@ -286,14 +294,14 @@ plots.lines(
 )
 
 # %% [markdown]
-# Our measure passes: it finds the floor where there is one. If a model of yours ever falls through such a floor by more
-# than sampling error, do not celebrate; look for the leak.
+# Our measure passes: it finds the floor where there is one. If a model of yours ever falls through such a
+# floor by more than sampling error, do not celebrate; look for the leak.
 #
 # ## Looking further back by counting
 #
-# Back to the play. A bigram sees one character. Count longer runs, *n-grams*, and it sees two, three, four. An *order-5* model
-# sees four characters and predicts the fifth. Its trouble is known from notebook 03: what never occurred gets a 0, and one
-# 0 makes the loss infinite. The longer the run, the more often that happens.
+# Back to the play. A bigram sees one character. Count longer runs, *n-grams*, and it sees two, three, four.
+# An *order-5* model sees four characters and predicts the fifth. Its trouble is known from notebook 03: what
+# never occurred gets a 0, and one 0 makes the loss infinite. The longer the run, the more often that happens.
 #
 # The remedy: cut a bit from each count and give what was cut to a shorter context, which has seen more. In
 # `abracadabra`, what follows an `a`?
@@ -315,9 +323,10 @@ assert torch.allclose(mixed, llmkit.NGram(ids, order=2, vocab_size=5).probabilit
 
 
 # %% [markdown]
-# `r` never followed an `a` here, and yet gets a fair chance, as it is a frequent letter. The chance without context was
-# mixed in the same way, with one that is equal for all. This is called *interpolated absolute discounting* (Ney, Essen
-# and Kneser 1994). For any order it is the same step again and again, from the shortest context to the longest:
+# `r` never followed an `a` here, and yet gets a fair chance, as it is a frequent letter. The chance without
+# context was mixed in the same way, with one that is equal for all. This is called *interpolated absolute
+# discounting* (Ney, Essen and Kneser 1994). For any order it is the same step again and again, from the
+# shortest context to the longest:
 
 # %%
 def smoothed(context: torch.Tensor) -> torch.Tensor:
@@ -339,7 +348,8 @@ for context in ("the ", "I wi", "qu", "Zzzz"):
 print("four contexts, each with the same", V, "probabilities as llmkit.NGram has")
 
 # %% [markdown]
-# Now climb. For orders 1 to 7 we measure the loss on the text that was counted and on the text that was held out.
+# Now climb. For orders 1 to 7 we measure the loss on the text that was counted and on the text that was held
+# out.
 
 # %% tags=["trained"]
 orders = range(1, 8)
@@ -360,8 +370,8 @@ plots.lines(
 )
 
 # %% [markdown]
-# Why does it stop? A context can help only if it has been seen. What share of the contexts in the held-out text never
-# occurred in training?
+# Why does it stop? A context can help only if it has been seen. What share of the contexts in the held-out
+# text never occurred in training?
 
 # %% tags=["trained"]
 never = []
@@ -371,7 +381,7 @@ for k in range(1, 8):
     never.append(sum(val_text[i : i + k] not in seen for i in places) / len(places))
 assert never == sorted(never)
 assert never[0] < 0.01
-assert never[6] > 0.4
+assert never[6] > 0.25
 plots.bars(
     list(map(str, range(1, 8))),
     never,
@@ -382,15 +392,16 @@ plots.bars(
 )
 
 # %% [markdown]
-# There the table has no row; it falls back on a shorter context, and the longer one was counted in vain. Where a row
-# exists, it was often seen once, and says with much confidence what followed that one time. More text shifts the
-# wall by a little; each further character needs many times as much.
+# There the table has no row; it falls back on a shorter context, and the longer one was counted in vain.
+# Where a row exists, it was often seen once, and says with much confidence what followed that one time. More
+# text shifts the wall by a little; each further character needs many times as much.
 #
 # ## The strongest counter
 #
-# Before a GPT may claim a victory, its opponent should be at its best. The cut of 0.75 is a custom. Better are three
-# different cuts, for runs that were seen once, twice, and more often, all estimated from the counts themselves (Chen
-# and Goodman 1998): a run seen once is mostly luck and loses more of its share than one seen often. llmkit does it with `discount=None`.
+# Before a GPT may claim a victory, its opponent should be at its best. The cut of 0.75 is a custom. Better
+# are three different cuts, for runs that were seen once, twice, and more often, all estimated from the counts
+# themselves (Chen and Goodman 1998): a run seen once is mostly luck and loses more of its share than one seen
+# often. llmkit does it with `discount=None`.
 
 # %% tags=["trained"]
 stronger = [llmkit.NGram(train_ids, order, V, discount=None).loss(val_ids) for order in orders]
@@ -402,13 +413,15 @@ counter_loss = min(stronger)
 assert counter_loss < min(on_val)
 
 # %% [markdown]
-# That is the mark.
+# That is the mark, and it is not a low one. On Tiny Shakespeare, the text that this notebook reads on a GPU,
+# three cuts reach 1.661 at order 5; the settings that nanoGPT's README recommends for a CPU end near 1.9
+# there. A network that was never compared with counting may well be the weaker of the two.
 #
 # ## A GPT
 #
-# Now a model which is not a table. `llmkit.FastGPT` has the interface of the GPT of notebook 05 and is built to learn
-# fast; how it differs is told in `llmkit/fast.py`, and `recipe` holds settings that suit a text of this size. It sees
-# up to `block_size` characters, and the validation text plays no part in its training.
+# Now a model which is not a table. `llmkit.FastGPT` has the interface of the GPT of notebook 05 and is built
+# to learn fast; how it differs is told in `llmkit/fast.py`, and `recipe` holds settings that suit a text of
+# this size. It sees up to `block_size` characters, and the validation text plays no part in its training.
 
 # %% tags=["trained"]
 steps = runtime.pick(cpu=300, gpu=2_000)
@@ -431,21 +444,23 @@ ladder |= {f"order {counter_order}, three cuts": counter_loss, "GPT": gpt_report
 assert min(ladder, key=ladder.get) == "GPT"
 plots.bars(
     list(ladder),
-    [math.exp(loss) for loss in ladder.values()],
+    list(ladder.values()),
     "The loss ladder: counting gets far, and the GPT passes it",
-    xlabel="perplexity on all of the held-out text (fewer is better)",
+    xlabel="loss on all of the held-out text (nats per character)",
     highlight="GPT",
-    fmt="{:.2f}",
+    fmt="{:.3f}",
 )
 
 # %% [markdown]
-# The GPT was trained on the same text and measured on the same characters. It has no rows for contexts; what it learned from
-# one context serves others that resemble it. That is what lets it look further back than counting can.
+# The GPT was trained on the same text and measured on the same characters. (The counters were even allowed
+# their full context everywhere; the GPT's windows start with none.) Beyond three characters it has no table
+# of contexts; what it learned from one serves others that resemble it. That is what lets it look further back
+# than counting can.
 #
 # ## Where is it surprised?
 #
-# One number for a whole text hides where it comes from. Here is a passage of the held-out text, each character coloured
-# by its loss:
+# One number for a whole text hides where it comes from. Here is a passage of the held-out text, each
+# character coloured by its loss:
 
 # %% tags=["trained"]
 losses = character_losses(gpt, val_ids)  # (N - 1,): entry i belongs to character i + 1
@@ -454,36 +469,46 @@ end = val_text.find("\n", start + 450) + 1
 plots.text_heat(
     val_text[start:end],
     losses[start - 1 : end - 1].clamp(max=6),
-    "Surprise sits at the first letters of words, and in names",
+    "Surprise sits where something begins: a word, a line, a name",
     label="loss (nats; 6 and above are one colour)",
 )
 
 # %% tags=["trained"]
-pairs = list(zip(val_text, val_text[1:], strict=False))  # each character with the one before it
+pairs = list(pairwise(val_text))  # each character with the one before it
 groups = {
     "first letter of a word": [not a.isalpha() and a != "'" and b.isalpha() for a, b in pairs],
     "letter within a word": [a.isalpha() and b.isalpha() for a, b in pairs],
     "all others": [not b.isalpha() for a, b in pairs],
 }
-mean = {name: losses[torch.tensor(member)].mean().item() for name, member in groups.items()}
-for name, loss in mean.items():
-    print(f"{name:24} ≈ {loss:.2f} nats, perplexity ≈ {math.exp(loss):.1f}")
+counter = llmkit.NGram(train_ids, counter_order, V, discount=None)
+by_counter = character_losses(counter, val_ids)  # (N - 1,)
+print("                         counter        GPT")
+mean, gain = {}, {}
+for name, member in groups.items():
+    old, mean[name] = (x[torch.tensor(member)].mean().item() for x in (by_counter, losses))
+    gain[name] = old - mean[name]
+    print(f"{name:24} ≈ {old:.2f}     ≈ {mean[name]:.2f} nats")
 assert mean["first letter of a word"] > 1.4 * mean["letter within a word"]
+assert min(gain, key=gain.get) == "letter within a word"
 
 # %% [markdown]
-# Which word comes is a matter of meaning; once it has begun, spelling decides the rest. This is where larger models win: at the
-# first letters.
+# Which word comes is a matter of meaning; once it has begun, spelling decides much of the rest. Compare the
+# two columns: within a word a few characters tell nearly all, and there the GPT gains least, if anything. It
+# gains where what matters lies further back: in which word is to come, and where a line or a sentence ends.
 #
 # ## What we saw
 #
-# - Perplexity is e^loss: between how many equally likely characters the model might as well choose. The uniform model has
-#   exactly 65.
-# - A random batch gives another number at each draw, and often enough names the wrong winner. All of the text gives one.
-# - How the windows are cut changes the number: a smaller stride gives more context and a lower loss. Say which it was.
+# - Perplexity is e^loss: between how many equally likely characters the model might as well choose. The
+#   uniform model has exactly 65.
+# - A random batch gives another number at each draw, and often enough names the wrong winner. All of the
+#   text gives one.
+# - How the windows are cut changes the number: a smaller stride gives more context and a lower loss. Say
+#   which it was.
 # - On a source whose entropy rate is known, counting and training sink to it and stay above it.
-# - Counting improves up to order 4 to 6 and then turns: of contexts of seven characters more than 40% are new. Its loss on the counted
-#   text goes on falling, and means nothing.
-# - A GPT, trained on the same text, passes the strongest counter we have.
+# - Counting improves up to order 4 to 6 and then turns: of contexts of seven characters more than a quarter
+#   are new. Its loss on the counted text goes on falling, and means nothing.
+# - A GPT, trained on the same text, passes the strongest counter we have, and not in spelling: it gains at
+#   the beginnings of words and at their ends.
 #
 # A low loss is not yet a text. The model gives us 65 probabilities; how shall we choose from them? That is
 # notebook 08.
@@ -493,30 +518,32 @@ assert mean["first letter of a word"] > 1.4 * mean["letter within a word"]
 #
 # The stubs run as they stand. Worked solutions are folded away below.
 #
-# **1 · A loaded die** (easy). A die shows the six with probability 1/2 and each of the others with 1/10. What is the
-# perplexity of someone who knows that? And of someone who takes it to be fair?
+# **1 · A loaded die** (easy). A die shows the six with probability 1/2 and each of the others with 1/10. What
+# is the perplexity of someone who knows that? And of someone who takes it to be fair?
 
 # %% tags=["exercise"]
 knows, believes_fair = None, None
 
 # %% [markdown]
-# **2 · An order for a budget** (easy). Train counters of order 5 on the first quarter, half, and all of the training text. By how much
-# does the held-out loss fall with each doubling?
+# **2 · An order for a budget** (easy). Train counters of order 5 on the first quarter, half, and all of the
+# training text. By how much does the held-out loss fall with each doubling?
 
 # %% tags=["exercise"]
 losses_by_size = {}
 
 # %% [markdown]
-# **3 · The seams** (medium). Measure the GPT on the first 2,000 held-out characters with strides of a whole, a half and an
-# eighth of its window. How much does it gain, and how many characters does it have to process for it?
+# **3 · The seams** (medium). Measure the GPT on the first 2,000 held-out characters with strides of a whole,
+# a half and an eighth of its window. How much does it gain, and how many characters does it have to process
+# for it?
 
 # %% tags=["exercise"]
 losses_by_stride = {}
 
 
 # %% [markdown]
-# **4 · Two are better than one** (hard). Mix the two models: p = (1 - m) · p_GPT + m · p_counter, and measure the loss of the mixture on
-# the held-out text for m = 0, 0.1 ... 1. Is any mixture better than both? (`character_losses` gives the -ln p of each.)
+# **4 · Two are better than one** (hard). Mix the two models: p = (1 - m) · p_GPT + m · p_counter, and measure
+# the loss of the mixture on the held-out text for m = 0, 0.1 ... 1. Is any mixture better than both?
+# (`character_losses` gives the -ln p of each.)
 
 # %% tags=["exercise"]
 def mixture_loss(m: float) -> float:
@@ -557,8 +584,7 @@ assert losses_by_stride[T] > losses_by_stride[T // 2]
 
 # %% tags=["solution", "trained"]
 # @title Solution 4: two are better than one
-counter = llmkit.NGram(train_ids, counter_order, V, discount=None)
-p_gpt, p_counter = ((-character_losses(model, val_ids)).exp() for model in (gpt, counter))
+p_gpt, p_counter = (-losses).exp(), (-by_counter).exp()  # (N - 1,) each
 
 
 def mixture_loss(m: float) -> float:

@@ -1,0 +1,747 @@
+# %% [markdown]
+# # 05 · Transformer
+# *Blocks that read from and write to a residual stream.*
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/05_transformer.ipynb)
+#
+# ← [04 · Attention](04_attention.ipynb) · [06 · Training](06_training.ipynb) →
+
+# %% tags=["setup"]
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("llmkit") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
+    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
+    importlib.invalidate_caches()
+
+# %% [markdown]
+# Attention, the subject of notebook 04, lets each position average what it wants of its past. Is that a
+# language model? It fetches; it does not work on what it has fetched, and it cannot tell `dog bites man` from
+# `man bites dog`. What has to stand around it?
+#
+# We start from the bigram and add one part after another. Each has to show what it is worth.
+
+# %%
+import math
+from collections import OrderedDict
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import llmkit
+from llmkit import plots
+from llmkit.attention import rotary
+from llmkit.model import sinusoids
+
+runtime = llmkit.start(seed=1337)
+runtime
+
+# %%
+text = llmkit.load_text(runtime.corpus)
+tokenizer = llmkit.CharTokenizer.from_text(text)
+train_ids, val_ids = llmkit.split(tokenizer.encode(text).to(runtime.device))
+
+V, T, C, H = tokenizer.vocab_size, 32, 64, 4  # characters, longest text, features, heads
+config = llmkit.GPTConfig(V, T, n_layer=3, n_head=H, n_embd=C)
+config
+
+
+# %% [markdown]
+# ## Grow a model
+#
+# Everything we try has the same two ends. In front, each character is looked up in a table of features (the
+# *embedding*). At the back, a matrix turns features into a score for each character that could be next. In
+# between stands a `body`, features in and features out:
+
+# %%
+class Model(nn.Module):
+    def __init__(self, body, positions=True):
+        super().__init__()
+        self.config, self.body = config, body
+        self.wte = nn.Embedding(V, C)  # a row for each character
+        self.wpe = nn.Embedding(T, C) if positions else None  # a row for each place
+        self.lm_head = nn.Linear(C, V, bias=False)
+        for part in self.modules():  # small random weights, so that no guess is favoured at first
+            if isinstance(part, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(part.weight, std=0.02)
+
+    def forward(self, ids):
+        x = self.wte(ids)  # (B, T) -> (B, T, C)
+        if self.wpe is not None:
+            x = x + self.wpe.weight[: ids.size(1)]  # (B, T, C) + (T, C)
+        return self.lm_head(self.body(x))  # (B, T, V)
+
+    def loss(self, x, y):
+        return F.cross_entropy(self(x).flatten(0, 1), y.flatten())
+
+
+# %% [markdown]
+# Note the line with `wpe`. To attention the past is a bag of characters, so where something stands must be part
+# of *what* it is. Here each place has a row of its own, which is added to the character's row and trained like
+# it. Later we shall see other ways.
+#
+# A comparison is fair only if all get the same. So: the same batches, the same number of steps, the same
+# optimizer, and the loss on all of the held-out text.
+
+# %%
+training = llmkit.TrainConfig(steps=250, batch_size=16, optimizer="muon", learning_rate=0.03)
+ladder = {}
+
+
+def grow(name, *body, positions=True):
+    """Train a model with this body, and note its loss on held-out text."""
+    torch.manual_seed(runtime.seed)
+    model = Model(nn.Sequential(*body), positions).to(runtime.device)
+    llmkit.train(model, train_ids, config=training)
+    ladder[name] = llmkit.evaluate(model, val_ids).loss
+    print(f"{name}: ≈ {ladder[name]:.3f} nats per character")
+
+
+grow("nothing (bigram)", positions=False)
+
+
+# %% [markdown]
+# A body that does nothing leaves the bigram: the next character from the present one. Now let positions look
+# back, with notebook 04's layer of four heads:
+
+# %% tags=["trained"]
+def attention():
+    return llmkit.CausalSelfAttention(config)
+
+
+grow("attention", attention())
+assert ladder["attention"] < ladder["nothing (bigram)"] - 0.02
+
+
+# %% [markdown]
+# Better. Attention only averages, though, and sums of averages are all it can give. To work on what it has
+# fetched, each position gets a small network of its own: widen to 4 C, bend, narrow again. The bend (GELU: about
+# 0 for negative numbers, about the number itself for positive ones) is what makes it more than another sum.
+
+# %% tags=["trained"]
+def feed_forward():
+    return nn.Sequential(nn.Linear(C, 4 * C), nn.GELU(), nn.Linear(4 * C, C))
+
+
+grow("attention → feed-forward", attention(), feed_forward())
+assert ladder["attention → feed-forward"] > ladder["attention"] - 0.03
+
+# %% [markdown]
+# No gain, with twice as many weights. Perhaps it wants more of the same? Three times the pair, one after the other:
+
+# %% tags=["trained"]
+grow("the pair, three times", *[part() for _ in range(3) for part in (attention, feed_forward)])
+
+unigram = llmkit.NGram(train_ids.cpu(), order=1, vocab_size=V).loss(val_ids.cpu())
+print(f"knowing only how frequent each character is: ≈ {unigram:.3f}")
+assert ladder["the pair, three times"] > unigram - 0.1
+
+
+# %% [markdown]
+# It has forgotten everything. Six layers in a chain, and what comes out no longer depends on what went in; the
+# model has learned how frequent each character is, and not a thing more. With a bigger model we get a worse one.
+#
+# ## The residual stream
+#
+# In the chain every layer *replaces* what it was given. One weak layer and the character is lost, for all the
+# layers after it. So let a layer not replace, but add:
+
+# %%
+class Add(nn.Module):
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return x + self.layers(x)  # (B, T, C)
+
+
+x = torch.ones(1, 2, 3)
+nothing = nn.Linear(3, 3)
+nn.init.zeros_(nothing.weight), nn.init.zeros_(nothing.bias)
+assert torch.equal(Add(nothing)(x), x)  # a layer that knows nothing does no harm
+
+# %% tags=["trained"]
+grow("added to the stream", Add(attention()), Add(feed_forward()))
+assert ladder["added to the stream"] < ladder["attention"] - 0.02
+
+# %% [markdown]
+# The same parts, and the feed-forward layer pays at last. The features now run straight through from the
+# embedding to the output. Layers beside this *residual stream* read from it and write to it:
+# **a transformer is a stream that runs through, and layers that add what they have found.**
+#
+# Sums grow. A layer that reads the stream should not have to care how large it has become, so before reading,
+# each position's features are brought to mean 0 and spread 1. This is the *layer norm*:
+
+# %%
+x = torch.tensor([[1.0, 2.0, 3.0, 6.0], [100.0, 200.0, 300.0, 600.0]])  # (2, 4): two positions
+by_hand = (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, correction=0)
+print(by_hand)
+assert torch.allclose(nn.LayerNorm(4)(x), by_hand, atol=1e-4)
+
+
+# %% tags=["trained"]
+def block():
+    return [Add(nn.LayerNorm(C), attention()), Add(nn.LayerNorm(C), feed_forward())]
+
+
+grow("norm before each", *block(), nn.LayerNorm(C))
+grow("that, three times", *block(), *block(), *block(), nn.LayerNorm(C))
+assert ladder["norm before each"] < ladder["added to the stream"] - 0.05
+assert ladder["that, three times"] < ladder["the pair, three times"] - 1
+
+# %% tags=["trained"]
+plots.bars(
+    list(ladder),
+    list(ladder.values()),
+    "Deep chains forget; a stream with norms does not",
+    xlabel="held-out loss after 250 steps (nats per character)",
+    highlight="the pair, three times",
+    fmt="{:.2f}",
+)
+
+
+# %% [markdown]
+# Three blocks do not beat one by much, if at all: 250 steps are a short time to fill them. What has changed is that
+# depth no longer hurts.
+#
+# ## Block and GPT
+#
+# What we grew is GPT-2's block. Here it is in its usual form, with GPT-2's names:
+
+# %%
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        C = config.n_embd
+        self.ln_1, self.ln_2 = nn.LayerNorm(C), nn.LayerNorm(C)
+        self.attn = llmkit.CausalSelfAttention(config)  # built in notebook 04
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(C, 4 * C),
+                act=nn.GELU(approximate="tanh"),  # as GPT-2 computed it
+                c_proj=nn.Linear(4 * C, C),
+            )
+        )
+
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x))  # (B, T, C): look around
+        return x + self.mlp(self.ln_2(x))  # (B, T, C): think it over
+
+
+# %% [markdown]
+# And the model around it. It saves one matrix: the table that turns characters into features also turns
+# features into scores. A character's score is then the dot product of the stream with the character's own row.
+
+# %%
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.wte.weight  # one matrix, two uses
+
+    def forward(self, ids):
+        x = self.wte(ids) + self.wpe.weight[: ids.size(1)]  # (B, T) -> (B, T, C)
+        for block in self.h:
+            x = block(x)  # (B, T, C)
+        return self.lm_head(self.ln_f(x))  # (B, T, V)
+
+
+# %% [markdown]
+# Is it llmkit's? With the same weights it must give the same scores.
+
+# %%
+ours, theirs = GPT(config), llmkit.GPT(config)
+ours.load_state_dict(theirs.state_dict())
+
+x, y = next(llmkit.Batches(train_ids.cpu(), block_size=T, batch_size=32, seed=0))  # (32, T) each
+assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+print("the same scores", tuple(ours(x).shape))
+
+
+# %% [markdown]
+# ## Counting what can be learned
+#
+# How many numbers is that? Count them by hand, part by part. A matrix from C to 4 C has 4 C² of them, and 4 C
+# more that are added (the *bias*):
+
+# %%
+def count(config):
+    """Trainable numbers of a GPT, by part."""
+    V, T, C = config.vocab_size, config.block_size, config.n_embd
+    attention = (C * 3 * C + 3 * C) + (
+        C * C + C
+    )  # queries, keys, values; and the mixing after them
+    feed_forward = (C * 4 * C + 4 * C) + (4 * C * C + C)
+    norms = 2 * (C + C)  # a gain and a bias each
+    return {
+        "characters": V * C,
+        "positions": T * C,
+        "attention": config.n_layer * attention,
+        "feed-forward": config.n_layer * feed_forward,
+        "norms": config.n_layer * norms + 2 * C,
+    }
+
+
+for part, numbers in count(config).items():
+    print(f"{part:13}{numbers:9,}")
+print(f"{'together':13}{sum(count(config).values()):9,}")
+assert sum(count(config).values()) == theirs.num_parameters()
+
+# %% [markdown]
+# Two thirds of a block are feed-forward. The same count holds for the real ones. PyTorch can build a model
+# without the memory for its weights (on the device called "meta"), so let it check our sums for all of GPT-2:
+
+# %%
+for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
+    big = llmkit.GPTConfig.gpt2(name)
+    with torch.device("meta"):
+        numbers = llmkit.GPT(big).num_parameters()
+    assert sum(count(big).values()) == numbers
+    print(f"{name:12} {big.n_layer} blocks, {big.n_embd:4} wide: {numbers:13,}")
+
+
+# %% [markdown]
+# ## The first loss
+#
+# Before training a model knows nothing, so it should find all V characters equally likely. The loss of an even
+# guess is −log(1/V) = ln V. Ours, with the weights that PyTorch draws, and then with GPT-2's:
+
+# %%
+def first_loss(model):
+    with torch.no_grad():
+        return F.cross_entropy(model(x).flatten(0, 1), y.flatten()).item()
+
+
+print(f"ln {V} = {math.log(V):.3f}")
+print(f"PyTorch's weights: ≈ {first_loss(GPT(config)):.3f}")
+print(f"GPT-2's weights:   ≈ {first_loss(llmkit.GPT(config)):.3f}")
+assert first_loss(GPT(config)) > 3 * math.log(V)
+assert abs(first_loss(llmkit.GPT(config)) - math.log(V)) < 0.1
+
+# %% [markdown]
+# PyTorch's embeddings start with numbers of size one; as an output matrix they make large scores, so the model
+# is sure of itself before it has read a line. GPT-2 draws its weights fifty times smaller (0.02), and those
+# that write to the stream smaller still, so that the sum does not grow with depth. If the
+# first loss is not ln V, stop and look.
+#
+# So here is the whole thing, a GPT that starts at ln V. The same 250 steps for it:
+
+# %% tags=["trained"]
+torch.manual_seed(runtime.seed)
+model = llmkit.GPT(config).to(runtime.device)
+llmkit.train(model, train_ids, config=training)
+whole = llmkit.evaluate(model, val_ids).loss
+print(f"GPT: ≈ {whole:.3f} nats per character")
+assert whole < ladder["that, three times"]
+
+
+# %% [markdown]
+# Better than the three blocks we grew, which differ from it in their first weights and in the matrix that is
+# used twice.
+#
+# ## Three ways to say where
+#
+# A trained row per position cannot know a position it was never trained on. The first transformer had fixed
+# rows instead, made of waves, from fast to slow:
+
+# %%
+def waves(T, C):
+    """Sines in the even columns, cosines in the odd ones, slower to the right: (T, C), C even."""
+    place = torch.arange(T)[:, None]  # (T, 1)
+    speed = 10000 ** (-torch.arange(0, C, 2) / C)  # (C / 2,)
+    rows = torch.zeros(T, C)
+    rows[:, 0::2], rows[:, 1::2] = (place * speed).sin(), (place * speed).cos()
+    return rows
+
+
+assert torch.allclose(waves(T, C), sinusoids(T, C), atol=1e-5)
+learned = model.wpe.weight  # (T, C)
+plots.positions(
+    {"learned in 250 steps": learned / learned.abs().max(), "sinusoidal": waves(T, C)},
+    "Fixed waves are regular, learned rows are not",
+)
+
+# %% [markdown]
+# (The learned rows are drawn at the scale of the waves.) A tutorial that prints this scheme keeps the rows as
+# `(T, 1, C)` and adds them so. Watch the shapes:
+
+# %%
+rows = waves(T, C)[:, None]  # (T, 1, C)
+x = torch.zeros(4, T, C)  # (B, T, C)
+try:
+    x + rows[: x.size(1)]
+except RuntimeError as error:
+    print("RuntimeError:", error)
+print(tuple((torch.zeros(T, T, C) + rows).shape), "where B happens to be T: no error")
+
+
+# %% [markdown]
+# PyTorch lines shapes up from the right, so `(T, 1, C)` lays its T along the *batch*. It crashes, unless the
+# batch has as many rows as the text has places. A quick mend makes the shapes fit for good, and the crash goes
+# away:
+
+# %%
+class Sinusoidal(Model):
+    def forward(self, ids):
+        x = self.wte(ids)
+        x = x + rows[: x.size(0)].to(x.device)  # (B, T, C) + (B, 1, C)
+        return self.lm_head(self.body(x))
+
+
+crooked = Sinusoidal(nn.Sequential(*block(), nn.LayerNorm(C)), positions=False)
+print(llmkit.checks.mixes_batch(crooked))
+assert not llmkit.checks.mixes_batch(crooked).passed
+
+
+# %% [markdown]
+# Now it runs, and trains. But every place of a text gets the same wave, so the order is lost, and a text's
+# predictions depend on which row of the batch it happens to be. The right shape is `(T, C)`, as in `Model`: lined
+# up from the right it meets time, and every row of the batch alike. Look at shapes, not at the absence of errors.
+#
+# The third way adds nothing to the stream. *Rotary* positions turn queries and keys instead: take their features
+# in pairs, as arrows in a plane, and turn each by an angle that grows with the place.
+
+# %%
+def turned(pair, place):
+    """An arrow (2,) turned by `place` radians."""
+    cos, sin = math.cos(place), math.sin(place)
+    return torch.tensor([[cos, -sin], [sin, cos]]) @ pair
+
+
+q, k = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 1.0])
+for t, s in ((5, 3), (25, 23), (7, 3)):
+    print(f"places {t} and {s}, {t - s} apart: score {turned(q, t) @ turned(k, s):.4f}")
+assert torch.allclose(turned(q, 5) @ turned(k, 3), turned(q, 25) @ turned(k, 23), atol=1e-5)
+
+# %% [markdown]
+# The product of two arrows depends on the angle between them. Turn both on by the same amount and it stays: only
+# the *distance* between the two places counts. With llmkit's `rotary`, the same query at every place and the
+# same key at every place:
+
+# %%
+places = [str(place) for place in range(20)]
+q = k = torch.ones(1, 1, 20, 16)  # (B, H, T, D)
+scores = (rotary(q) @ rotary(k).transpose(-2, -1))[0, 0] / 4  # (T, T), divided by √D
+for distance in range(20):
+    assert scores.diagonal(-distance).std(correction=0) < 1e-5  # constant along each diagonal
+plots.matrix(
+    scores.masked_fill(~llmkit.causal_mask(20), torch.nan),
+    places,
+    places,
+    "Rotary scores depend on the distance alone",
+    axes=("place of the query", "place of the key"),
+    label="score",
+)
+
+
+# %% [markdown]
+# Every diagonal has one colour. llmkit's GPT knows all three ways, as `position="learned"`, `"sinusoidal"` and
+# `"rotary"`.
+#
+# ## Norm before, norm after
+#
+# The first transformer put its norms elsewhere: after the sum, on the stream itself. Twelve thin blocks of each
+# kind, freshly made with weights large enough to be seen. How large is the stream (root mean square) after each?
+
+# %%
+def deep(norm_first):
+    """Twelve blocks, 32 wide, with PyTorch's own first weights inside the blocks."""
+    torch.manual_seed(runtime.seed)
+    model = llmkit.GPT(
+        llmkit.GPTConfig(V, T, n_layer=12, n_embd=32, norm_first=norm_first, tie_weights=False)
+    )
+    for part in model.h.modules():
+        if isinstance(part, nn.Linear):
+            part.reset_parameters()
+    return model
+
+
+# %%
+@torch.no_grad()
+def stream_sizes(model, ids):
+    x = model.wte(ids) + model.wpe.weight[: ids.size(1)]
+    return [(x := block(x)).square().mean().sqrt().item() for block in model.h]
+
+
+ids, targets = next(llmkit.Batches(train_ids.cpu(), block_size=T, batch_size=16, seed=0))
+sizes = {
+    "norm before": stream_sizes(deep(norm_first=True), ids),
+    "norm after": stream_sizes(deep(norm_first=False), ids),
+}
+assert sizes["norm before"][-1] > 2 * sizes["norm before"][0]
+assert max(abs(size - 1) for size in sizes["norm after"]) < 0.01
+plots.lines(
+    range(1, 13),
+    sizes,
+    "Norm before: the stream adds up. Norm after: always rescaled",
+    xlabel="block",
+    ylabel="size of the stream",
+)
+
+# %% [markdown]
+# With the norm after, whatever a block adds, the sum is brought back to size one: what earlier blocks wrote is
+# scaled down by every block that follows. Does it matter for training? A hundred steps each:
+
+# %% tags=["trained"]
+hasty = llmkit.TrainConfig(steps=100, batch_size=16, optimizer="muon", warmup=0)
+runs, last = {}, {}
+for name, norm_first in {"norm before": True, "norm after": False}.items():
+    runs[name] = llmkit.train(deep(norm_first).to(runtime.device), train_ids, config=hasty)
+    last[name] = sum(runs[name].loss[-20:]) / 20
+    print(f"{name}: ≈ {last[name]:.2f}, the mean of the last 20 steps")
+assert last["norm before"] < last["norm after"] - 0.3
+plots.loss_curves(
+    runs,
+    "Twelve blocks deep: norm before learns, norm after has not begun",
+    by="step",
+    references={"characters' frequencies": unigram},
+)
+
+# %% [markdown]
+# Here the second kind has learned how frequent characters are, and waits. With care (a slow warmup of the learning
+# rate, more steps) that order trains as well: the 2017 transformer did. GPT-2 went over to norm first.
+#
+# ## Take a block out
+#
+# If blocks only add, then a model should survive the loss of one. Take the GPT trained above, three blocks, and
+# leave out each in turn:
+
+# %% tags=["trained"]
+blocks, without = list(model.h), {"nothing": whole}
+for i in range(3):
+    model.h = nn.ModuleList(blocks[:i] + blocks[i + 1 :])
+    without[f"block {i}"] = llmkit.evaluate(model, val_ids).loss
+model.h = nn.ModuleList(blocks)
+
+assert without["block 0"] > whole + 1
+assert max(without["block 1"], without["block 2"]) < whole + 0.3
+plots.bars(
+    list(without),
+    list(without.values()),
+    "A later block is hardly missed, the first one is",
+    xlabel="held-out loss (nats per character), nothing retrained",
+    ylabel="left out",
+    highlight="block 0",
+    fmt="{:.2f}",
+)
+
+
+# %% [markdown]
+# Nothing was retrained. In a chain a missing link is the end. Here the later blocks add refinements, and the loss
+# without one of them is a little higher. The first block is another matter: it fetched what the others read.
+#
+# ## A "GPT" that reads its own answer
+#
+# One more design is found in tutorials. The transformer of 2017 was made to translate: an *encoder* reads the
+# whole source text, a *decoder* writes the translation and may look at all of the source. PyTorch has both as
+# `nn.Transformer`, and some make a "GPT" of it by passing the same text as source and as target:
+
+# %%
+class EncoderDecoder(nn.Module):
+    def __init__(self, masked):
+        super().__init__()
+        self.config, self.masked = config, masked
+        self.wte, self.wpe = nn.Embedding(V, C), nn.Embedding(T, C)
+        self.transformer = nn.Transformer(C, H, 1, 1, 4 * C, dropout=0.0, batch_first=True)
+        self.lm_head = nn.Linear(C, V)
+
+    def forward(self, ids):
+        T = ids.size(1)
+        x = self.wte(ids) + self.wpe.weight[:T]  # (B, T, C)
+        hidden = ~llmkit.causal_mask(T, ids.device) if self.masked else None  # True: not to be seen
+        return self.lm_head(self.transformer(src=x, tgt=x, tgt_mask=hidden))  # (B, T, V)
+
+    def loss(self, x, y):
+        return F.cross_entropy(self(x).flatten(0, 1), y.flatten())
+
+
+torch.manual_seed(runtime.seed)
+translator = EncoderDecoder(masked=False).to(runtime.device)
+training = llmkit.TrainConfig(steps=150, batch_size=16, optimizer="muon", learning_rate=0.01)
+history = llmkit.train(translator, train_ids, config=training)
+
+# %% tags=["trained"]
+translator_loss = llmkit.evaluate(translator, val_ids).loss
+print(f"held-out loss ≈ {translator_loss:.2f}")
+assert translator_loss < 0.6
+plots.loss_curves(
+    {"trained on (x, x)": history},
+    "Too good: with (x, x) the loss falls through the floor",
+    by="step",
+    references={"GPT, held-out": whole},
+)
+
+# %% [markdown]
+# A fraction of our best, with a single block. Too good: the next character stands in the source, and
+# the decoder looks it up. The usual mend is to mask the decoder. Is it enough?
+
+# %%
+for masked in (False, True):
+    result = llmkit.checks.leaks_future(EncoderDecoder(masked))
+    print(f"decoder {'masked' if masked else 'open'}:", result)
+    assert not result.passed
+
+# %% [markdown]
+# It is not. The decoder no longer looks ahead by itself, but the encoder does, and the decoder reads the
+# encoder. In translation that is right, for the source is given. In a language model there is no source: leave
+# the encoder out, and the part of the decoder that would read it, and keep the masked rest. What remains is our
+# `GPT`; *decoder-only* is its family name.
+#
+# ## Four questions to every model
+#
+# Does it leak the future? Does it mix the batch? Does it start even? Can it learn one batch by heart? The last
+# finds what the others cannot: a part that no gradient reaches.
+
+# %%
+for result in llmkit.checks.run(llmkit.GPT(config)):
+    print(result)
+    assert result.passed
+
+# %% [markdown]
+# ## What we saw
+#
+# - Attention with positions beat the bigram. A feed-forward layer behind it brought nothing, and three such pairs
+#   in a chain learned no more than how frequent each character is.
+# - The same parts, *adding* to a residual stream, paid; with a norm before each, more so. Depth no longer hurts.
+# - Block and GPT fit on a screen each and give llmkit's scores with llmkit's weights. The hand count of the
+#   parameters holds for ours and for all four of GPT-2.
+# - Positions can be learned rows, fixed waves, or turned queries and keys whose scores know distances only. Waves
+#   in the wrong shape crashed; mended in haste, they mixed the batch, and a check saw it.
+# - Twelve blocks learned with norms before their layers, and had not begun with norms after the sums.
+# - A later block can be left out of a trained GPT at small cost, the first cannot.
+# - The encoder-decoder fed with (x, x) read its answers, with a masked decoder as well.
+#
+# We have a GPT whose first loss is ln V, and 250 steps of `train` that nobody explained. How is such a model
+# trained, how long, and when should one stop? That is [notebook 06](06_training.ipynb).
+
+# %% [markdown]
+# ## Exercises
+#
+# The stubs run as they stand. Worked solutions are folded away below.
+#
+# **1 · A budget** (easy). Your memory holds 1,000,000 numbers. With `vocab_size=65`, `block_size=64` and four
+# blocks: how wide can the GPT be, if the width has to be a multiple of 4? Use `count`.
+
+# %% tags=["exercise"]
+widest = None
+
+# %% [markdown]
+# **2 · How far do sinusoids see?** (easy). Take the product of every row of `waves(64, 64)` with every other. Does
+# it depend on the distance alone, as rotary scores do?
+
+# %% tags=["exercise"]
+products = torch.zeros(64, 64)
+
+
+# %% [markdown]
+# **3 · A norm across the batch** (medium). Somebody replaces `LayerNorm` by `BatchNorm1d`, which takes its means over
+# all rows and all places. Write it as a module for `(B, T, C)` (BatchNorm1d wants the features second), put it
+# into a `Model`, and ask the checks. How many of them complain, and in which mode?
+
+# %% tags=["exercise"]
+class NormAcrossBatch(nn.Module):
+    def forward(self, x):  # (B, T, C) -> (B, T, C)
+        return x
+
+
+print(NormAcrossBatch()(torch.ones(2, 3, C)).shape)
+
+
+# %% [markdown]
+# **4 · Decoder-only by masks** (hard). `nn.TransformerEncoder` with a causal mask is a GPT as well. Build the
+# three-block model from `nn.TransformerEncoderLayer` (norm first, GELU), pass it `leaks_future`, and say why its
+# parameters are as many as those of our blocks.
+
+# %% tags=["exercise"]
+class FromPyTorch(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+
+print(sum(parameter.numel() for parameter in FromPyTorch(config).parameters()), "numbers so far")
+
+
+# %% [markdown]
+# ### Solutions
+
+# %% tags=["solution"]
+# @title Solution 1: a budget
+def size(width):
+    return sum(count(llmkit.GPTConfig(65, 64, n_layer=4, n_head=4, n_embd=width)).values())
+
+
+widest = max(width for width in range(4, 1000, 4) if size(width) <= 1_000_000)
+print(f"{widest} wide: {size(widest):,} numbers")
+assert size(widest) <= 1_000_000 < size(widest + 4)
+
+# %% tags=["solution"]
+# @title Solution 2: how far do sinusoids see?
+products = waves(64, 64) @ waves(64, 64).T  # (64, 64)
+for distance in range(64):
+    diagonal = products.diagonal(distance)
+    assert torch.allclose(diagonal, diagonal.mean().expand_as(diagonal), atol=1e-3)
+print("yes: sin a sin b + cos a cos b = cos(a - b), for each pair of columns")
+# But the stream holds waves plus characters, and queries and keys are made of the sum: there the
+# distance is mixed with everything else. Rotary keeps it apart.
+
+# %% tags=["solution"]
+# @title Solution 3: a norm across the batch
+
+
+class NormAcrossBatch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(C)
+
+    def forward(self, x):  # (B, T, C) -> (B, T, C)
+        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+
+
+model = Model(nn.Sequential(Add(NormAcrossBatch(), attention())))
+for check in (llmkit.checks.leaks_future, llmkit.checks.mixes_batch):
+    print(check(model))
+    assert not check(model).passed
+# Both, in training mode only: there the means are taken over other rows, and over later places too.
+
+# %% tags=["solution"]
+# @title Solution 4: decoder-only by masks
+
+
+class FromPyTorch(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        C = config.n_embd
+        self.wte, self.wpe = nn.Embedding(V, C), nn.Embedding(T, C)
+        layer = nn.TransformerEncoderLayer(
+            C, config.n_head, 4 * C, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.h = nn.TransformerEncoder(layer, config.n_layer, enable_nested_tensor=False)
+        self.ln_f = nn.LayerNorm(C)
+
+    def forward(self, ids):
+        x = self.wte(ids) + self.wpe.weight[: ids.size(1)]
+        x = self.h(x, mask=~llmkit.causal_mask(ids.size(1), ids.device))
+        return self.ln_f(x) @ self.wte.weight.T
+
+
+model = FromPyTorch(config)
+assert llmkit.checks.leaks_future(model).passed
+assert sum(p.numel() for p in model.parameters()) == sum(count(config).values())
+print(
+    "no leak, and", f"{sum(count(config).values()):,}", "numbers: the same parts under other names"
+)
