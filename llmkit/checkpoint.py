@@ -3,7 +3,7 @@
     model.safetensors                every weight once, under its name in the model
     tokenizer.json                   as the tokenizer writes itself, if one was given
     state.json, state.safetensors    what training needs to go on, if it was given
-    config.json                      the model's class and configuration; which files belong here
+    config.json                      the model's class and configuration; a checksum of each file
 
 No pickle: loading never runs code that came with a checkpoint. A save fills a hidden folder beside
 the old one and swaps the two by renaming: a run killed at any moment leaves one whole checkpoint,
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import contextmanager
+import zlib
 from dataclasses import asdict
 from difflib import get_close_matches
 from importlib import import_module
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
@@ -64,13 +63,11 @@ def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, state: Any
 def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Any]:
     """The model, in eval mode and its own dtypes, and the tokenizer, None if none was saved.
 
-    Raises FileNotFoundError or ValueError, which name the file that is missing, damaged or foreign.
+    Raises FileNotFoundError for no folder, ValueError for a file in it that is not as it should be.
     """
     folder, header = _open(folder)
-    with _naming(folder / "config.json"):
-        model = _build(header["class"], header["config"])
-    with _naming(folder / "model.safetensors") as path:
-        _fill(model, safetensors.load(path.read_bytes()))
+    model = _build(header["class"], header["config"])
+    _fill(model, folder / "model.safetensors", header)
     has_tokenizer = "tokenizer.json" in header["files"]
     tokenizer = tokenizers.load(folder / "tokenizer.json") if has_tokenizer else None
     return model.to(device).eval(), tokenizer
@@ -81,10 +78,8 @@ def load_state(folder: str | Path) -> Any:
     folder, header = _open(folder)
     if "state.json" not in header["files"]:
         return None
-    with _naming(folder / "state.safetensors") as path:
-        tensors = safetensors.load(path.read_bytes())
-    with _naming(folder / "state.json") as path:
-        return _decode(path.read_text(), tensors)
+    tensors = safetensors.load(_read(folder / "state.safetensors", header))
+    return _decode(_read(folder / "state.json", header), tensors)
 
 
 def _write(folder: Path, model: nn.Module, tokenizer: Any, state: Any) -> None:
@@ -96,8 +91,8 @@ def _write(folder: Path, model: nn.Module, tokenizer: Any, state: Any) -> None:
         tensors: dict[str, Tensor] = {}
         (folder / "state.json").write_text(json.dumps(_encode(state, "state", tensors)))
         _write_tensors(folder / "state.safetensors", tensors)
-    header = {"format": FORMAT, "files": sorted(os.listdir(folder))}
-    header |= {"class": type(model).__name__, "config": asdict(model.config)}
+    header = {"format": FORMAT, "class": type(model).__name__, "config": asdict(model.config)}
+    header["files"] = {path.name: zlib.crc32(path.read_bytes()) for path in folder.iterdir()}
     (folder / "config.json").write_text(json.dumps(header, indent=1))
     for path in folder.iterdir():
         with open(path, "rb+") as file:
@@ -128,7 +123,7 @@ def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"{path} is a {type(value).__name__}, but a state may hold only {allowed}")
 
 
-def _decode(text: str, tensors: dict[str, Tensor]) -> Any:
+def _decode(text: bytes, tensors: dict[str, Tensor]) -> Any:
     """The state that ``_encode`` wrote, put together from the inside out."""
     make = {"tuple": tuple, "dict": dict, "tensor": tensors.__getitem__}
     return json.loads(text, object_hook=lambda node: make[node["kind"]](node["content"]))
@@ -160,7 +155,7 @@ def _previous(target: Path) -> Path:
 
 
 def _open(folder: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The folder to read, and the content of its config.json."""
+    """The folder to read, and the content of its config.json once that is known to be ours."""
     folder = Path(folder).expanduser().resolve()
     if not any(folder.glob("*")) and _previous(folder).exists():  # killed between the renames
         folder = _previous(folder)
@@ -169,22 +164,22 @@ def _open(folder: str | Path) -> tuple[Path, dict[str, Any]]:
         close = get_close_matches(folder.name, others, n=1)
         advice = f"did you mean {close[0]}?" if close else "save one there first"
         raise FileNotFoundError(f"there is no checkpoint in {folder}: {advice}")
-    with _naming(folder / "config.json") as path:
-        header = json.loads(path.read_bytes())
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise ValueError("another program or a newer llmkit wrote it")
-    return folder, header
-
-
-@contextmanager
-def _naming(path: Path):
-    """Say of whatever goes wrong with a file, in one sentence, which file it is."""
     try:
-        yield path
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: choose another folder") from None
-    except (LookupError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be used ({error}): choose another folder") from None
+        header = json.loads((folder / "config.json").read_bytes())
+        if header["format"] == FORMAT and header["class"] in MODELS:
+            return folder, header
+        reason = "is from a newer llmkit: upgrade llmkit"
+    except (OSError, LookupError, TypeError, ValueError):
+        reason = "is missing, damaged or of another program: choose another folder"
+    raise ValueError(f"{folder / 'config.json'} {reason}")
+
+
+def _read(path: Path, header: dict[str, Any]) -> bytes:
+    """The content of a file, which must be what was written."""
+    content = path.read_bytes() if path.exists() else b""
+    if zlib.crc32(content) != header["files"][path.name]:
+        raise ValueError(f"{path} is missing or damaged: choose another folder")
+    return content
 
 
 def _build(name: str, config: dict[str, Any]) -> nn.Module:
@@ -194,12 +189,12 @@ def _build(name: str, config: dict[str, Any]) -> nn.Module:
         return getattr(module, name)(getattr(module, f"{name}Config")(**config))
 
 
-def _fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give a model these weights, dtypes and all. ValueError for the first that does not fit."""
-    weights = dict(model.named_parameters())
+def _fill(model: nn.Module, path: Path, header: dict[str, Any]) -> None:
+    """Give a model the weights of a file, dtypes and all."""
+    tensors, weights = safetensors.load(_read(path, header)), dict(model.named_parameters())
+    found, wanted = ({(n, tuple(t.shape)) for n, t in d.items()} for d in (tensors, weights))
+    if found != wanted:
+        raise ValueError(f"{path} does not fit its config.json: see {min(found ^ wanted)}")
     model.to(tensors["wte.weight"].dtype)  # buffers, which are not saved, follow the weights
-    for name in sorted(tensors.keys() | weights.keys()):
-        want, got = (tuple(d[name].shape) if name in d else "absent" for d in (weights, tensors))
-        if want != got:
-            raise ValueError(f"{name} should be {want}, not {got}")
-        weights[name].data = tensors[name]
+    for name, weight in weights.items():
+        weight.data = tensors[name]

@@ -1,24 +1,17 @@
 """Four questions to put to a language model of your own before a long training run.
 
-They take any ``nn.Module`` with ``config.vocab_size``, ``config.block_size`` and a ``forward(ids)``
-that turns ids (B, T) into logits (B, T, V). They work on a deep copy and leave the model, its mode
-and the random state as they were. Nothing is repaired here: a result says what was seen.
+They take any module with ``config.vocab_size``, ``config.block_size`` and forward(ids (B, T)) ->
+logits (B, T, V), and call it with copies of its weights: these, its buffers, its mode and the
+random state stay as they were. Nothing is repaired here: a result says what was seen.
 """
 
-from __future__ import annotations
-
-import copy
 import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn as nn
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-TOLERANCE = 1e-5  # of the largest logit: above rounding, far below what a token really changes
-START_TOLERANCE = 0.5  # nats: how far from ln V still counts as an even start
-NAN = "some logits are NaN, as after a softmax over nothing, so that there is nothing to compare"
+from llmkit.evaluation import device_of, eval_mode
 
 
 @dataclass(frozen=True)
@@ -38,100 +31,66 @@ class CheckResult:
 
 @torch.no_grad()
 def leaks_future(model: nn.Module) -> CheckResult:
-    """Change every token after position t: do the logits up to t stay what they were?
-
-    At most 256 tokens are looked at, and at most 32 values of t, drawn at random.
-    """
-    trial = _Trial(model, rows=1, length=min(256, model.config.block_size), perturb=True)
+    """Change every token after position t: do the logits up to t stay what they were? Tried with
+    up to 32 random values of t, in up to 256 tokens."""
+    trial = _Trial(model, rows=1, length=256, noise=True)
     T = trial.ids.size(1)
     cuts = sorted(torch.randperm(T - 1, generator=trial.generator)[:32].tolist())
-    for training in (False, True):  # batch statistics, for one, are used in training mode only
-        before = trial.logits(trial.ids, training)
-        if before.isnan().any():
-            return CheckResult("leaks_future", False, NAN)
-        for t in cuts:
-            ids = torch.cat([trial.ids[:, : t + 1], trial.other_ids[:, t + 1 :]], dim=1)
-            changed = _differ(before, trial.logits(ids, training))[0, : t + 1]
-            if changed.any():
-                seen = f"its logits at position {int(changed.nonzero()[0])} change when only tokens"
-                message = f"the model sees the future: {seen} after position {t} do"
-                return CheckResult("leaks_future", False, message + _in_mode(training))
-    message = f"later tokens change no logits, tried at {len(cuts)} of {T} positions"
-    return CheckResult("leaks_future", True, message)
+    fault = "the model sees the future: its logits at position {t} change when only tokens after "
+    later = {t: torch.arange(T) > t for t in cuts}  # (T,) each
+    fault = trial.fault(later, fault + "position {changed} do")
+    sound = f"later tokens change no logits, tried at {len(cuts)} of {T} positions"
+    return CheckResult("leaks_future", not fault, fault or sound)
 
 
 @torch.no_grad()
 def mixes_batch(model: nn.Module) -> CheckResult:
     """Change one row of a batch, or its place: do the other rows' logits stay what they were?"""
-    trial = _Trial(model, rows=3, length=min(32, model.config.block_size), perturb=True)
-    for training in (False, True):
-        before = trial.logits(trial.ids, training)
-        if before.isnan().any():
-            return CheckResult("mixes_batch", False, NAN)
-        for row in range(3):
-            ids = trial.ids.clone()
-            ids[row] = trial.other_ids[row]
-            changed = _differ(before, trial.logits(ids, training))  # (B, T)
-            changed[row] = False
-            if changed.any():
-                other, t = changed.nonzero()[0].tolist()
-                seen = f"the logits of row {other}, first at position {t}, change when only row"
-                message = f"the rows of a batch are mixed: {seen} {row} does" + _in_mode(training)
-                return CheckResult("mixes_batch", False, message)
-    moved = _differ(trial.logits(trial.ids).roll(1, 0), trial.logits(trial.ids.roll(1, 0)))
-    if moved.any():
-        t = int(moved.any(dim=0).nonzero()[0])
-        message = f"a row's logits, first at position {t}, change with its place in the batch"
-        return CheckResult("mixes_batch", False, message)
-    return CheckResult("mixes_batch", True, "no row of a batch changes the logits of another")
+    trial = _Trial(model, rows=3, length=32, noise=True)
+    fault = "the rows of a batch are mixed: the logits of row {row}, first at position {t}, "
+    rows = dict(enumerate(torch.eye(3, dtype=torch.bool)[..., None]))  # (B, 1) each
+    fault = trial.fault(rows, fault + "change when only row {changed} does")
+    alike = trial.logits(trial.ids[:1].expand(3, -1))  # the same row in each place
+    t = _differ(alike, alike.roll(1, 0)).any(dim=0).nonzero()  # (places that differ, 1)
+    if not fault and len(t):
+        fault = f"a row's logits, first at position {t[0, 0]}, change with its place in the batch"
+    sound = "no row of a batch changes the logits of another"
+    return CheckResult("mixes_batch", not fault, fault or sound)
 
 
 @torch.no_grad()
 def starts_uniform(model: nn.Module) -> CheckResult:
-    """Is the loss on random tokens within 0.5 nats of ln V, the loss of an even guess?
-
-    The model is taken as it is, so this is a question for a new one: a trained one prefers tokens.
-    """
-    loss = _Trial(model, rows=8, length=1 + min(64, model.config.block_size)).loss().item()
-    V, even = model.config.vocab_size, math.log(model.config.vocab_size)
-    passed = abs(loss - even) <= START_TOLERANCE  # not so where the loss is NaN
-    message = f"the first loss is ≈ {loss:.3f}, and an even guess costs ln {V} = {even:.3f}"
+    """Is the loss on random tokens within 0.5 nats of ln V, that of an even guess? A question for a
+    new model: a trained one prefers tokens."""
+    loss, V = _Trial(model, rows=8, length=64).loss().item(), model.config.vocab_size
+    passed = abs(loss - math.log(V)) <= 0.5  # not so where the loss is NaN
+    message = f"the first loss is ≈ {loss:.3f}, and an even guess costs ln {V} = {math.log(V):.3f}"
     advice = "" if passed else ": start with smaller weights in the output layer"
     return CheckResult("starts_uniform", passed, message + advice)
 
 
 @torch.enable_grad()
 def overfits_batch(model: nn.Module, steps: int = 60) -> CheckResult:
-    """Can AdamW bring the loss of one small random batch under half of ln V, and reach all weights?
-
-    Learning rates 0.001, 0.01 and 0.1 are tried for ``steps`` steps each, with dropout off. Weights
-    frozen on purpose (``requires_grad=False``) need not be reached.
-    """
+    """Can AdamW, at one of three learning rates and without dropout, bring the loss of one small
+    random batch under half of ln V, and reach all weights that are not frozen on purpose?"""
     V, even = model.config.vocab_size, math.log(model.config.vocab_size)
-    for lr in (1e-3, 1e-2, 1e-1):
-        trial = _Trial(model, rows=4, length=1 + min(16, model.config.block_size))
-        weights = {name: p for name, p in trial.model.named_parameters() if p.requires_grad}
-        loss = first = trial.loss()
-        if not loss.requires_grad:
-            message = "nothing can learn: the loss depends on no weight that may change"
-            return CheckResult("overfits_batch", False, message)
-        optimizer = torch.optim.AdamW(weights.values(), lr=lr, weight_decay=0.0)
-        for _ in range(steps):
+    for lr in (1e-2, 1e-3, 1e-1):
+        trial = _Trial(model, rows=4, length=16)
+        optimizer = torch.optim.AdamW(trial.weights.values(), lr, weight_decay=0.0)
+        losses = [trial.loss()]
+        while losses[-1].requires_grad and losses[-1] >= even / 2 and len(losses) <= steps:
             optimizer.zero_grad()
-            loss.backward()
+            losses[-1].backward()
             optimizer.step()
-            loss = trial.loss()
-            if passed := loss.item() < even / 2:
-                break
-        if passed:
+            losses.append(trial.loss())
+        if learned := losses[-1].item() < even / 2:
             break
-    message = f"one batch's loss went from ≈ {first:.3f} to ≈ {loss:.3f}, with ln {V} = {even:.3f}"
-    unreached = [name for name, p in weights.items() if p.grad is None]
-    if not passed:
-        message += ": something keeps the model from learning"
-    elif unreached:
-        message += f", but no gradient reaches {', '.join(unreached)}"
-    return CheckResult("overfits_batch", passed and not unreached, message)
+    unreached = [n for n, w in trial.weights.items() if w.requires_grad and w.grad is None]
+    message = f"≈ {losses[0]:.3f} to ≈ {losses[-1]:.3f}, with ln {V} = {even:.3f}"
+    message += "" if learned else ": something keeps the model from learning"
+    message += f", but no gradient reaches {', '.join(unreached)}" if unreached else ""
+    passed = learned and not unreached
+    return CheckResult("overfits_batch", passed, f"one batch's loss went from {message}")
 
 
 def run(model: nn.Module) -> list[CheckResult]:
@@ -140,48 +99,55 @@ def run(model: nn.Module) -> list[CheckResult]:
 
 
 class _Trial:
-    """A copy of a model, and two sets of random ids (rows, length) that differ everywhere."""
+    """A model with a copy of its weights, noise added if wanted (zeros hide what is behind them),
+    and two sets of random ids (B, T), on the CPU, that differ everywhere."""
 
-    def __init__(self, model: nn.Module, rows: int, length: int, perturb: bool = False):
-        # deepcopy refuses tensors with a history, such as attention weights kept for a picture.
-        kept = [value for module in model.modules() for value in vars(module).values()]
-        kept = [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
-        self.model = copy.deepcopy(model, {id(value): value.detach().clone() for value in kept})
-        self.V = model.config.vocab_size
+    def __init__(self, model: nn.Module, rows: int, length: int, noise: bool = False):
+        self.model, self.weights = model, {}
         self.generator = torch.Generator().manual_seed(0)
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        ids = torch.randint(self.V, (rows, length), generator=self.generator)
-        shift = torch.randint(1, max(2, self.V), (rows, length), generator=self.generator)
-        self.ids, self.other_ids = ids.to(device), ((ids + shift) % self.V).to(device)
-        if perturb:  # zeros hide all that stands behind them: add noise as large as usual weights
-            for p in self.model.parameters():
-                size = 1 / math.sqrt(p[0].numel()) if p.dim() > 1 else 0.1
-                p.data += size * torch.randn(p.shape, generator=self.generator).to(p)
+        V, shape = model.config.vocab_size, (rows, min(length, model.config.block_size))
+        self.ids = torch.randint(V, shape, generator=self.generator)
+        self.others = (self.ids + torch.randint(1, max(2, V), shape, generator=self.generator)) % V
+        for name, p in model.named_parameters():
+            size = noise / math.sqrt(p[0].numel()) if p.dim() > 1 else noise / 10  # as if trained
+            weight = p.detach() + size * torch.randn(p.shape, generator=self.generator).to(p)
+            self.weights[name] = weight.requires_grad_(p.requires_grad)
 
     def logits(self, ids: Tensor, training: bool = False) -> Tensor:
-        """(B, T) -> (B, T, V), each time with the same dropout and from the same state."""
-        memo = {id(p): p for p in self.model.parameters()}  # weights are shared, all else is copied
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        """(B, T) -> (B, T, V), each time with the same dropout and from the same buffers."""
+        state = self.weights | {name: b.clone() for name, b in self.model.named_buffers()}
+        inputs = ids.to(device_of(self.model))
+        # cuDNN is off because its LSTM has gradients in training mode only.
+        cudnn_off = torch.backends.cudnn.flags(enabled=False)
+        with eval_mode(self.model), torch.random.fork_rng(), cudnn_off:
             torch.manual_seed(0)
-            with torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTM learns in training only
-                logits = copy.deepcopy(self.model, memo).train(training)(ids)
-        shape = (*ids.shape, self.V)
-        if not isinstance(logits, Tensor) or logits.shape != shape:
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            logits = torch.func.functional_call(self.model.train(training), state, (inputs,))
+        shape = (*ids.shape, self.model.config.vocab_size)
+        if (got := tuple(getattr(logits, "shape", ())) or type(logits).__name__) != shape:
             raise ValueError(f"forward(ids) must return logits (B, T, V) = {shape}, not {got}")
-        return logits
+        return logits.float().cpu()
 
     def loss(self) -> Tensor:
-        """The mean cross-entropy of each of the ids but the first, in nats."""
-        logits = self.logits(self.ids[:, :-1]).float()
-        return F.cross_entropy(logits.flatten(0, 1), self.ids[:, 1:].flatten())
+        """Mean cross-entropy, in nats, where the other ids are to be predicted from ids."""
+        return nn.functional.cross_entropy(self.logits(self.ids).mT, self.others)
+
+    def fault(self, changes: dict[int, Tensor], message: str) -> str:
+        """Put other ids where a mask, one of ``changes``, is True. Where it is not, do logits
+        change? Then the message, filled in, else ""."""
+        for training in (False, True):  # batch statistics, for one, are used in training mode only
+            before = self.logits(self.ids, training)
+            if before.isnan().any():
+                return "some logits are NaN, as after a softmax over nothing: none can be compared"
+            for changed, mask in changes.items():
+                after = self.logits(self.others.where(mask, self.ids), training)
+                if (wrong := _differ(before, after) & ~mask).any():
+                    row, t = wrong.nonzero()[0].tolist()
+                    mode = " (in training mode)" if training else ""
+                    return message.format(row=row, t=t, changed=changed) + mode
+        return ""
 
 
 def _differ(a: Tensor, b: Tensor) -> Tensor:
     """Where (B, T) the logits a and b (B, T, V) differ by more than rounding."""
-    largest = a.where(a.isfinite(), 0).abs().max()
-    return ((a != b) & ~((a - b).abs() <= TOLERANCE * largest)).any(dim=-1)
-
-
-def _in_mode(training: bool) -> str:
-    return " (in training mode)" if training else ""
+    rounding = 1e-5 * a.where(a.isfinite(), 0).abs().max().item()  # a token changes far more
+    return ~a.isclose(b, rtol=0.0, atol=rounding).all(dim=-1)

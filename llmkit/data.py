@@ -128,8 +128,7 @@ def _download(url: str) -> bytes:
     except Exception as error:
         reason = " ".join(str(error).split()).strip("<>")[:150] or type(error).__name__
         raise ConnectionError(
-            f"cannot fetch {url} ({reason}); check the address and the network, or give load_text "
-            "the path of a copy"
+            f"cannot fetch {url} ({reason}); check address and network, or give the path of a copy"
         ) from None
 
 
@@ -171,8 +170,8 @@ def _decode(raw: bytes, where: str) -> str:
 def split(ids: Data, val_fraction: float = 0.1) -> tuple[Data, Data]:
     """`ids` (N,) cut in two: the first int((1 - val_fraction) * N) to train on, the rest to test.
 
-    ids: a tensor, a str or a list. One cut, no shuffling: shuffled, a held-out character would have
-    its neighbours in the training part. Raises ValueError where a side would be empty.
+    One cut, no shuffling: shuffled, a held-out character would have its neighbours in the training
+    part. Raises ValueError where a side would be empty.
     """
     n_train = int((1 - val_fraction) * len(ids))
     if not 0 < n_train < len(ids):
@@ -195,7 +194,7 @@ class Batches:
             raise ValueError(f"Batches takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
         if not 1 <= block_size < len(ids):
             raise ValueError(
-                f"block_size is {block_size}; {len(ids)} ids allow 1 to {len(ids) - 1}"
+                f"block_size {block_size}: {len(ids)} ids allow 1 to {len(ids) - 1}; use more text"
             )
         ids = ids.to(device, torch.int64)
         self.windows = ids.unfold(0, block_size, 1)  # (N - T + 1, T): a view of every window

@@ -23,12 +23,11 @@ def perplexity(loss: float) -> float:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``evaluate`` found: ``loss`` in nats per token, how many ``tokens`` were predicted, and
-    ``bits_per_char``, which compares models with different tokens (None: characters not given)."""
+    """What ``evaluate`` found."""
 
-    loss: float
-    tokens: int
-    bits_per_char: float | None = None
+    loss: float  # nats per token
+    tokens: int  # how many were predicted
+    bits_per_char: float | None = None  # to compare models with different tokens
 
     @property
     def perplexity(self) -> float:
@@ -50,56 +49,48 @@ def evaluate(
 ) -> Report:
     """The mean loss over a whole text: every token but the first is predicted exactly once.
 
-    The text is read in windows of up to ``model.config.block_size`` tokens, each ``stride`` further
-    on than the last, that count only what no window before them has predicted. A smaller stride
-    gives tokens more context, and takes longer.
-
-    Args:
+    Args, or a ValueError where they are not so:
         model: any module with ``config.block_size`` and forward(ids (B, T)) -> logits (B, T, V);
             it is run in eval mode and left in its own.
-        ids: the text, (N,), N of at least 2; on any device.
-        stride: 1 to block_size tokens. None: block_size, windows that do not overlap.
+        ids: the text, (N,), N of at least 2; read in windows of up to block_size tokens, of which
+            each counts only what none before it has predicted.
+        stride: from one window to the next, 1 to block_size tokens. None: block_size, no overlap;
+            less gives tokens more context, and takes longer.
         characters: how many characters the N - 1 predicted tokens stand for.
         batch_size: windows at a time, as memory allows; the result is the same.
-
-    Raises ValueError where ids are not so, or another argument is out of its range.
     """
-    block_size = model.config.block_size
+    block_size, device = model.config.block_size, device_of(model)
     stride = block_size if stride is None else stride
     if not 1 <= stride <= block_size:
         raise ValueError(f"stride must be from 1 to block_size {block_size}, not {stride}")
     for name, number in {"characters": characters, "batch_size": batch_size}.items():
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, not {number}")
-    ids = check_ids(ids, getattr(model.config, "vocab_size", None), at_least=2)
-    device = device_of(model)
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    ids = check_ids(ids, getattr(model.config, "vocab_size", math.inf), at_least=2)
+    total = 0.0
     with eval_mode(model):
         for i, (x, y) in enumerate(windows(ids, block_size, stride, batch_size)):
-            rows = zip(model(x.to(device)), y.to(device), strict=True)  # (T, V), (T,) each
             # Row by row: all of (B, T, V) in float64 would need twice the memory of the logits.
+            rows = zip(model(x.to(device)).unbind(), y.to(device), strict=True)  # (T, V), (T,) each
             loss = [F.cross_entropy(row.double(), y, reduction="none") for row, y in rows]
             loss = torch.stack(loss)  # (B, T)
             # The head of every window but the very first was predicted by the one before it.
             loss[int(i == 0) :, : block_size - stride] = 0
-            total += loss.sum()
-    tokens = len(ids) - 1
-    bits = None if characters is None else total.item() / (characters * math.log(2))
-    return Report(total.item() / tokens, tokens, bits)
+            total += loss.sum().item()
+    bits = None if characters is None else total / (characters * math.log(2))
+    return Report(total / (len(ids) - 1), len(ids) - 1, bits)
 
 
-def windows(
-    ids: Tensor, block_size: int, stride: int, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def windows(ids: Tensor, block_size: int, stride: int, batch_size: int) -> Iterator:
     """Inputs and targets, (up to batch_size, block_size) each, of windows stride tokens apart. The
     last comes alone, and shorter, where the text ends in mid-window."""
-    x, y = ids[:-1], ids[1:]  # (N - 1,): y[t] follows x[t]
-    T = min(block_size, len(x))
-    whole_x, whole_y = x.unfold(0, T, stride), y.unfold(0, T, stride)  # (windows, T), not copied
-    yield from zip(whole_x.split(batch_size), whole_y.split(batch_size), strict=True)
-    start = len(whole_x) * stride
-    if start - stride + T < len(x):  # where the whole windows end
-        yield x[None, start:], y[None, start:]
+    T = min(block_size, len(ids) - 1)
+    whole = ids.unfold(0, T + 1, stride)  # (windows, T + 1), not copied
+    for rows in whole.split(batch_size):
+        yield rows[:, :-1], rows[:, 1:]
+    start = len(whole) * stride
+    if start - stride + T + 1 < len(ids):  # where the whole windows end
+        yield ids[None, start:-1], ids[None, start + 1 :]
 
 
 @contextmanager
@@ -116,5 +107,4 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's numbers are; the CPU for a model without any."""
-    first = next(chain(model.parameters(), model.buffers()), None)
-    return torch.device("cpu") if first is None else first.device
+    return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device

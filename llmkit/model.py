@@ -1,8 +1,7 @@
 """The GPT that the notebooks teach: its configuration, its blocks, and the model.
 
-With the default choices it is GPT-2, weight for weight; the other choices are those on which
-textbooks differ. How positions exchange information lives in ``attention``; training, sampling and
-saving live in modules of their own; what is built for speed lives in ``fast``.
+With the default choices it is GPT-2, weight for weight; the others are those on which textbooks
+differ. How positions exchange information lives in ``attention``; what races, in ``fast``.
 
 Shapes: B batch, T time, C = n_embd the width of the residual stream, V = vocab_size.
 """
@@ -34,10 +33,8 @@ class GPTConfig:
     """Everything that fixes the shape of a GPT; an impossible one raises ValueError.
 
     Attributes:
-        vocab_size: how many different tokens there are; ids run from 0 to vocab_size - 1.
-        block_size: the longest sequence, in tokens, that the model can look at.
-        n_layer: number of blocks, one after the other.
-        n_head: attention heads per block; must divide n_embd.
+        vocab_size, block_size: how many tokens there are, and how many the model sees at once.
+        n_layer, n_head: blocks, one after the other; attention heads in each, dividing n_embd.
         n_embd: features per position, the width of the residual stream.
         dropout: share of activations set to zero while training, 0 <= dropout < 1.
         bias: whether linear layers and layer norms have a bias (the output layer never has).
@@ -77,23 +74,20 @@ class GPTConfig:
             raise ValueError(f"rotary needs n_embd / n_head to be even, not {self.head_size}")
 
     @property
-    def head_size(self) -> int:  # features per attention head
-        return self.n_embd // self.n_head
+    def head_size(self) -> int:
+        return self.n_embd // self.n_head  # features per attention head
 
     @classmethod
     def gpt2(cls, name: str = "gpt2") -> GPTConfig:
         """The shape of a published GPT-2: "gpt2" (124M), "gpt2-medium", "gpt2-large", "gpt2-xl"."""
         if name not in GPT2_SIZES:
             raise ValueError(f"no GPT-2 is called {name!r}; there are {', '.join(GPT2_SIZES)}")
-        n_layer, n_head, n_embd = GPT2_SIZES[name]
-        return cls(50257, 1024, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
+        return cls(50257, 1024, *GPT2_SIZES[name])
 
 
 def sinusoids(T: int, C: int) -> Tensor:
-    """Sine and cosine waves, slower and slower along the features: (T, C), values in [-1, 1].
-
-    sin(t / 10000^(2i/C)) in column 2i, the cosine in column 2i + 1 (Vaswani et al. 2017, 3.5).
-    """
+    """Waves, slower and slower along the features: (T, C), sin(t / 10000^(2i/C)) in column 2i, the
+    cosine in column 2i + 1 (Vaswani et al. 2017, 3.5)."""
     speeds = 10000 ** (-torch.arange(0, C, 2) / C)  # (ceil(C/2),)
     angles = torch.outer(torch.arange(T).float(), speeds)  # (T, ceil(C/2))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :C]  # (T, C)
@@ -143,8 +137,7 @@ class GPT(nn.Module):
         if config.position == "learned":
             self.wpe = nn.Embedding(config.block_size, config.n_embd)
         elif config.position == "sinusoidal":
-            # The paper enlarges the embeddings to suit the waves. Here the waves shrink, from their
-            # mean size of 1/√2 to that of new embeddings: larger, they would drown the tokens.
+            # Waves of their own size, 1/√2 in the mean, would drown new embeddings: shrink them.
             waves = INIT_STD * math.sqrt(2) * sinusoids(config.block_size, config.n_embd)
             self.register_buffer("waves", waves, persistent=False)  # (block_size, C)
         self.drop = nn.Dropout(config.dropout)
@@ -165,20 +158,16 @@ class GPT(nn.Module):
         c_proj.weight               normal, 0.02 / √(2 n_layer): the stream is a sum of 2 n_layer of
                                     these and should not grow with the depth
         biases; gains of norms      0; 1
-        gains of the last norm, if  1, -1, 1, -1, ...: the stream still looks like the token it came
-        post-norm and tied          from, and with gains of 1 its product with the tied output layer
-                                    (about 0.02 C) says that each token repeats; the signs cancel it
+        gains of the last norm, if  1, -1, 1, -1, ...: the stream still looks like its token, which
+        post-norm and tied          the tied output layer would (by 0.02 C) expect to be repeated
         ==========================  ==============================================================
         """
-        residual_std = INIT_STD / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif parameter.dim() == 1:
-                parameter.fill_(1)
+            if parameter.dim() == 1:
+                parameter.fill_(0 if name.endswith("bias") else 1)
             else:
-                std = residual_std if name.endswith("c_proj.weight") else INIT_STD
-                parameter.normal_(0, std)
+                depth = 2 * self.config.n_layer if name.endswith("c_proj.weight") else 1
+                parameter.normal_(0, INIT_STD / math.sqrt(depth))
         if self.config.tie_weights and not self.config.norm_first:
             self.h[-1].ln_2.weight[1::2] = -1
 
@@ -186,12 +175,19 @@ class GPT(nn.Module):
         """Score every possible next token at every position: ids (B, T) -> logits (B, T, V).
 
         With a cache from ``new_cache``, ids continue the positions it holds, and it grows by T.
-        ValueError where ids are not (B, T), longer than block_size, or outside the vocabulary; the
-        last on a CPU only, since a GPU would have to stop and wait for the answer.
+        ValueError where ids are not (B, T), too many, or (on a CPU) outside the vocabulary.
         """
+        if ids.dim() != 2 or ids.numel() == 0:
+            raise ValueError(f"ids must be (B, T) and not empty; their shape is {tuple(ids.shape)}")
+        V, room = self.config.vocab_size, self.config.block_size
         start = 0 if cache is None else cache[0].length
-        self._check(ids, start)
-        x, stop = self.wte(ids), start + ids.size(1)  # (B, T, C)
+        if (stop := start + ids.size(1)) > room:
+            raise ValueError(f"{stop} tokens do not fit into block_size {room}: shorten the ids")
+        if ids.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would wait
+            for end in ids.aminmax():
+                if not 0 <= end < V:
+                    raise ValueError(f"id {end} is outside the vocabulary: vocab_size is {V}")
+        x = self.wte(ids)  # (B, T, C)
         if self.config.position == "learned":
             x = x + self.wpe.weight[start:stop]  # + (T, C): along time, alike in every row
         elif self.config.position == "sinusoidal":
@@ -204,30 +200,16 @@ class GPT(nn.Module):
         return self.lm_head(x)  # (B, T, V)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of the targets y (B, T) given ids x (B, T), always in float32.
-
-        Targets of -100 are left out of the mean, as in ``torch.nn.functional.cross_entropy``.
-        """
+        """Mean cross-entropy in nats, in float32, of the targets y (B, T) given ids x (B, T); those
+        of -100 are left out, as in ``torch.nn.functional.cross_entropy``."""
         logits = self(x).float()  # half precision cannot resolve a loss near ln V
         return F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
 
     def new_cache(self, batch_size: int = 1) -> list[KVCache]:
         """An empty key-value cache for ``forward``, one part per block."""
-        c, w = self.config, self.wte.weight
-        shape = (batch_size, c.n_head, c.block_size, c.head_size)
-        return [KVCache(*shape, device=w.device, dtype=w.dtype) for _ in self.h]
+        c, like = self.config, {"device": self.wte.weight.device, "dtype": self.wte.weight.dtype}
+        return [KVCache(batch_size, c.n_head, c.block_size, c.head_size, **like) for _ in self.h]
 
     def num_parameters(self) -> int:
         """How many numbers the model is made of; tied weights count once."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-    def _check(self, ids: Tensor, start: int) -> None:
-        V, room = self.config.vocab_size, self.config.block_size
-        if ids.dim() != 2 or ids.numel() == 0:
-            raise ValueError(f"ids must be (B, T) and not empty; their shape is {tuple(ids.shape)}")
-        if (T := start + ids.size(1)) > room:
-            raise ValueError(f"{T} tokens do not fit into block_size {room}: shorten the ids")
-        if ids.device.type == "cpu" and not torch.compiler.is_compiling():
-            for end in ids.aminmax():
-                if not 0 <= end < V:
-                    raise ValueError(f"id {end} is outside the vocabulary: vocab_size is {V}")

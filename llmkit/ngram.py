@@ -1,8 +1,7 @@
-"""Models that only look things up in a table: counted n-grams, and the bigram that is learned.
+"""Models that only look things up in a table: ``NGram`` counts, and ``NeuralBigram`` finds by
+gradient descent what counting finds for pairs. Both are called like any other model.
 
-``NGram`` counts. ``NeuralBigram`` finds, by gradient descent, what counting finds for pairs. Both
-are called like any other model here; measuring them on a text lives in ``evaluation``, drawing
-text from them in ``generation``. Shapes: B batch, T time, V vocabulary.
+Measuring lives in ``evaluation``, drawing text in ``generation``. B batch, T time, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,26 +14,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def check_ids(ids: Tensor, vocab_size: int | None, at_least: int, name: str = "ids") -> Tensor:
+def check_ids(ids: Tensor, vocab_size: float, at_least: int = 0, name: str = "ids") -> Tensor:
     """ids as int64 (N,), or a ValueError that says why they are not at_least tokens of a text."""
     ids = torch.as_tensor(ids)
     if ids.dim() != 1 or len(ids) < at_least:
         shape = tuple(ids.shape)
         raise ValueError(f"{name} must be one sequence of {at_least} or more ids, not {shape}")
-    if len(ids) and (ids.is_floating_point() or ids.dtype == torch.bool):
+    if len(ids) and ids.is_floating_point():  # torch.tensor([]) is float32, and fine
         raise ValueError(f"{name} must be whole numbers (torch.int64), not {ids.dtype}")
     ids = ids.long()
-    low, high = (int(end) for end in ids.aminmax()) if len(ids) else (0, 0)
-    if low < 0 or (vocab_size is not None and high >= vocab_size):
-        wrong = low if low < 0 else high
-        raise ValueError(f"id {wrong} in {name} is outside the vocabulary (size {vocab_size})")
+    for end in ids.aminmax() if len(ids) else ():
+        if not 0 <= end < vocab_size:
+            raise ValueError(f"id {end} in {name} is outside the vocabulary (size {vocab_size})")
     return ids
 
 
 @dataclass(frozen=True)
 class NGramConfig:
-    """What others need to know of a table: ids run from 0 to vocab_size - 1, and it is handed
-    block_size tokens at once. It could take any number: it looks at the last few only."""
+    """What others hand a table: ids below vocab_size, block_size at once (any number would do)."""
 
     vocab_size: int
     block_size: int = 256
@@ -44,25 +41,19 @@ class Counts(nn.Module):
     """How often each n-gram of one length was seen, ready to be mixed with the shorter ones.
 
     An n-gram is known by its number, its place in the sorted list of those seen; -1 is never seen.
-    Its first n - 1 tokens, the context, are an n-gram of the table before and have a number there.
-    So an n-gram is ``context * V + token``: 64 bits hold that for every length and vocabulary.
-
-    Args:
-        context: the number of the context of each token, (N,), from 0 to contexts - 1.
-        ids: the tokens, (N,).
+    Its first n - 1 tokens, the context, have a number in the table before, 0 to contexts - 1. So it
+    is ``context * V + token``, which fits in 64 bits for every n. context, ids: (N,) each.
     """
 
     def __init__(self, context: Tensor, ids: Tensor, contexts: int, V: int, discount: float | None):
         super().__init__()
         self.V = V
         keys, count = torch.unique(context * V + ids, return_counts=True)  # (G,) each, sorted
+        discounts = estimate_discounts(count) if discount is None else [discount] * 3
+        cut = count.new_tensor(discounts, dtype=torch.float64)[count.clamp(max=3) - 1]  # (G,)
         parent = keys // V  # (G,) the context of each n-gram
         total = torch.bincount(parent, count, contexts)  # (contexts,)
-        self.discounts = estimate_discounts(count) if discount is None else (discount,) * 3
-        discounts = torch.tensor(self.discounts, dtype=torch.float64, device=ids.device)
-        cut = discounts[count.clamp(max=3) - 1]  # (G,)
-        share = torch.bincount(parent, cut, contexts) / total  # (contexts,)
-        share[total == 0] = 1.0  # nothing ever followed (the end of the text): all to the shorter
+        share = (torch.bincount(parent, cut, contexts) / total).nan_to_num(1.0)  # 0 / 0: the end
         # One entry more at the end of each, which is where -1 leads: never seen.
         self.register_buffer("keys", keys)
         self.register_buffer("seen", F.pad((count - cut) / total[parent], (0, 1), value=0.0))
@@ -75,19 +66,16 @@ class Counts(nn.Module):
         return torch.where(self.keys[place] == key, place, -1)
 
 
-def estimate_discounts(count: Tensor) -> tuple[float, float, float]:
-    """What to cut from n-grams seen once, twice, three times or more, read off the counts.
+def estimate_discounts(count: Tensor) -> list[float]:
+    """What to cut from n-grams seen once, twice, three times or more, read off the counts (G,).
 
-    With n_r n-grams seen r times, D_r = r - (r + 1) n_(r+1) / n_r * n1 / (n1 + 2 n2) (Chen &
+    With n_r n-grams seen r times, D_r = r - (r + 1) n_(r+1) / n_r * n_1 / (n_1 + 2 n_2) (Chen &
     Goodman 1998, "modified" discounts); 0.75 where too few are rare for that to give a use.
     """
-    n = torch.bincount(count, minlength=5).tolist()
-    if min(n[1:5]) > 0:
-        Y = n[1] / (n[1] + 2 * n[2])
-        found = tuple(r - (r + 1) * n[r + 1] / n[r] * Y for r in (1, 2, 3))
-        if min(found) > 0:
-            return found
-    return 0.75, 0.75, 0.75
+    n = torch.bincount(count, minlength=5).double()
+    r = torch.tensor([1, 2, 3], device=n.device)
+    D = r - (r + 1) * n[r + 1] / n[r] * n[1] / (n[1] + 2 * n[2])
+    return D.tolist() if n[1:5].min() > 0 and D.min() > 0 else [0.75] * 3
 
 
 class NGram(nn.Module):
@@ -102,12 +90,9 @@ class NGram(nn.Module):
     with share(c) = the sum of what was cut / count(c), so that the probabilities sum to 1.
 
     Args:
-        ids: the training text, (N,), N of at least ``order``.
+        ids: the training text, (N,), N of at least ``order``, all below ``vocab_size``.
         order: tokens in an n-gram: 1 unigram, 2 bigram, ...
-        vocab_size: V.
-        discount: D, above 0 and at most 1; 0.75 is customary. None: three discounts an order,
-            read off the counts by ``estimate_discounts``: nothing to choose, and a lower loss
-            (Tiny Shakespeare, order 5: 1.661 against 1.692 nats per character).
+        discount: D, 0 < D <= 1. None: three an order, read off the counts, for a lower loss.
     """
 
     def __init__(self, ids: Tensor, order: int, vocab_size: int, discount: float | None = 0.75):
@@ -117,57 +102,44 @@ class NGram(nn.Module):
         if discount is not None and not 0 < discount <= 1:
             raise ValueError(f"discount must be above 0 and at most 1, or None, not {discount!r}")
         ids = check_ids(ids, vocab_size, at_least=order)
-        # Half a block still holds a whole context: generation, which halves it, loses nothing.
-        self.config = NGramConfig(vocab_size, max(NGramConfig.block_size, 2 * order))
-        self.order = order
-        self.tables = nn.ModuleList()
+        self.order, self.config, self.tables = order, NGramConfig(vocab_size), nn.ModuleList()
+        self.register_buffer("tokens", torch.arange(vocab_size, device=ids.device))  # (V,)
         context, contexts = torch.zeros_like(ids), 1  # before every token: the empty context
         for _ in range(order):
-            known = context >= 0
-            table = Counts(context[known], ids[known], contexts, vocab_size, discount)
+            table = Counts(context, ids, contexts, vocab_size, discount)
             self.tables.append(table)
-            context = F.pad(table.find(context, ids)[:-1], (1, 0), value=-1)  # ends one earlier
-            contexts = len(table.keys)
+            # Each n-gram is the context of the token after it; the first token left has none.
+            context, ids, contexts = table.find(context, ids)[:-1], ids[1:], len(table.keys)
 
-    def contexts(self, ids: Tensor) -> list[Tensor]:
-        """For each order the number of the context that ends before positions 0 to T, the last of
-        which is the token still to come: ids (..., T) -> (..., T + 1) each."""
-        found = [torch.zeros_like(F.pad(ids, (1, 0)))]
-        for table in self.tables[:-1]:
-            found.append(F.pad(table.find(found[-1][..., :-1], ids), (1, 0), value=-1))
-        return found
-
-    def mix(self, contexts: list[Tensor], token: Tensor) -> Tensor:
-        """p(token | context), float64, mixed from short contexts to long; the two broadcast."""
-        p = torch.tensor(1 / self.config.vocab_size, dtype=torch.float64, device=token.device)
-        for table, context in zip(self.tables, contexts, strict=True):
-            p = table.seen[table.find(context, token)] + table.share[context] * p
+    def mix(self, ids: Tensor, at: slice | tuple, token: Tensor) -> Tensor:
+        """p(token | context), float64, mixed from short contexts to long. The contexts are those
+        that end before positions 0 to T of ids (..., T), [at] of them; token broadcasts to them."""
+        p, context = 1 / self.config.vocab_size, torch.zeros_like(F.pad(ids, (1, 0)))
+        for table in self.tables:
+            p = table.seen[table.find(context[at], token)] + table.share[context[at]] * p
+            context = F.pad(table.find(context[..., :-1], ids), (1, 0), value=-1)  # (..., T + 1)
         return p
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> log-probabilities (B, T, V) of the next token, float64; at position t the
         context is what ids hold of the last ``order - 1`` tokens up to t."""
-        check_ids(ids.flatten(), self.config.vocab_size, at_least=1)
-        every_token = torch.arange(self.config.vocab_size, device=ids.device)  # (V,)
-        return self.mix([c[:, 1:, None] for c in self.contexts(ids)], every_token).log()
+        check_ids(ids.flatten(), self.config.vocab_size)
+        return self.mix(ids, (..., slice(1, None), None), self.tokens).log()
 
     def probabilities(self, context: Tensor) -> Tensor:
         """The distribution (V,), float64, after a context (k,), k from 0 to any length."""
-        context = check_ids(context, self.config.vocab_size, at_least=0, name="context")
-        every_token = torch.arange(self.config.vocab_size, device=context.device)
-        return self.mix([c[-1:] for c in self.contexts(context)], every_token)
+        context = check_ids(context, self.config.vocab_size, name="context")
+        return self.mix(context, slice(-1, None), self.tokens)
 
     def loss(self, ids: Tensor) -> float:
         """Nats per token over every token of ids (N,) but the first, each with all its context."""
         ids = check_ids(ids, self.config.vocab_size, at_least=2)
-        return -self.mix([c[1:-1] for c in self.contexts(ids)], ids[1:]).log().mean().item()
+        return -self.mix(ids, slice(1, -1), ids[1:]).log().mean().item()
 
 
 class NeuralBigram(nn.Module):
-    """A (V, V) table of scores, trained: row i scores what follows token i.
-
-    All zeros at first, so that the first loss is ln V. Trained to the end it says what counting
-    pairs says: the logarithm of count(i, j) / count(i), up to a constant per row.
+    """A (V, V) table of scores: row i scores what follows token i. All zeros at first, so that the
+    first loss is ln V; trained to the end, log(count(i, j) / count(i)), up to a constant per row.
     """
 
     def __init__(self, vocab_size: int):

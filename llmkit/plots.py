@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import colormaps, colors, style
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")  # Okabe-Ito
+TINTS = ("#CCE4F2", "#FBDCC4", "#C9EBDF", "#F4DDE9", "#FBE9BF")  # paler, behind text
 VIRIDIS = colormaps["viridis"].with_extremes(bad="#F0F0F0")  # grey: a cell without a number
 STYLE = {"font.size": 11, "figure.titlesize": 13, "figure.titleweight": "bold", "grid.color": "0.9"}
 STYLE |= {
@@ -227,4 +229,26 @@ def text_heat(text: str, values, title: str, *, label: str, width: int = 64) -> 
     texts = [visible(row).ljust(len(columns)) for row in rows]
     picture = matrix(heat, None, None, title, label=label, texts=texts)
     picture.axes[0].set_axis_off()
+    return picture
+
+
+@_styled
+def token_boxes(tokens: Sequence[str], ids: Sequence[int], title: str) -> Picture:
+    """Each token in a box of its own, white space visible, above its id; read in rows."""
+    places, x, row = [], 0.0, 0
+    for token, i in zip(tokens, ids, strict=True):
+        width = max(len(token), 0.8 * len(str(i))) + 0.6
+        x, row = (0.0, row + 1) if x + width > 64 else (x, row)
+        places.append((x, row, width))
+        x += width
+    picture = _picture(title, 0.5 + 0.42 * (row + 1))
+    axes = picture.subplots()
+    axes.set(xlim=(0, 64), ylim=(row + 0.9, -0.1))
+    axes.set_axis_off()
+    for n, ((x, row, width), token, i) in enumerate(zip(places, tokens, ids, strict=True)):
+        shade = TINTS[n % len(TINTS)]
+        axes.add_patch(Rectangle((x + 0.05, row), width - 0.1, 0.85, color=shade, lw=0))
+        look = {"ha": "center", "va": "center", "family": "monospace"}
+        axes.text(x + width / 2, row + 0.3, visible(token), size=11, **look)
+        axes.text(x + width / 2, row + 0.67, str(i), size=7, **look)
     return picture

@@ -23,7 +23,7 @@ class _Tokenizer:
     """What both levels share.
 
     tokens: distinct, in id order. unknown: the token whose id `encode` gives to all that is not in
-    the vocabulary, added at the end where `tokens` lacks it; with None, that is an error.
+    the vocabulary, added at the end where `tokens` lacks it; with None, `encode` refuses it.
     """
 
     kind: str
@@ -44,19 +44,14 @@ class _Tokenizer:
         return len(self.tokens)
 
     def decode(self, ids: torch.Tensor | Sequence[int] | int) -> str:
-        """The text of `ids`, (N,) or a single id; the unknown token decodes to its own text.
-
-        Raises ValueError for ids outside the vocabulary, and for what is not integers.
-        """
+        """The text of `ids`, (N,) or a single id; ValueError for what is not an id."""
         ids = torch.as_tensor(ids).cpu()
         if ids.ndim > 1 or (ids.is_floating_point() and ids.numel()):
             raise ValueError(f"decode takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
         ids = ids.long().reshape(-1)
         wrong = ids[(ids < 0) | (ids >= self.vocab_size)]
         if len(wrong):
-            raise ValueError(
-                f"id {wrong[0]} is not in the vocabulary of 0 to {self.vocab_size - 1}"
-            )
+            raise ValueError(f"id {wrong[0]} is not one of the ids 0 to {self.vocab_size - 1}")
         return self._join(ids.numpy())
 
     def _join(self, ids: np.ndarray) -> str:
@@ -103,8 +98,7 @@ class CharTokenizer(_Tokenizer):
         # to no character, and every code point beyond the table is clipped to it.
         self._codes = np.array([ord(t) if len(t) == 1 else 0 for t in self.tokens], "<u4")
         self._table = np.full(int(self._codes.max()) + 2, self._other, np.int64)
-        for character in self.characters:
-            self._table[ord(character)] = self._ids[character]
+        self._table[list(map(ord, self.characters))] = [self._ids[c] for c in self.characters]
 
     @classmethod
     def from_text(cls, text: str, unknown: str | None = None) -> CharTokenizer:
@@ -127,7 +121,7 @@ class CharTokenizer(_Tokenizer):
     def _join(self, ids: np.ndarray) -> str:
         if len(self.unknown or "") > 1 and (ids == self._other).any():
             return super()._join(ids)  # a token of several characters has no code point
-        return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+        return str(self._codes.take(ids), "utf-32-le", "surrogatepass")
 
 
 class WordTokenizer(_Tokenizer):

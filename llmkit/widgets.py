@@ -18,7 +18,6 @@ from IPython.display import display
 from llmkit import plots
 from llmkit.evaluation import device_of, eval_mode
 
-TINTS = ("#CCE4F2", "#FBDCC4", "#C9EBDF", "#F4DDE9", "#FBE9BF")  # plots.COLOURS, but paler
 BOX = "display:inline-block;margin:1px;padding:3px;font:14px monospace;text-align:center;color:#000"
 _Image = partial(ipywidgets.Image, layout={"align_self": "flex-start"})  # it would be stretched
 
@@ -105,14 +104,13 @@ class TokenExplorer(_TextView):
         ids = self.tokenizer.encode(text).tolist()
         self.tokens = [(self.tokenizer.decode([i]), i) for i in ids[:500]]  # enough to look at
         for n, (token, i) in enumerate(self.tokens):
-            token, tint = escape(plots.visible(token)), TINTS[n % len(TINTS)]
+            token, tint = escape(plots.visible(token)), plots.TINTS[n % len(plots.TINTS)]
             boxes += f"<div style='{BOX};background:{tint}'>{token}<br><small>{i}</small></div>"
         return f"{len(text)} characters, {len(ids)} tokens", boxes
 
     def png(self) -> bytes:
-        text, title = "".join(token for token, _ in self.tokens), self.message.value
-        ids = [i for token, i in self.tokens for _ in token]
-        return plots.text_heat(text, ids, title, label="token id").png() if ids else b""
+        tokens, ids = [token for token, _ in self.tokens], [i for _, i in self.tokens]
+        return plots.token_boxes(tokens, ids, self.message.value).png() if ids else b""
 
 
 class NextTokenExplorer(_TextView):

@@ -1,4 +1,3 @@
-import copy
 import math
 import random
 from types import MethodType, SimpleNamespace
@@ -330,16 +329,15 @@ def test_overfitting_tells_both_losses():
 
 
 def test_all_weights_frozen():
-    model = toy().requires_grad_(False)
-    result = overfits_batch(model)
+    result = overfits_batch(toy().requires_grad_(False))
     assert not result.passed
-    assert "no weight" in result.message
+    assert result.message.endswith("something keeps the model from learning")
 
 
 def test_a_detached_output():
     result = overfits_batch(toy(forward=lambda self, ids: Toy.forward(self, ids).detach()))
     assert not result.passed
-    assert "nothing can learn" in result.message
+    assert "keeps the model from learning, but no gradient reaches wte.weight" in result.message
 
 
 def test_a_detached_layer_is_named_though_the_head_learns_alone():
@@ -403,11 +401,8 @@ def random_states():
 
 def test_checks_change_neither_model_nor_mode_nor_random_state():
     model = Stateful()
-    model(torch.zeros(1, T, dtype=torch.long))  # deepcopy alone refuses model.last from here on
-    with pytest.raises(RuntimeError):
-        copy.deepcopy(model)
+    model(torch.zeros(1, T, dtype=torch.long))  # from here on deepcopy would refuse model.last
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    last = model.last
     for mode in (True, False):
         model.train(mode)
         model.norm.train(not mode)
@@ -416,7 +411,6 @@ def test_checks_change_neither_model_nor_mode_nor_random_state():
         assert all(result.passed for result in results), [str(result) for result in results]
         assert random_states() == states
         assert (model.training, model.norm.training) == (mode, not mode)
-    assert model.last is last
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
 

@@ -66,7 +66,7 @@ def web(monkeypatch, tmp_path):
         def do_GET(self, body=True):
             habit, content = self.path.split("/")[1], pages.body
             pages.requests["GET " + habit if body else "HEAD " + habit] += 1
-            if habit in ("404", "410", "500"):
+            if habit in ("404", "500"):
                 return self.answer(int(habit))
             if habit == "silent":
                 pages.done.wait(20)
@@ -76,8 +76,7 @@ def web(monkeypatch, tmp_path):
                 return self.answer(302, Location="/plain")
             if habit == "headless" and not body:
                 return self.answer(501)
-            etag = {} if habit == "unmarked" else {"ETag": f'"{hashlib.md5(content).hexdigest()}"'}
-            self.answer(200, len(content), **etag)
+            self.answer(200, len(content))
             if body and habit in ("half", "stalled"):
                 self.wfile.write(content[: len(content) // 2])
                 self.wfile.flush()
@@ -103,7 +102,6 @@ def web(monkeypatch, tmp_path):
     thread.start()
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     yield pages
@@ -113,10 +111,9 @@ def web(monkeypatch, tmp_path):
     thread.join()
 
 
-def left_behind(tmp_path: Path) -> list[str]:
-    """Files with something in them (`datasets` leaves empty lock files), and folders half made."""
-    found = [p for p in tmp_path.rglob("*") if p.name.endswith(".incomplete")]
-    return found + [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size]
+def left_behind(tmp_path: Path) -> list[Path]:
+    """What a download left in the places for temporary files and for the cache of `datasets`."""
+    return [*(tmp_path / "temporary").iterdir(), *(tmp_path / "cache").rglob("*")]
 
 
 def one_sentence(caught) -> str:
@@ -156,16 +153,15 @@ def test_the_embedded_play_is_prose_not_filler():
 
 def test_the_embedded_play_needs_neither_folder_nor_network(monkeypatch, tmp_path):
     monkeypatch.setenv("LLMKIT_DATA", str(tmp_path))
-    (tmp_path / "embedded.txt").write_text("something else")
     monkeypatch.setattr(data, "_download", None)
-    assert sha256(load_text()) == sha256(
-        (Path(data.__file__).parents[1] / "data" / "embedded.txt").read_text()
-    )
+    play = Path(data.__file__).parents[1] / "data" / "embedded.txt"
+    assert load_text() == play.read_text(encoding="utf-8")
 
 
 def test_an_installed_llmkit_finds_the_play_in_its_own_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("LLMKIT_DATA", raising=False)
     monkeypatch.setattr(data, "__file__", str(tmp_path / "llmkit" / "data.py"))
-    with pytest.raises(FileNotFoundError, match=r"lost its embedded\.txt; install llmkit again"):
+    with pytest.raises(FileNotFoundError, match=r"embedded\.txt"):
         load_text()
     (tmp_path / "llmkit" / "_data").mkdir(parents=True)
     (tmp_path / "llmkit" / "_data" / "embedded.txt").write_text("A wheel's own copy.\n")
@@ -222,20 +218,12 @@ def corpus(monkeypatch, web):
     return make
 
 
-def test_a_corpus_is_downloaded_checked_and_cached(corpus, web):
+def test_a_corpus_is_downloaded_and_checked(corpus, web, tmp_path):
     text = corpus()
     assert load_text("tiny_shakespeare") == text
-    fetched = web.requests["GET plain"]
-    assert load_text("tiny_shakespeare") == text
-    assert web.requests["GET plain"] - fetched < fetched  # the text itself not a second time
-
-
-def test_a_download_that_is_another_text_is_refused(corpus, web):
-    corpus()
+    assert left_behind(tmp_path) == []
     web.body = b"Speak, speek.\n"
-    with pytest.raises(
-        ValueError, match=r"is not the expected text.*SHA-256.*try again later"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"not the right text \(SHA-256 differs\)") as caught:
         load_text("tiny_shakespeare")
     assert web.url("plain") in one_sentence(caught)
 
@@ -253,9 +241,7 @@ def test_a_local_copy_is_taken_first_and_checked_too(corpus, web, monkeypatch, t
     assert load_text("tiny_shakespeare") == text
     assert not web.requests
     copy.write_text(text[:-3])
-    with pytest.raises(
-        ValueError, match=r"is not the expected text.*SHA-256.*replace it by"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"not the right text \(SHA-256 differs\)") as caught:
         load_text("tiny_shakespeare")
     assert str(copy) in one_sentence(caught)
     assert web.url("plain") in str(caught.value)
@@ -285,9 +271,7 @@ def test_julius_caesar_loses_everything_around_the_play(book):
 
 @pytest.mark.parametrize("raw", [f"{BOOK}\nACT I\n", f"ACT I\n{BOOK_END}\n", "Please log in.\n"])
 def test_julius_caesar_without_its_marks_is_refused(book, raw):
-    with pytest.raises(
-        ValueError, match=r"julius_caesar\.txt lacks .* START or END line"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"lacks .* START or END line") as caught:
         book(raw.encode())
     one_sentence(caught)
 
@@ -307,25 +291,17 @@ def test_pages_of_awkward_servers_and_names(web, path):
     assert load_text(web.url(path)) == "Two lines\nof text.\n"
 
 
-@pytest.mark.parametrize("path", ["plain", "unmarked"])
-def test_a_changed_page_is_fetched_anew(web, path):
-    first = load_text(web.url(path))
+def test_a_changed_page_is_fetched_anew(web):
+    first = load_text(web.url("plain"))
     web.body = b"Something new.\n"
-    assert load_text(web.url(path)) == "Something new.\n" != first
+    assert load_text(web.url("plain")) == "Something new.\n" != first
 
 
-@pytest.mark.parametrize("code", [404, 410])
-def test_a_missing_page_is_one_sentence(web, code, tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"no page .*/{code} .*check the address") as caught:
+@pytest.mark.parametrize("code", [404, 500])
+def test_a_page_that_is_not_there_is_one_sentence(web, code, tmp_path):
+    with pytest.raises(ConnectionError, match=rf"fetch .*/{code} \(HTTP Error {code}.*address"):
         load_text(web.url(str(code)))
-    one_sentence(caught)
     assert left_behind(tmp_path) == []
-
-
-def test_a_broken_server_is_one_sentence(web):
-    with pytest.raises(ConnectionError, match=r"cannot fetch .*/500 \(HTTP Error 500") as caught:
-        load_text(web.url("500"))
-    one_sentence(caught)
 
 
 @pytest.mark.parametrize("path", ["half", "stalled"])
@@ -335,7 +311,7 @@ def test_an_interrupted_download_leaves_nothing_and_a_later_one_succeeds(
     monkeypatch.setattr(data, "PATIENCE", 0.4)
     text = corpus("A long text. " * 10_000, path=path)
     start = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"nothing of it was kept.*LLMKIT_DATA") as caught:
+    with pytest.raises(ConnectionError, match=r"cannot fetch .*the path of a copy") as caught:
         load_text("tiny_shakespeare")
     one_sentence(caught)
     assert time.monotonic() - start < 5
@@ -349,7 +325,7 @@ def test_a_reader_may_interrupt_a_download(web, monkeypatch, tmp_path):
     monkeypatch.setattr(data, "PATIENCE", 10)
 
     def interrupt():
-        while not web.requests["GET stalled"] >= 3:  # the probe, a look, and the text itself
+        while not web.requests["GET stalled"] >= 2:  # the knock, and the text itself
             time.sleep(0.01)
         time.sleep(0.2)
         _thread.interrupt_main()
@@ -374,10 +350,10 @@ def test_the_patience_leaves_room_within_five_seconds():
 def test_a_server_that_never_answers_is_given_up(web, monkeypatch, tmp_path):
     monkeypatch.setattr(data, "PATIENCE", 0.4)
     start = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"no answer for 0\.4 seconds|timed out") as caught:
+    with pytest.raises(ConnectionError, match=r"\((TimeoutError|.*timed out)\)") as caught:
         load_text(web.url("silent"))
     assert time.monotonic() - start < 1.5
-    assert "give load_text the path of a copy" in one_sentence(caught)
+    one_sentence(caught)
     assert left_behind(tmp_path) == []
 
 
@@ -385,7 +361,7 @@ def test_a_look_up_that_never_ends_is_given_up(web, monkeypatch):
     monkeypatch.setattr(data, "PATIENCE", 0.4)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: web.done.wait(20))
     start = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"no answer for 0\.4 seconds"):
+    with pytest.raises(ConnectionError, match=r"\(TimeoutError\)"):
         load_text("http://example.invalid/text.txt")
     assert time.monotonic() - start < 1.5
 
@@ -393,20 +369,18 @@ def test_a_look_up_that_never_ends_is_given_up(web, monkeypatch):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/text.txt", "http://", "https://exa mple/é"])
 def test_nobody_there_is_one_sentence(url, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    with pytest.raises(
-        ConnectionError, match=r"cannot fetch http.*check the network, or give"
-    ) as caught:
+    with pytest.raises(ConnectionError, match=r"cannot fetch http.*give the path") as caught:
         load_text(url)
     one_sentence(caught)
 
 
-def test_without_network_a_corpus_says_where_a_copy_would_go(monkeypatch):
+def test_without_network_a_corpus_is_one_sentence(monkeypatch):
     def no_network(*args, **kwargs):
         raise socket.gaierror(-3, "Temporary failure in name resolution")
 
     monkeypatch.delenv("LLMKIT_DATA", raising=False)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    expected = r"cannot fetch https://raw.*name resolution\).*tiny_shakespeare\.txt .* LLMKIT_DATA"
+    expected = r"cannot fetch https://raw.*name resolution\); check .* network, or give the path"
     with pytest.raises(ConnectionError, match=expected) as caught:
         load_text("tiny_shakespeare")
     one_sentence(caught)
@@ -426,24 +400,11 @@ import datasets
 assert not datasets.are_progress_bars_disabled()
 assert datasets.logging.get_verbosity() == datasets.logging.WARNING
 """
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+    environment = {**os.environ, "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_bars_and_log_level_of_datasets_stay_as_they_were(web):
-    level = datasets.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.ERROR)
-    try:
-        load_text(web.url("plain"))
-        assert datasets.are_progress_bars_disabled()
-        assert datasets.logging.get_verbosity() == datasets.logging.ERROR
-    finally:
-        datasets.enable_progress_bars()
-        datasets.logging.set_verbosity(level)
 
 
 # --- files
@@ -468,37 +429,35 @@ def test_names_paths_and_what_is_both(folder, monkeypatch):
 
 def test_a_missing_file_names_the_closest_match_in_its_folder(folder):
     for name in ("nots.txt", folder / "nots.txt", "./nots.txt"):
-        with pytest.raises(
-            FileNotFoundError, match=r"nots\.txt; did you mean 'notes\.txt'\?"
-        ) as caught:
+        expected = r"no file '.*nots\.txt'; the corpora: .*; did you mean 'notes\.txt'\?"
+        with pytest.raises(FileNotFoundError, match=expected) as caught:
             load_text(name)
         one_sentence(caught)
-    with pytest.raises(FileNotFoundError, match=r"no file qqqq\.zz$"):
-        load_text("qqqq.zz")
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*elsewhere"):
-        load_text(folder / "elsewhere" / "notes.txt")
+    for name in ("qqqq.zz", "elsewhere/qqqq.zz"):
+        with pytest.raises(FileNotFoundError, match=rf"no file '{name}'.*julius_caesar$"):
+            load_text(name)
 
 
 @pytest.mark.parametrize(
     ("name", "guess"),
     [("shakespeare", "tiny_shakespeare"), ("julius", "julius_caesar"), ("zz", "")],
 )
-def test_an_unknown_name_lists_the_known_and_suggests_the_closest(name, guess, monkeypatch):
-    monkeypatch.delenv("LLMKIT_CORPUS", raising=False)
-    expected = f"no corpus or file '{name}'; known: embedded, tiny_shakespeare, julius_caesar"
-    with pytest.raises(ValueError, match=expected) as caught:
+def test_an_unknown_name_lists_the_known_and_suggests_the_closest(name, guess):
+    expected = f"no file '{name}'; the corpora: embedded, tiny_shakespeare, julius_caesar"
+    with pytest.raises(FileNotFoundError, match=expected) as caught:
         load_text(name)
     assert one_sentence(caught).endswith(f"; did you mean {guess!r}?" if guess else "caesar")
 
 
 def test_a_name_that_is_itself_the_text_is_not_repeated_in_full():
-    with pytest.raises(ValueError, match="no corpus or file 'To be or not") as caught:
-        load_text("To be or not to be " * 500)
-    assert len(one_sentence(caught)) < 200
+    for text in ("To be or not to be " * 500, "To be/or not\n" * 500):
+        with pytest.raises(FileNotFoundError, match="no file 'To be") as caught:
+            load_text(text)
+        assert len(one_sentence(caught)) < 200
 
 
 def test_a_folder_and_other_things_are_refused(folder):
-    with pytest.raises(ValueError, match="is a folder; give the path of a file in it"):
+    with pytest.raises(OSError, match=str(folder)):  # a PermissionError on Windows
         load_text(folder)
     with pytest.raises(TypeError, match="not NoneType"):
         load_text(None)
@@ -520,9 +479,6 @@ GERMAN = "Der Käufer über die Straße: schön, daß es grün ist."
     [
         (GERMAN.encode("utf-16"), "utf-16"),
         (b"\xfe\xff" + GERMAN.encode("utf-16-be"), "utf-16"),
-        (GERMAN.encode("utf-16-le"), "utf-16-le"),
-        (b"plain".decode().encode("utf-16-be"), "utf-16-be"),
-        (GERMAN.encode("utf-32"), "utf-32"),
         (GERMAN.encode("latin-1"), "latin-1"),
         ("“Schön”, sagte er – für 3 €.".encode("cp1252"), "cp1252"),
     ],
@@ -572,7 +528,7 @@ def test_split_cuts_once_and_loses_nothing():
     assert split(list(range(4)), val_fraction=0.5) == ([0, 1], [2, 3])
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), 1e-17, 0.999])
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, 1e-17, 0.999])
 def test_split_refuses_an_empty_side(fraction):
     with pytest.raises(ValueError, match=f"{fraction} of 10 tokens leaves one side empty"):
         split(torch.arange(10), fraction)
@@ -688,7 +644,7 @@ def test_smaller_integers_become_int64(dtype):
 
 
 def test_batches_go_to_the_device_asked_for():
-    assert Batches(torch.arange(20), 4, 2, device="meta").ids.device.type == "meta"  # moved once
+    assert Batches(torch.arange(20), 4, 2, device="meta").windows.device.type == "meta"  # once
     x, y = next(Batches(torch.arange(20), 4, 2, device="cpu"))
     assert x.device == y.device == torch.device("cpu")
 
@@ -711,7 +667,7 @@ def test_data_of_just_one_window_is_enough():
 
 @pytest.mark.parametrize("n", [0, 1, 8])
 def test_data_shorter_than_a_window_is_refused_with_the_numbers(n):
-    with pytest.raises(ValueError, match=f"{n} tokens are too few for block_size 8.*at least 9"):
+    with pytest.raises(ValueError, match=f"block_size 8: {n} ids allow 1 to {n - 1};"):
         Batches(torch.arange(n), block_size=8, batch_size=2)
 
 
@@ -719,8 +675,6 @@ def test_data_shorter_than_a_window_is_refused_with_the_numbers(n):
     ("ids", "message"),
     [
         (torch.rand(50), r"not torch\.float32 \(50,\)"),
-        (torch.ones(50, dtype=torch.bool), r"not torch\.bool \(50,\)"),
-        (torch.ones(50, dtype=torch.complex64), r"not torch\.complex64"),
         (torch.zeros(5, 10, dtype=torch.int64), r"not torch\.int64 \(5, 10\)"),
         (torch.tensor(3), r"not torch\.int64 \(\)"),
     ],
@@ -730,11 +684,7 @@ def test_batches_refuse_what_is_not_a_row_of_ids(ids, message):
         Batches(ids, 4, 2)
 
 
-def test_batches_refuse_lists_and_sizes_below_one():
-    with pytest.raises(TypeError, match="a tensor of ids, not list"):
-        Batches([1, 2, 3, 4], 2, 1)
-    for sizes in ((0, 1), (1, 0), (-1, 1)):
-        with pytest.raises(
-            ValueError, match=r"block_size -?\d and batch_size \d must be 1 or more"
-        ):
-            Batches(torch.arange(9), *sizes)
+@pytest.mark.parametrize("block_size", [0, -1])
+def test_a_block_size_below_one_is_refused(block_size):
+    with pytest.raises(ValueError, match=f"block_size {block_size}: 9 ids allow 1 to 8"):
+        Batches(torch.arange(9), block_size, 1)

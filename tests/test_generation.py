@@ -369,9 +369,8 @@ def test_scores_that_are_no_numbers(bad, temperature):
 )
 def test_checks_its_input(arguments, message):
     arguments = {"prompt_ids": torch.tensor([0]), "max_new_tokens": 3} | arguments
-    for function in (generate, stream):  # a stream says so at once, not at its first token
-        with pytest.raises(ValueError, match=message):
-            function(Fixed([0.0, 1.0, 2.0]), **arguments)
+    with pytest.raises(ValueError, match=message):
+        generate(Fixed([0.0, 1.0, 2.0]), **arguments)
 
 
 def test_top_k_is_checked_without_a_vocab_size():

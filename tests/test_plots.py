@@ -1,6 +1,7 @@
 """plots: what is drawn is what was given, no name covers another, nothing is left open."""
 
 import io
+import itertools
 import math
 from itertools import combinations, pairwise
 from types import SimpleNamespace
@@ -394,3 +395,21 @@ NAN = [math.nan, math.inf]
 def test_what_cannot_be_drawn_is_refused_in_a_sentence(draw, complaint):
     with pytest.raises(ValueError, match=complaint):
         draw()
+
+
+def test_token_boxes_show_each_token_above_its_id_without_overlap():
+    tokens, ids = ["to", " ", "be", "\n"] * 20, [12, 0, 7, 50256] * 20
+    picture = plots.token_boxes(tokens, ids, "80 tokens")
+    picture.draw_without_rendering()
+    axes = picture.axes[0]
+    written = [text.get_text() for text in axes.texts]
+    assert written[0::2] == ["to", "␣", "be", "↵"] * 20
+    assert written[1::2] == ["12", "0", "7", "50256"] * 20
+    boxes = [patch.get_window_extent() for patch in axes.patches]
+    for box, other in itertools.combinations(boxes, 2):
+        assert not box.overlaps(other)
+    for text, box in zip(axes.texts, [box for box in boxes for _ in "12"], strict=True):
+        extent = text.get_window_extent()
+        assert box.x0 - 1 <= extent.x0
+        assert extent.x1 <= box.x1 + 1
+    assert axes.texts[0].get_window_extent().y0 > axes.texts[1].get_window_extent().y0

@@ -113,7 +113,7 @@ def test_a_torch_device_is_as_good_as_its_name():
 def test_an_unknown_corpus_is_told_when_the_text_is_read(monkeypatch):
     monkeypatch.setenv("LLMKIT_CORPUS", "tiny_shakespear")
     found = runtime.start(device="cpu")  # it may be a file made by a later cell
-    with pytest.raises(ValueError, match=r"LLMKIT_CORPUS.*known: embedded.*'tiny_shakespeare'"):
+    with pytest.raises(FileNotFoundError, match=r"the corpora: embedded.*'tiny_shakespeare'\?"):
         load_text(found.corpus)
 
 

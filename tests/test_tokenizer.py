@@ -130,50 +130,44 @@ def test_decode_takes_tensors_of_any_integer_type_lists_and_single_ids():
 
 @pytest.mark.parametrize(("ids", "wrong"), [([0, 3], 3), ([-1], -1), ([0, 2**40, -5], 2**40)])
 def test_ids_outside_the_vocabulary_are_named(ids, wrong):
-    for tokenizer in (CharTokenizer("abc"), WordTokenizer(["a", "b"])):
-        with pytest.raises(ValueError, match=f"id {wrong} is not in the vocabulary of 0 to 2"):
+    for tokenizer in (CharTokenizer("abc"), WordTokenizer(["a", "b"], unknown="<unk>")):
+        with pytest.raises(ValueError, match=f"id {wrong} is not one of the ids 0 to"):
             tokenizer.decode(ids)
 
 
-@pytest.mark.parametrize("ids", [[0.5], torch.rand(3), torch.tensor([True, False])])
-def test_what_is_not_ids_is_refused(ids):
-    with pytest.raises(TypeError, match="integer ids, not torch"):
+@pytest.mark.parametrize("ids", [[0.5], torch.rand(3), torch.zeros(2, 3, dtype=torch.int64)])
+def test_what_is_not_a_row_of_ids_is_refused(ids):
+    with pytest.raises(ValueError, match=r"integers \(N,\), not torch"):
         CharTokenizer("ab").decode(ids)
 
 
-def test_rows_are_decoded_one_by_one():
-    with pytest.raises(ValueError, match=r"shape \(N,\), not \(2, 3\)"):
-        CharTokenizer("ab").decode(torch.zeros(2, 3, dtype=torch.int64))
-
-
-@pytest.mark.parametrize("tokenizer", [CharTokenizer("ab"), WordTokenizer(["a"])])
-def test_encode_takes_text_only(tokenizer):
-    with pytest.raises(TypeError, match="takes a str, not bytes"):
-        tokenizer.encode(b"ab")
-
-
 @pytest.mark.parametrize(
-    ("characters", "unknown", "message"),
+    ("characters", "unknown"),
     [
-        ("", None, "at least one token"),
-        ("aba", None, "'a' is listed twice"),
-        (["a", "bc"], None, "'bc' is not one character"),
-        (["a", ""], None, "not empty"),
-        (["a", 1], None, "each a str"),
-        ("ab", "", "not empty"),
-        ("ab", 7, "each a str"),
+        ("", None),
+        ("", "?"),
+        ("aba", None),
+        (["a", ""], None),
+        (["a", 1], None),
+        ("a", ""),
+        ("a", 7),
     ],
 )
-def test_a_vocabulary_that_cannot_work_is_refused(characters, unknown, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_vocabulary_that_cannot_work_is_refused(characters, unknown):
+    with pytest.raises(ValueError, match="one token or more, distinct str and none empty"):
         CharTokenizer(characters, unknown)
 
 
+def test_words_are_not_characters():
+    with pytest.raises(ValueError, match="'bc' is not one character; WordTokenizer"):
+        CharTokenizer(["a", "bc"])
+    assert CharTokenizer("ab", unknown="ab").encode("abc").tolist() == [0, 1, 2]
+
+
 def test_no_vocabulary_comes_from_no_text():
-    with pytest.raises(ValueError, match="at least one token"):
-        CharTokenizer.from_text("")
-    with pytest.raises(ValueError, match="no room for a token: 0 in the text"):
-        WordTokenizer.from_text("")
+    for cls in (CharTokenizer, WordTokenizer):
+        with pytest.raises(ValueError, match="one token or more"):
+            cls.from_text("")
 
 
 def test_repr_is_short(text):
@@ -198,10 +192,9 @@ def test_known_words_make_the_round_trip(text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_the_most_frequent_tokens_come_first_ties_by_code_point():
-    tokenizer = WordTokenizer.from_text("b a c b a d b")
-    assert tokenizer.tokens == [" ", "b", "a", "c", "d", "<unk>"]
-    assert WordTokenizer.from_text("d b a c b a b").tokens == tokenizer.tokens
+def test_the_most_frequent_tokens_come_first_ties_as_they_first_occur():
+    tokenizer = WordTokenizer.from_text("d b a c b a b")
+    assert tokenizer.tokens == [" ", "b", "a", "d", "c", "<unk>"]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +209,7 @@ def test_max_vocab_counts_every_id(unknown, kept):
 
 @pytest.mark.parametrize("max_vocab", [1, 0, -3])
 def test_max_vocab_must_leave_room_for_a_token(max_vocab):
-    with pytest.raises(ValueError, match=f"max_vocab {max_vocab}"):
+    with pytest.raises(ValueError, match="one token or more"):
         WordTokenizer.from_text("a b", max_vocab=max_vocab)
 
 
@@ -265,7 +258,7 @@ def test_a_file_cut_short_anywhere_gives_one_sentence(tmp_path):
     whole = path.read_bytes()
     for end in range(len(whole.rstrip())):
         path.write_bytes(whole[:end])
-        with pytest.raises(ValueError, match=r"t\.json is not a whole tokenizer file") as caught:
+        with pytest.raises(ValueError, match=r"t\.json is not a whole tokenizer file;") as caught:
             CharTokenizer.load(path)
         assert "\n" not in str(caught.value)
 
@@ -289,7 +282,7 @@ def test_a_file_cut_short_anywhere_gives_one_sentence(tmp_path):
 )
 def test_a_foreign_file_gives_one_sentence(tmp_path, content):
     (tmp_path / "t.json").write_bytes(content)
-    with pytest.raises(ValueError, match="is not a whole tokenizer file; save the tokenizer again"):
+    with pytest.raises(ValueError, match="is not a whole tokenizer file; save it again"):
         tokenizer_module.load(tmp_path / "t.json")
 
 
@@ -297,5 +290,5 @@ def test_the_wrong_class_and_a_missing_file_are_told(tmp_path):
     WordTokenizer(["a"]).save(tmp_path / "t.json")
     with pytest.raises(ValueError, match="holds a WordTokenizer, not a CharTokenizer"):
         CharTokenizer.load(tmp_path / "t.json")
-    with pytest.raises(FileNotFoundError, match=r"no tokenizer file .*none\.json"):
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
         WordTokenizer.load(tmp_path / "none.json")

@@ -28,7 +28,7 @@ VIEWS = {
 def drawn(monkeypatch):
     """What the views ask `plots` to draw: a list of (function, arguments)."""
     calls = []
-    for name in ("bars", "attention_maps", "loss_curves", "text_heat"):
+    for name in ("bars", "attention_maps", "loss_curves", "token_boxes"):
 
         def record(*args, name=name, **kwargs):
             calls.append((name, args, kwargs))
@@ -79,9 +79,9 @@ def test_tokens_are_shown_with_their_ids():
     assert view.message.value == "1 characters, 1 tokens"
 
 
-def test_the_picture_of_tokens_colours_each_by_its_id(drawn):
+def test_the_picture_of_tokens_shows_each_with_its_id(drawn):
     assert widgets.TokenExplorer(TOKENIZER, "ab").png().startswith(PNG)
-    assert drawn == [("text_heat", ("ab", [3, 4], "2 characters, 2 tokens"), {"label": "token id"})]
+    assert drawn == [("token_boxes", (["a", "b"], [3, 4], "2 characters, 2 tokens"), {})]
 
 
 def test_an_unknown_character_is_a_message_and_goes_away():

@@ -26,12 +26,14 @@ if importlib.util.find_spec("llmkit") is None:
 # > To be, or not to b
 #
 # Nobody told you the rules of spelling, or which play this is from. You have read enough English to know. In
-# 1951 Claude Shannon made a measurement of the game. His reader found 89 of 129 letters at the first guess
+# 1951 Claude Shannon measured how well people play this game: one of his readers found 89 of 129 letters at the
+# first guess
 # ([Prediction and Entropy of Printed English](https://doi.org/10.1002/j.1538-7305.1951.tb01366.x)).
 #
-# A *language model* is a program that plays it. Where could a program have learned what you know?
+# A *language model* is a program that plays it. Where could a program learn what you know?
 
 # %%
+import random
 import re
 import tempfile
 from collections import Counter
@@ -46,8 +48,8 @@ runtime
 # %% [markdown]
 # ## What a language model does
 #
-# It is given the beginning of a text and gives every possible next character a probability. That is all. Much
-# can be made of it:
+# It reads the beginning of a text, and gives every character that might come next a probability. That is all.
+# Much can be made of it:
 #
 # - A telephone's keyboard offers the likeliest next words.
 # - Speech recognition hears something between *recognise speech* and *wreck a nice beach*, and takes the
@@ -55,31 +57,31 @@ runtime
 # - A program that completes code, translates or answers questions *writes*: it draws a next piece from the
 #   probabilities, appends it, and asks again. The answer is what probably follows the question.
 #
-# So everything hangs on good probabilities. To learn them, a program needs exercises with their solutions. Look
-# at what any sentence holds:
+# So everything depends on good probabilities. To learn them, a program needs exercises with their solutions.
+# Look at what any sentence holds:
 
 # %%
 sentence = "To be, or not to be"
-for i in range(8, len(sentence)):
+for i in range(11, len(sentence)):
     print(f"{sentence[:i]:>18} → {plots.visible(sentence[i])}")
 
 # %% [markdown]
-# Left the exercise, right its solution (`␣` is a space). Nobody had to write the solutions down: the author
-# did, by writing on. Where teaching a program to tell cats from dogs takes people who say which is which,
-# **here the text is the only supervision**: every position of every page is an exercise with its answer.
+# Left the exercise, right its solution (`␣` is a space). Nobody had to add the solutions; they stand in the
+# text. To teach a program to tell cats from dogs, people must first say which picture shows which. **Here the
+# text is the only supervision**: every position of every page is an exercise with its answer.
 #
-# Which makes the text the most important part. The rest of this notebook is about one text: how it is loaded,
-# cleaned, counted and cut in two. The notebooks after it make the model.
+# So a model can be no better than its text. This notebook takes one text and loads it, cleans it, counts it and
+# cuts it in two. The notebooks after it make the model.
 
 # %%
 text = llmkit.load_text(runtime.corpus)
 print(llmkit.corpora().get(runtime.corpus, "a text of your own"))
 print(f"{len(text):,} characters\n")
-print(text[:500])
+print(text[:300])
 
 # %% [markdown]
-# A play: a name, a colon, what is said, an empty line. None of that is explained to a model. It has to find out
-# that names stand in front of colons in the same way as it finds out that `u` follows `q`:
+# A play: a name, a colon, what is said, an empty line. Nobody explains that to a model. It has to find out that
+# names stand in front of colons in the same way as it finds out that `u` follows `q`:
 
 # %% tags=["trained"]
 followers = Counter(re.findall("q(.)", text))
@@ -105,8 +107,8 @@ plots.bars(
 )
 
 # %% [markdown]
-# This picture *is* a language model, for one single context. A model worth the name has such bars for every
-# beginning there may be, also for those that it has never seen.
+# This picture *is* a language model, for one single beginning. A real one has such bars for every beginning
+# there may be, also for those that it has never seen.
 #
 # ## From a file to one string
 #
@@ -126,8 +128,7 @@ rows["text"][:6]
 
 # %% [markdown]
 # A table with one column, `text`, and a row for each line, because that is the default: `sample_by="line"`. It
-# suits a file in which every line is a document of its own. Ours is *one* document, and its line ends are gone,
-# those of the empty lines with them:
+# suits a file in which every line is a document of its own. Ours is *one* document, and its line ends are gone:
 
 # %%
 by_line = "".join(rows["text"])
@@ -136,8 +137,8 @@ print(f"{len(text) - len(by_line):,} of {len(text):,} characters are missing")
 assert len(text) - len(by_line) == text.count("\n")  # the line ends, and nothing else
 
 # %% [markdown]
-# A model that learns from this never sees where a line ends, where a speech ends, or who comes next. There are
-# two other ways to cut. Which one brings back every character?
+# A model that learns from this never sees where a line or a speech ends. There are two other ways to cut. Which
+# one brings back every character?
 
 # %%
 for how in ("paragraph", "document"):
@@ -151,8 +152,8 @@ assert rows[:]["text"] == [text]
 
 # %% [markdown]
 # By paragraph each speech is a row, and the empty lines between them are gone. By document the file is a single
-# row, equal to our string. `data_files` may also be an address on the web, and then `datasets` downloads the
-# file and keeps a copy. On a GPU runtime, Colab's for instance, that is where our text comes from:
+# row, equal to our string. `data_files` may also be an address on the web; then `datasets` downloads the file
+# and keeps a copy. On a GPU runtime, such as Colab's, our text comes from there:
 
 # %%
 SHAKESPEARE = (
@@ -165,9 +166,9 @@ rows = load_dataset(
 assert rows[0]["text"] == text == llmkit.load_text(runtime.corpus)
 
 # %% [markdown]
-# `llmkit.load_text` makes the same call for `"tiny_shakespeare"` and for any address; a path it opens itself,
-# so a file of your own works as well. The text of Tiny Shakespeare it compares with a checksum, so that half a
-# download does not pass for the whole.
+# `llmkit.load_text` makes the same call for `"tiny_shakespeare"` and for any address. A path it opens itself, so
+# a file of your own works as well. Of Tiny Shakespeare it also compares a *checksum*, a short fingerprint of the
+# whole file, so that half a download does not pass for all of it.
 #
 # ### A line that used to work
 #
@@ -186,13 +187,13 @@ except RuntimeError as error:
     print(error)
 
 # %% [markdown]
-# Since version 4 `datasets` no longer runs the programs of strangers in order to load their data. The line that
-# broke was not wrong when it was written: it leaned on code that somebody else kept. A plain file and its
-# checksum do not age.
+# Since version 4 `datasets` no longer runs the programs of strangers in order to load their data. The line was
+# not wrong when it was written; it depended on code that somebody else kept. A plain file and its checksum
+# depend on nobody.
 #
 # ## Clean
 #
-# Text from the wild comes wrapped. Here is a very short *Julius Caesar* as Project Gutenberg would deliver it,
+# Text as one finds it comes wrapped. Here is a very short *Julius Caesar* as Project Gutenberg would deliver it,
 # in bytes:
 
 # %%
@@ -214,7 +215,7 @@ print(repr(messy.decode("utf-8")[:30]))
 # - `\r\n`, the line end of Windows: two characters where other systems write the one `\n`.
 # - the header and the licence. A model trained on them learns to write licences.
 #
-# A model takes each of them for part of the language. So off they come:
+# To a model each of them is a part of the language. So off they come:
 
 # %%
 def clean(raw: bytes) -> str:
@@ -228,29 +229,29 @@ print(clean(messy))
 assert clean(b"\xef\xbb\xbfEt tu,\r\nBrute?") == "Et tu,\nBrute?\n"  # mark and line ends alone
 
 # %% [markdown]
-# `load_text` does the same: marks and line ends for every text, Gutenberg's wrapping for `"julius_caesar"`,
-# which fetches the whole play where there is a network. Do the two agree?
+# `load_text` does the same: it mends marks and line ends in every text, and takes off Gutenberg's wrapping for
+# `"julius_caesar"`, the whole play. (That one needs a network.) Do the two agree?
 
 # %%
-gutenberg = Path(folder.name) / "pg_julius_caesar.txt"
-gutenberg.write_bytes(messy)
-assert llmkit.data.strip_gutenberg(llmkit.load_text(gutenberg)) == clean(messy)
+caesar = Path(folder.name) / "caesar.txt"
+caesar.write_bytes(messy)
+assert llmkit.data.strip_gutenberg(llmkit.load_text(caesar)) == clean(messy)
 
 # %% [markdown]
-# One fault is worse than all these, because it leaves no wrapping to cut. Bytes mean nothing until one knows
-# how letters were turned into them, the *encoding*, and a wrong guess may go through without a word:
+# One fault is worse than all these. How letters are turned into bytes is called the *encoding*, and whoever
+# guesses it wrong may get another text without any error:
 
 # %%
 print(bytes("Brutë", "utf-8").decode("latin-1"))  # written in one encoding, read in another
-gutenberg.write_bytes("Brutë".encode("latin-1"))
+caesar.write_bytes("Brutë".encode("latin-1"))  # and now the other way round
 try:
-    llmkit.load_text(gutenberg)
+    llmkit.load_text(caesar)
 except ValueError as error:
-    print(str(error).replace(str(gutenberg), gutenberg.name))
+    print(str(error).replace(str(caesar), caesar.name))
 
 # %% [markdown]
-# The first line is what a model would have learned to spell. The second is a program that stops and says why.
-# Better to stop.
+# The first line is what a model would have learned to spell. The second comes from a program that stops and says
+# why. Better to stop.
 #
 # ## Count
 #
@@ -263,7 +264,7 @@ print(plots.visible("".join(sorted(counts))))
 assert not {"\r", "\ufeff", "\t"} & set(counts)
 
 # %% [markdown]
-# No stray marks. But what do a `$`, a `&` and a single digit `3` do in a play? Whatever looks odd, look it up:
+# No stray marks. But what do a `$`, a `&` and `3` as the only digit do in a play? Whatever looks odd, look it up:
 
 # %%
 for character in "$&3":
@@ -272,61 +273,46 @@ for character in "$&3":
 
 # %% [markdown]
 # Rare; and whether they are meant, only reading tells. (In Tiny Shakespeare the only `$` is a misprint,
-# `sha$l`, and every model made from that text carries the character along.) How often does each of the others
-# occur?
+# `sha$l`, and every model made from that text carries the character along.) Which ones are frequent?
 
 # %%
 common = counts.most_common()
 top_ten = sum(n for _, n in common[:10]) / len(text)
 assert 0.6 < top_ten < 0.7
 plots.bars(
-    [character for character, _ in common[:20]],
-    [n for _, n in common[:20]],
-    f"The first ten characters make up {top_ten:.0%} of the text",
+    [character for character, _ in common[:10]],
+    [n for _, n in common[:10]],
+    f"Ten of {len(counts)} characters make up {top_ten:.0%} of the text",
     xlabel="times in the text",
-    ylabel="the 20 most frequent",
+    ylabel="character",
     fmt="{:,.0f}",
 )
 
 # %% [markdown]
-# A few do most of the work, and most do little. This steep fall is known as *Zipf's law*, and words obey it
-# even more than characters do:
+# A few do most of the work. With words it is the same, and the rare ones are many more (*Zipf's law*):
 
 # %%
-words = Counter(re.findall(r"[A-Za-z']+", text.lower()))
+words = Counter(re.findall(r"[a-z']+", text.lower()))
 once = sum(n == 1 for n in words.values()) / len(words)
-print("most frequent:", *(word for word, _ in words.most_common(12)))
+print("most frequent:", ", ".join(f"{word} {n:,}" for word, n in words.most_common(5)))
 print(f"{len(words):,} distinct words, of which {once:.0%} occur once")
 assert once > 0.4
 
 # %% [markdown]
-# So a model sees a few words thousands of times, and nearly half of them a single time.
-#
-# Who is speaking?
+# So a model sees a few words again and again, and nearly half of all words a single time. And who speaks?
 
 # %%
 speeches = [speech.strip().split(":\n", 1) for speech in text.split("\n\n")]
 speakers = Counter(speech[0] for speech in speeches if len(speech) == 2)
-names, numbers = zip(*speakers.most_common(12), strict=True)
-plots.bars(
-    names,
-    numbers,
-    f"{names[0]} speaks most often",
-    xlabel="speeches",
-    highlight=names[0],
-    fmt="{:.0f}",
-)
-
-# %%
 print(f"{speakers.total():,} speeches by {len(speakers)} speakers")
-print(f"{len(text) / speakers.total():.0f} characters a speech, the name included")
+print("most often:", ", ".join(f"{name} {n}" for name, n in speakers.most_common(5)))
 
 
 # %% [markdown]
 # ## Will counting do?
 #
-# Above we counted what follows `th`. Why not count what follows *every* string, and be done? The count of all
-# pairs of characters is soon made. And of threes, fours, fives:
+# Above we counted what follows `th`. Why not count what follows *every* string, and be done? Let us see how many
+# strings of `k` characters there are, and how often each one occurs:
 
 # %%
 def strings(text: str, k: int) -> set[str]:
@@ -338,23 +324,21 @@ print(" k            possible   in the text   times each")
 for k in range(1, 9):
     n = len(strings(text, k))
     print(f"{k:2}{len(counts) ** k:20,}{n:14,}{len(text) / n:13.1f}")
-assert len(strings(text, 2)) < 0.34 * len(counts) ** 2
 assert len(text) / n < 2
 
 # %% [markdown]
-# Of all possible pairs at most a third ever occurs; of eights next to nothing. That would be good news, if only
-# the last column did not shrink so fast: a string of eight characters stands in the text once or twice, and
-# what followed it then is no basis for a probability. And the next text will bring others. How many others? To
-# know that, we must keep a piece of text aside.
+# Look at the last column. A string of eight characters stands in the text once or twice, and what followed it
+# then is no basis for a probability. And another text will bring other strings. How many others? To know that,
+# we must put a piece of the text aside.
 #
 # ## Cut in two
 #
-# `split` cuts once: the first nine tenths to train on, the rest held out, for validation.
+# `split` cuts once. From the first nine tenths a model may learn; that is called *training*. The last tenth is
+# *held out*, to judge the model on text that it has not seen; that is called *validation*.
 
 # %%
 train_text, val_text = llmkit.split(text, val_fraction=0.1)
 assert train_text + val_text == text
-assert len(train_text) == int(0.9 * len(text))
 print("training   ends:  ", repr(train_text[-60:]))
 print("validation begins:", repr(val_text[:60]))
 
@@ -363,15 +347,15 @@ print("validation begins:", repr(val_text[:60]))
 # Now we can ask what share of the held-out text has been seen before, in pieces of k characters:
 
 # %% tags=["trained"]
-def seen_before(train: list[str], held_out: list[str], k: int) -> float:
-    """The share of the held-out strings of k characters that occur in the training pieces."""
-    known = set().union(*(strings(piece, k) for piece in train))
-    asked = [piece[i : i + k] for piece in held_out for i in range(len(piece) - k + 1)]
+def seen_before(train: str, held_out: str, k: int) -> float:
+    """The share of the held-out strings of k characters that occur in the training text."""
+    known = strings(train, k)
+    asked = [held_out[i : i + k] for i in range(len(held_out) - k + 1)]
     return sum(string in known for string in asked) / len(asked)
 
 
 lengths = range(1, 13)
-seen = [seen_before([train_text], [val_text], k) for k in lengths]
+seen = [seen_before(train_text, val_text, k) for k in lengths]
 assert seen[0] == 1
 assert seen[1] > 0.95
 assert seen[11] < 0.2
@@ -380,20 +364,20 @@ plots.bars(
     seen,
     "The longer a string, the less likely it was seen before",
     xlabel="share of held-out strings that occur in the training text",
-    ylabel="characters",
+    ylabel="length of the string",
     fmt="{:.1%}",
 )
 
 
 # %% [markdown]
-# Single characters and pairs: all or nearly all. Twelve characters, two or three words: few. People rarely
-# repeat themselves word by word. A model has to say something sensible about beginnings that nobody has written
-# yet, and there a table of counts is silent. This is the reason for everything from notebook 04 on.
+# Single characters and pairs: all or nearly all. Twelve characters, two or three words: few. A model has to say
+# something sensible about beginnings that nobody has written yet, and there a table of counts is silent. This is
+# the reason for everything from notebook 04 on.
 #
 # ## Why hold text out at all?
 #
-# Meet a model that does not learn anything. It remembers, for every twelve characters of the training text,
-# which one came next:
+# Here is a model that understands nothing. It remembers, for every twelve characters of the training text, which
+# one came next:
 
 # %%
 def remember(pieces: list[str], k: int = 12) -> dict[str, str]:
@@ -412,59 +396,50 @@ assert on_training > 0.9
 assert on_held_out < 0.2
 
 # %% [markdown]
-# Asked about what it was shown, it looks like a genius. Only the held-out text tells that it has understood
-# nothing. Every number by which this series judges a model is therefore measured on held-out text.
+# Asked about what it was shown, it looks like a genius. Only the held-out text shows that it understands nothing.
+# This is why the series judges every model by held-out text.
 #
 # ## Why not shuffle?
 #
 # In most of machine learning one shuffles the examples before the split. It is tempting to do the same with
 # text: slide a window over it, one example for each position, and hold out a tenth of the windows *at random*.
-# Let us try, on a part of the text, with windows of 32 characters. First, for comparison, the same part with
-# one cut:
+# We give our memory both exams, on a part of the text, with windows of 32 characters:
 
 # %%
 part = text[: runtime.pick(cpu=20_000, gpu=50_000)]
 train_part, val_part = llmkit.split(part)
-by_heart = share_right(remember([train_part]), [train_part])
-one_cut = share_right(remember([train_part]), [val_part])
-print(f"strings of 8 seen before: {seen_before([train_part], [val_part], 8):.1%}")
-
-# %%
-import random
+memory = remember([train_part])
+by_heart, one_cut = share_right(memory, [train_part]), share_right(memory, [val_part])
 
 windows = [part[i : i + 32] for i in range(len(part) - 31)]
 random.Random(1337).shuffle(windows)
 train_windows, val_windows = llmkit.split(windows)
 shuffled = share_right(remember(train_windows), val_windows)
-print(f"strings of 8 seen before: {seen_before(train_windows, val_windows, 8):.1%}")
-assert seen_before(train_windows, val_windows, 8) > 0.99
-
-# %%
 assert shuffled > 0.9
 assert one_cut < 0.2
 plots.bars(
     ["the text it learned by heart", "held out: windows at random", "held out: the last tenth"],
     [by_heart, shuffled, one_cut],
     "With shuffled windows, learning by heart passes the exam",
-    xlabel="next characters that the memory gets right",
+    xlabel="share of next characters that the memory gets right",
     highlight="held out: windows at random",
     fmt="{:.0%}",
 )
 
 # %% [markdown]
-# The memory has not become any better; the exam has become worthless. A held-out window has a neighbour in the
-# training part that begins one character earlier and holds 31 of its 32 characters. That is a *leak*. One cut,
-# without shuffling, leaves a single place where the two parts touch.
+# The memory has not become any better; the exam has become worthless. Most held-out windows have a neighbour in
+# the training part that begins one character earlier and holds 31 of their 32 characters. That is a *leak*. One
+# cut, without shuffling, leaves a single place where the two parts touch.
 #
 # ## Does anything stand on both sides?
 #
-# A text may also repeat itself. So look for held-out lines that occur, word by word, in the training part:
+# A text may also repeat itself. So look for held-out lines that occur, letter for letter, in the training part:
 
 # %%
 train_lines = set(train_text.splitlines())
 long_lines = [line for line in val_text.splitlines() if len(line) >= 20]
 repeated = [line for line in long_lines if line in train_lines]
-print(f"{len(repeated)} of {len(long_lines):,} held-out lines occur in the training text")
+print(f"{len(repeated)} of {len(long_lines):,} long lines occur in the training text")
 assert len(repeated) <= 0.01 * len(long_lines)
 
 # %% [markdown]
@@ -478,9 +453,10 @@ print(f"{len(found)} lines found, the first: {found[0]!r}")
 assert len(found) > len(repeated)
 
 # %% [markdown]
-# In a play this takes a moment. On the web it is serious work: in one much used collection a single sentence of
-# 61 words stood more than 60,000 times, and over 4 % of the validation texts of common data sets had a copy in
-# their training part ([Lee and others, 2021](https://arxiv.org/abs/2107.06499)).
+# In a play this takes a moment. With text from the web it is serious work: in C4, a collection much used for
+# training, one sentence of 61 words stood more than 60,000 times, and in common data sets over 4 % of the
+# validation part overlapped with the training part
+# ([Lee and others, 2021](https://arxiv.org/abs/2107.06499)).
 #
 # ## What we saw
 
@@ -495,12 +471,13 @@ for what, count in {
     print(f"{what:12}{count(train_text):10,}{count(val_text):13,}")
 
 # %% [markdown]
-# - A language model gives every next character a probability, and any text is full of exercises for it, solved.
-# - Loading kept every character only with `sample_by="document"`; a data set that is a program no longer loads.
-# - A byte-order mark, `\r` and a licence are learned like everything else. Counting the characters shows them.
-# - A memory of twelve characters is nearly perfect on its own text and lost on the tenth that it never saw.
-#   With shuffled windows it seems perfect there too: the split must be one cut.
-# - Beyond a few characters most of what comes is new, so counting whole beginnings cannot be enough.
+# - A language model gives every next character a probability, and any text is full of solved exercises for it.
+# - Only `sample_by="document"` kept every character. A data set that is a program no longer loads.
+# - A byte-order mark, `\r` and a licence would be learned like everything else. A list of all characters shows
+#   what does not belong.
+# - A memory of twelve characters is nearly perfect on its own text and lost on the held-out tenth. With shuffled
+#   windows it seems perfect there too: cut once, and do not shuffle.
+# - The longer the beginning, the more often it is new, so counting whole beginnings cannot be enough.
 #
 # All this was text. A model computes with numbers, and it can neither add nor multiply a `q`. How do characters
 # become numbers, and get back without loss? That is [notebook 02](02_char_tokenizer.ipynb).

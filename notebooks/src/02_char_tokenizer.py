@@ -29,9 +29,10 @@ if importlib.util.find_spec("llmkit") is None:
 
 # %%
 import random
+import re
 import sys
 import tempfile
-import time
+import timeit
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -51,26 +52,28 @@ runtime
 # place in the list is its *code point*. Python's `ord` tells it, `chr` goes back:
 
 # %%
-for character in "Toé好𝄞":
+for character in "Toé好":
     print(character, ord(character))
 assert [chr(number) for number in (84, 111)] == ["T", "o"]
 
 # %% [markdown]
-# (The last one is a treble clef.) So there are integers, and they lose nothing. Why not hand these to the
-# model? Because it has to answer with a probability for *every* number there might be, and Unicode has room for
-# many:
+# So there are integers, and they lose nothing. Why not hand these to the model? Because for every number that it
+# may meet a model keeps a row of weights, 128 of them for instance, and Unicode has room for many characters:
 
 # %%
 text = llmkit.load_text(runtime.corpus)
 for what, size in {"Unicode": sys.maxunicode + 1, "our text": len(set(text))}.items():
-    megabytes = size * 128 * 4 / 1e6  # at 128 weights for each, of 4 bytes
-    print(f"{what:9}{size:10,} numbers, a table of {megabytes:6.2f} MB")
+    megabytes = size * 128 * 4 / 1e6  # 128 weights in a row, 4 bytes each
+    print(f"{what:9}{size:10,} rows, {megabytes:6.2f} MB")
 
 # %% [markdown]
-# Half a gigabyte, of which our text, a play, would use 65 rows. We want numbers without gaps: 0, 1, 2 and so
-# on, one for each character that occurs. Such a list is called a *vocabulary*, and a place in it an *id*.
+# More than half a gigabyte, of which our text, a play, would use 65 rows. We want numbers without gaps: 0, 1, 2
+# and so on, one for each character that occurs.
 #
 # ## A tokenizer in six lines
+#
+# The list of all that occurs is called the *vocabulary*, and a place in it an *id*. What is in the list is called
+# a *token*; here every character is one.
 
 # %%
 characters = sorted(set(text))
@@ -99,8 +102,8 @@ print(ids)
 print(decode(ids))
 
 # %% [markdown]
-# **A tokenizer is a list; encoding looks up the place, decoding looks up the character.** That is the whole
-# subject. `llmkit` has the same under the name `CharTokenizer`. Is it the same?
+# **A tokenizer is a list; encoding looks up the place, decoding looks up the character.** llmkit has one too,
+# `CharTokenizer`. Is it the same?
 
 # %%
 tokenizer = llmkit.CharTokenizer.from_text(text)
@@ -109,8 +112,8 @@ assert tokenizer.encode(text).tolist() == encode(text)
 assert tokenizer.decode(encode(text)) == text
 
 # %% [markdown]
-# On the whole text, both ways. From here on we use llmkit's, which has three things more: it returns tensors,
-# it is fast, and its errors can be read.
+# It is, on the whole text, both ways. From here on we use llmkit's, which has three things more: it returns
+# tensors, it is fast, and its errors help. We look at each in turn.
 #
 # ## Tensors in passing
 #
@@ -125,13 +128,16 @@ assert ids.shape == (len(text),)
 
 # %% [markdown]
 # One id for each character, in one row: the shape is `(N,)`. A tensor can be cut like a list. Unlike a list it
-# can also be folded into rows, and compared or counted at one stroke, with no loop in sight:
+# can also be folded into rows:
 
 # %%
 rows = ids[:48].reshape(4, 12)  # (4, 12): four rows of twelve
 print(rows)
 for row in rows:
     print(plots.visible(tokenizer.decode(row)))
+
+# %% [markdown]
+# And all its numbers can be compared or counted at one stroke, without a loop:
 
 # %%
 number_of_e = (ids == to_id["e"]).sum().item()  # True counts as 1; .item() makes it a Python int
@@ -142,46 +148,40 @@ assert counts.tolist() == [Counter(text)[character] for character in characters]
 print(f"{number_of_e:,} times e; {counts.sum():,} characters in all")
 
 # %% [markdown]
-# A warning before the numbers mislead us. Ids may be added and halved, but what would that mean?
+# A warning, before the numbers mislead us. Ids can be added and halved, but what would that mean?
 
 # %%
 middle = (tokenizer.encode("a") + tokenizer.encode("c")) / 2
 print("halfway between a and c:", tokenizer.decode(middle.long()))
 
 # %% [markdown]
-# Nothing. An id is a name, like a number on a football shirt. Nobody adds shirts; one *looks up* who wears it.
-# That is what a model does with an id as well, from notebook 03 on: it takes the row of that number from a
-# table.
+# Nothing: the answer depends on the order of the list. An id is a name, like the number on a football shirt.
+# Nobody adds those; one *looks up* who wears it. A model does the same: it takes the row of that number from a
+# table, as notebook 03 shows.
 #
 # ## A table instead of a loop
 #
-# Our `encode` visits the characters one by one, and Python takes its time with each. For a play this is a
-# blink. [Llama 3](https://arxiv.org/abs/2407.21783) read 15.6 trillion tokens, several characters each. So let
-# us take the time of a million characters, and reckon up.
+# Our `encode` visits the characters one by one, in Python. For one play that hardly matters. But the text for
+# [Llama 3](https://arxiv.org/abs/2407.21783) had 15.6 trillion tokens, and those were pieces of words. Let us take
+# the time of a million characters, and reckon up.
 
 # %%
 length = runtime.pick(cpu=1_000_000, gpu=10_000_000)
 many = (text * (length // len(text) + 1))[:length]
 
 
-def seconds(function, repeats: int = 3) -> float:
-    """The time of the fastest of several calls."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def seconds(function) -> float:
+    return min(timeit.repeat(function, number=1, repeat=3))  # the fastest of three calls
 
 
 loop = seconds(lambda: torch.tensor(encode(many)))
-print(f"a million characters:   ≈ {loop / len(many) * 1e6:.2f} seconds")
-print(f"ten million millions:   ≈ {loop / len(many) * 1e13 / 86400:.0f} days")
-assert loop / len(many) * 1e13 > 86400  # more than a day, at least
+print(f"a million characters:     ≈ {loop / len(many) * 1e6:.2f} seconds")
+print(f"15.6 trillion characters: ≈ {loop / len(many) * 15.6e12 / 86400:.0f} days")
+assert loop / len(many) * 15.6e12 > 86400  # more than a day, at least
 
 # %% [markdown]
-# The way out: a string already *is* a row of numbers, its code points. Make a table with a place for each code
-# point, and write into it the id. Then the whole text is translated by one look-up, in compiled code:
+# The way out: a string already *is* a row of numbers, its code points. Make a table that has at the place of each
+# code point the id. Then the whole text is translated by one look-up, in compiled code:
 
 # %%
 table = torch.full((128,), -1)  # (128,): -1 stands for "not in the vocabulary"
@@ -194,12 +194,11 @@ def encode_by_table(string: str) -> torch.Tensor:
 
 
 assert torch.equal(encode_by_table(text), ids)
-print(table[ord("e")], to_id["e"])
 
 # %% [markdown]
-# "UTF-32" writes every code point as an integer of 32 bits, so the bytes of the string are a tensor at once.
-# `table[code_points]` is *indexing by a tensor*: one result for each index. This one idea carries the next
-# notebooks. What did it bring?
+# UTF-32 writes every code point as an integer of 32 bits, so the bytes of the string are a tensor at once.
+# `table[code_points]` is *indexing by a tensor*: one result for each index. You will meet it again and again. How
+# much faster is it?
 
 # %%
 by_table = seconds(lambda: encode_by_table(many))
@@ -210,8 +209,8 @@ assert loop > 3 * by_table
 assert loop > 10 * by_llmkit
 
 # %% [markdown]
-# The same ids, many times faster. llmkit adds some care: blocks small enough for the processor's cache, and one
-# byte instead of four where the text is plain ASCII. And it watches for the `-1`, to which we come now.
+# The same ids, many times faster. (llmkit's table is the same idea; it takes the text in blocks that fit into the
+# processor's cache.) It also watches for the `-1`, to which we come now.
 #
 # ## A character never seen
 #
@@ -224,9 +223,9 @@ except KeyError as error:
     print("KeyError:", error)
 
 # %% [markdown]
-# This is what the usual tutorial code does. It names the character and keeps the rest to itself: which text,
-# which place, and what now? Our table is worse. Give it a stranger that has a place in it, such as a tab, and
-# it answers `-1`, which Python accepts as an index:
+# This is what the usual tutorial code does. It names the character, but does not say where it stands or what to
+# do. Our table is worse. Give it a character that has a place in it but no id, such as a tab, and it answers
+# `-1`, which Python accepts as an index:
 
 # %%
 wrong = encode_by_table("Et tu,\tBrute?")
@@ -245,22 +244,12 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# Try it. In a running notebook each character stands above its id here (a page on the web shows a picture
-# instead). Type a text of your own into the box, then a letter that the play does not have.
+# Try it. In a running notebook, type a text of your own into the box, then a letter that the play does not have;
+# each character stands above its id. (A page on the web shows a picture instead: the brighter, the higher the
+# id.)
 
 # %%
-explorer = widgets.TokenExplorer(tokenizer, "To be, or not to be")
-explorer
-
-# %% [markdown]
-# A cell can type, too, and read what is shown below the box:
-
-# %%
-explorer.text.value = "Et tu, Brute?"
-print(explorer.message.value)
-explorer.text.value = "Et tu, Brutë?"
-assert "U+00EB" in explorer.message.value
-explorer.text.value = "To be, or not to be"
+widgets.TokenExplorer(tokenizer, "To be, or not to be")
 
 # %% [markdown]
 # The error message offers a way out: an *unknown token*, one more id for all that is not in the list.
@@ -272,10 +261,9 @@ for string in ("Et tu, Brutë?", "Naïve café", "Быть или не быть"
     print(forgiving.decode(forgiving.encode(string)))
 
 # %% [markdown]
-# It never fails now. It also never tells: `ë`, `ï` and the whole of Russian have become the same token, and no
-# decoder can bring them back. A mapping that always answers is not a mapping that loses nothing. For training
-# text take the strict one, so that you learn of strangers; an unknown token is for input that you do not
-# control.
+# It never fails now, and it loses text: `ë`, `ï` and all Russian letters have become the same token, and no
+# decoder can bring them back. So for the text that a model learns from take the strict one, and hear of every
+# unknown character. An unknown token is for input that you do not control.
 #
 # ## A round trip, any number of times
 #
@@ -293,18 +281,7 @@ for length in range(1000):
 print("2,000 round trips, all whole; the shortest empty, the longest of", length, "characters")
 
 # %% [markdown]
-# And the forgiving tokenizer? Mix in three strangers, and count who comes home:
-
-# %%
-mixed = ["".join(chance.choices([*characters, "é", "ß", "好"], k=20)) for _ in range(1000)]
-whole = [string for string in mixed if forgiving.decode(forgiving.encode(string)) == string]
-strangers = [string for string in mixed if set(string) - set(characters)]
-print(f"{len(whole)} of {len(mixed)} come back whole; {len(strangers)} had a stranger in them")
-assert len(whole) + len(strangers) == len(mixed)
-
-# %% [markdown]
-# Exactly those without a stranger. One more trap for anyone who compares texts: what is the same to the eye
-# need not be the same to the list.
+# One trap is left for anyone who compares texts: what looks the same need not be the same characters.
 
 # %%
 one, two = "caf\u00e9", "cafe\u0301"  # é as one character; e, and an accent to be set on top
@@ -312,8 +289,8 @@ print(one, two, one == two, len(one), len(two))
 print(unicodedata.normalize("NFC", two) == one)
 
 # %% [markdown]
-# A tokenizer keeps code points, not looks. Normalising (`NFC` puts letter and accent together) belongs to the
-# cleaning of a text, before its characters are counted.
+# A tokenizer keeps code points, not looks. To put letter and accent together (`NFC`) is a part of cleaning a
+# text, before its characters are counted.
 #
 # ## To be kept with the model
 #
@@ -339,15 +316,14 @@ assert torch.equal(loaded.encode(text), tokenizer.encode(text))
 # %% [markdown]
 # ## Why not words?
 #
-# A character carries little. With an id for each *word* the same text would be a much shorter row. llmkit's
-# `WordTokenizer` cuts at word borders; spaces and punctuation marks have ids of their own, so that known text
-# comes back whole. In this trial its vocabulary is made from the first nine tenths of the text.
+# With an id for each *word* the same text would be a much shorter row. llmkit's `WordTokenizer` makes a token of
+# each word, and of each space and punctuation mark, so that known text comes back whole:
 
 # %%
-train_text, val_text = llmkit.split(text)
+train_text, val_text = llmkit.split(text)  # the first nine tenths, and the last
 by_word = llmkit.WordTokenizer.from_text(train_text, unknown="<unk>")
 assert by_word.decode(by_word.encode(train_text)) == train_text
-widgets.TokenExplorer(by_word, "To be, or not to be")
+print([by_word.decode([i]) for i in by_word.encode("To be, or not to be")])
 
 # %%
 print("             vocabulary   ids for the training text")
@@ -355,42 +331,38 @@ for name, one_of_them in {"characters": tokenizer, "words": by_word}.items():
     print(f"{name:12}{one_of_them.vocab_size:11,}{len(one_of_them.encode(train_text)):16,}")
 
 # %% [markdown]
-# Shorter, yes; bought with a vocabulary many times as large. Is there anything in between? Suppose that we give
-# ids of their own to the most frequent words alone, and go on spelling all others. How long is the text then?
+# Shorter, yes; bought with a vocabulary many times as large. And is the list of words ever complete? Read the
+# text from its beginning, and count how many different ones have come:
 
 # %% tags=["trained"]
-words = Counter(by_word.decode([i]) for i in by_word.encode(train_text).tolist())
-saved = [(len(word) - 1) * n for word, n in words.most_common()]  # a word of 5 letters saves 4 ids
-length = len(train_text) - torch.tensor([0, *saved]).cumsum(0)  # (1 + words,)
-assert length[-1] == len(by_word.encode(train_text))
-
-gain = (length[0] - length[len(saved) // 10]) / (length[0] - length[-1])
-assert gain > 0.5
+places = [len(text) * i // 20 for i in range(21)]
+kinds = {
+    "words": [len(set(re.findall(r"\w+", text[:n]))) for n in places],
+    "characters": [len(set(text[:n])) for n in places],
+}
+assert kinds["words"][20] > 1.2 * kinds["words"][10]  # the second half brings many new words
+assert kinds["characters"][20] - kinds["characters"][10] <= 3  # and next to no new character
 plots.lines(
-    range(len(length)),
-    {"characters": [len(train_text)] * len(length), "with words": length},
-    "A tenth of the words brings most of the shortening",
-    xlabel="words in the vocabulary, the most frequent first",
-    ylabel="ids for the training text",
+    places,
+    kinds,
+    "New text keeps bringing new words, and hardly ever a new character",
+    xlabel="characters read",
+    ylabel="different ones so far",
 )
 
 # %% [markdown]
-# At the left end only characters, at the right end every word. Most of the gain comes early; the long flat tail
-# is made of words that occur once or twice, each of which wants a row of its own in every table of the model.
-#
-# And a list of words is never complete. In the held-out tenth:
+# Each new word would want an id, and a row in every table of the model. What happens in the held-out tenth, which
+# the word tokenizer has not seen?
 
 # %% tags=["trained"]
-unknown_id = by_word.encode("Abracadabra").item()  # nobody in the text says it
-assert by_word.decode([unknown_id]) == "<unk>"
-is_word = torch.tensor([token[0].isalnum() for token in by_word.tokens])  # (vocab_size,)
+unknown_id = by_word.vocab_size - 1  # the unknown token was added at the end
 val_ids = by_word.encode(val_text)
-missed = (val_ids == unknown_id).sum().item()
-share = missed / (is_word[val_ids].sum().item() + missed)
+missed, words = (val_ids == unknown_id).sum().item(), len(val_text.split())
 print(f"unknown characters: {len(set(val_text) - set(train_text))}")
-print(f"unknown words:      {missed:,}, or {share:.1%} of all words")
+print(f"unknown words:      {missed:,} of {words:,}, or {missed / words:.1%}")
+assert by_word.decode(val_ids[val_ids == unknown_id][:1]) == "<unk>"
 assert set(val_text) <= set(train_text)
-assert 0.02 < share < 0.15
+assert 0.02 < missed / words < 0.15
 
 # %%
 place = (val_ids == unknown_id).nonzero()[2].item()
@@ -398,30 +370,29 @@ print(by_word.decode(val_ids[max(0, place - 50) : place + 50]))
 
 
 # %% [markdown]
-# Every character of the held-out text was known; of its words a noticeable part was not. With characters the
-# vocabulary is small and soon complete, and the row of ids long; with words it is the other way round. Notebook
-# 09 looks for the middle: pieces of words. Until then we stay with characters.
+# Every character of the held-out text was known; of its words a good number were not. With characters the
+# vocabulary is small and soon complete, and the row of ids long; with words it is the other way round. Between
+# the two stand pieces of words, which notebook 09 is about. Until then we stay with characters.
 #
 # ## What we saw
 #
-# - Unicode numbers every character already, but leaves more than a million places, nearly all of them unused by
-#   one text.
+# - Unicode numbers every character already, but has room for more than a million, and one text uses few of them.
 # - A vocabulary is the sorted list of what occurs: 65 characters here. An id is a place in it, a name and not
 #   an amount.
-# - A table look-up gave the same ids as the loop, several times faster in the open, more than ten times in
-#   llmkit.
-# - A stranger is a `KeyError` in a dictionary, a wrong character in a careless table, a sentence in llmkit. An
-#   unknown token takes him in and forgets his name.
-# - The round trip held for 2,000 random rows, and failed for exactly those strings that had a stranger in them.
-# - With words the text is shorter, the vocabulary far larger, and new text still brings unknown words.
+# - A table look-up gave the same ids as the loop, at least three times as fast, and llmkit's at least ten times.
+# - A character never seen is a `KeyError` in a dictionary, another character in a careless table, and in llmkit
+#   an error that says where. With an unknown token there is no error, and the character is lost.
+# - The round trip held for 2,000 random rows.
+# - With words the row of ids is shorter, the vocabulary far larger, and new text still brings unknown words.
 #
-# We have numbers, and they mean nothing yet. What can be predicted from one of them alone? That is [notebook
-# 03](03_bigram.ipynb).
+# We have numbers, and they mean nothing yet. What can be predicted from a single one of them? That is
+# [notebook 03](03_bigram.ipynb).
 
 # %% [markdown]
 # ## Exercises
 #
-# The stubs run as they stand. Worked solutions are folded away below.
+# The stubs run as they stand; put your answer in place of what they return. Worked solutions are folded away
+# below.
 #
 # **1 · Caesar's cipher** (easy). Shift every id of a text by `n` places, beginning again at 0 after the last,
 # and decode. Tensors can be added to a number, and `%` works on them too. How does one read the result?
@@ -435,7 +406,7 @@ print(caesar("To be, or not to be", 3))
 
 # %% [markdown]
 # **2 · Without capitals** (easy). A tokenizer made from `text.lower()` has a smaller vocabulary. By how many
-# ids? And what share of the characters of `text` does not come back from the round trip?
+# ids? And if all of `text` makes the round trip in small letters, what share of its characters is lost?
 
 # %% tags=["exercise"]
 ids_saved, share_lost = None, None
@@ -443,7 +414,7 @@ ids_saved, share_lost = None, None
 
 # %% [markdown]
 # **3 · Bytes** (medium). Any text in UTF-8 is a row of bytes, and there are only 256 of those. Write a
-# tokenizer that needs no vocabulary and knows no stranger. What does it cost for `好`?
+# tokenizer that needs no vocabulary and has no unknown character. How many ids does `好` take?
 
 # %% tags=["exercise"]
 class ByteTokenizer:

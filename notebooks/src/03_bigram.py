@@ -24,8 +24,8 @@ if importlib.util.find_spec("llmkit") is None:
 # Read a text through a slit that shows one character. You see a `q`. What comes next? You see an `e`. What
 # comes next? After the `q` you would bet your house, after the `e` hardly a coin.
 #
-# A language model does nothing else: it is shown what has been written, and gives every character that might
-# come next a probability. How good can it be if it sees one character and no more?
+# A language model does the same: it is shown what has been written, and gives every character that might come
+# next a probability. How good can it be if it sees one character and no more?
 
 # %%
 import math
@@ -96,7 +96,7 @@ plots.matrix(
 # %% [markdown]
 # Take a minute for it; it is a whole language model. Small letters are followed by small letters. Capitals
 # are followed by capitals, where a speaker is named, or by small letters, where a sentence begins. The rows
-# of the punctuation marks are nearly empty, but for their first two places: a line end or a space.
+# of the punctuation marks are nearly empty but for their first two places, line end and space:
 
 # %%
 empty = (counts == 0).double().mean().item()
@@ -111,8 +111,8 @@ assert counts[marks][:, blanks].sum() > 0.9 * counts[marks].sum()
 # %% [markdown]
 # ## From counts to probabilities
 #
-# Divide each row by its sum. PyTorch can divide a table by a column: a `(65, 65)` by a `(65, 1)` uses the
-# column again for each of the 65 places in the row. This is called *broadcasting*.
+# Divide each row by its sum. The sums are a column, of shape `(65, 1)`. If a table `(65, 65)` is divided by a
+# column, PyTorch uses the column again for each of the 65 places in a row. This is called *broadcasting*.
 
 # %%
 def rows_to_probabilities(counts: torch.Tensor) -> torch.Tensor:
@@ -125,9 +125,9 @@ seen = counts.sum(dim=1) > 0  # (V,): which characters have a row at all
 assert torch.allclose(counted[seen].sum(dim=1), torch.ones(1).double())
 
 # %% [markdown]
-# `keepdim=True` is three syllables that matter. Without it the sums are a row of shape `(65,)`, broadcasting
-# lays that row over every row of the table, and each *column* is divided. No error; a wrong model. The assert
-# above is what catches it:
+# `keepdim=True` keeps the sums a column. Without it they have the shape `(65,)`, which broadcasting takes for a
+# row, and each *column* of the table is divided. No error; a wrong model. Only a check like the assert above
+# finds it:
 
 # %%
 wrong = counts.double() / counts.sum(dim=1).clamp(min=1)  # (V, V) / (V,)
@@ -138,8 +138,8 @@ assert not torch.allclose(wrong[seen].sum(dim=1), torch.ones(1).double())
 # %% [markdown]
 # ## What does it write?
 #
-# To write, draw a character from the row of the last one, then look at the row of what was drawn. Above, for
-# comparison, a table in which all are equally likely:
+# To write, draw a character from the row of the last one, then go to the row of what was drawn, and so on.
+# First, for comparison, from a table in which all characters are equally likely:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 def sample(table: torch.Tensor, length: int, seed: int) -> str:
@@ -176,40 +176,33 @@ p = counted[first, second]  # (N - 1,): what each character of the text was give
 print(p.prod().item())
 
 # %% [markdown]
-# Zero: tens of thousands of factors below 1 make a number so small that the computer has no room for it. Here
-# logarithms come in. They turn the product into a sum, which does not vanish; and dividing the sum by the
-# number of characters makes short and long texts comparable. A minus sign makes it positive, since the
-# logarithm of a probability is below 0. The result is the *average negative log-likelihood*, called the
-# *loss*:
+# Zero: so many factors below 1 make a number too small for the computer to hold. Logarithms help. They turn the
+# product into a sum, which does not vanish. Dividing the sum by the number of characters makes short and long
+# texts comparable, and a minus sign makes it positive, since the logarithm of a probability is never above 0.
+# The result is the *average negative log-likelihood*, called the *loss*:
 
 # %%
 loss = -p.log().mean().item()
 print(f"sum of the logarithms {p.log().sum().item():,.0f}, loss {loss:.3f} nats per character")
 
 # %% [markdown]
-# **The loss is the average surprise per character.** A character that was given 1 costs nothing, a less
-# likely one more. With the natural logarithm the unit is the *nat*.
+# The loss is the average surprise per character. A character that was given probability 1 costs nothing, a less
+# likely one more. With the natural logarithm the unit is called *nat*:
 
 # %%
-for chance in (1, 1 / 2, 1 / 10, 1 / 65):
+for chance in (1, 1 / 2, 1 / 10, 1 / V):
     print(f"probability {chance:.3f}  costs {math.log(1 / chance):.3f} nats")
-
-# %% [markdown]
-# The last line is the first mark to beat: whoever knows nothing gives each of the 65 characters 1/65, and
-# pays ln 65 for every one, whatever the text.
-
-# %%
-nothing = torch.full((V, V), 1 / V, dtype=torch.float64)
-baseline = -nothing[first, second].log().mean().item()
-print(f"knowing nothing {baseline:.3f}, knowing one character {loss:.3f}")
-assert abs(baseline - math.log(65)) < 1e-9
+baseline = math.log(V)
 assert loss < baseline - 1
 
 
 # %% [markdown]
+# The last line is the mark to beat: whoever knows nothing gives each of the 65 characters 1/65, and pays ln 65 for
+# every one, whatever the text. Our table pays far less.
+#
 # ## Pairs never seen
 #
-# That was the text we counted. On the held-out text the same table fails altogether:
+# That was the text we counted. And on the held-out text?
 
 # %%
 def table_loss(table: torch.Tensor, ids: torch.Tensor) -> float:
@@ -218,35 +211,34 @@ def table_loss(table: torch.Tensor, ids: torch.Tensor) -> float:
 
 
 unseen = counts[val_ids[:-1], val_ids[1:]] == 0  # (N - 1,)
-strangers = [tokenizer.decode(val_ids[i : i + 2]) for i in unseen.nonzero()[:, 0]]
+new_pairs = [tokenizer.decode(val_ids[i : i + 2]) for i in unseen.nonzero()[:, 0]]
 print("loss on the held-out text:", table_loss(counted, val_ids))
-print(f"because of {len(strangers)} pairs such as", [plots.visible(s) for s in strangers[:6]])
-assert len(strangers) > 0
+print(f"because of {len(new_pairs)} pairs, such as", *map(plots.visible, new_pairs[:6]))
+assert len(new_pairs) > 0
 
 # %% [markdown]
-# Infinite. What never occurred was given 0, and one 0 in thousands of characters ruins everything: the model
-# had sworn that this could not happen. So nobody should be told "never". Pretend that each pair was seen a
-# little more often than it was, by an amount `a`. This is *smoothing*:
+# Infinite. What never occurred was given 0, and a single 0 in thousands of characters ruins the whole loss: the
+# model had sworn that this could not happen. So give nothing 0. Pretend that each pair was seen a little more
+# often than it was, by an amount `a`. This is called *smoothing*:
 
 # %% tags=["trained"]
 amounts = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]
 smooth = {a: rows_to_probabilities(counts + a) for a in amounts}
 on_train = [table_loss(smooth[a], train_ids) for a in amounts]
 on_val = [table_loss(smooth[a], val_ids) for a in amounts]
-best = amounts[on_val.index(min(on_val))]
-assert on_train == sorted(on_train)  # on its own text, any smoothing harms
-assert 0.001 < best < 10  # on new text, some of it helps
+assert on_train == sorted(on_train)  # on the text that was counted, smoothing only harms
+assert max(on_val[:7]) - min(on_val) < 0.03  # on new text, up to 1 is nearly the same
+assert on_val[-1] > min(on_val) + 0.05  # too much harms
 plots.lines(
     [math.log10(a) for a in amounts],
     {"training": on_train, "held out": on_val},
     "Any small amount will do; a large one drowns the counts",
-    xlabel="amount added to every count (-3: a thousandth, 0: one, 2: a hundred)",
+    xlabel="amount added to every count, as a power of ten (-3: 0.001, 0: 1, 2: 100)",
     ylabel="loss (nats per character)",
 )
 
 # %% [markdown]
-# The valley is wide: anything from a hundredth to one will do. We take a tenth. (Notebook 07 shows a cleverer
-# way to smooth.)
+# From a thousandth to one it hardly matters. We take a tenth. (Notebook 07 shows a better way to smooth.)
 
 # %% tags=["trained"]
 table = rows_to_probabilities(counts + 0.1)  # (V, V)
@@ -255,12 +247,12 @@ print(f"knowing nothing {baseline:.3f}, by counting pairs {val_loss:.3f} on the 
 assert 2.2 < val_loss < 2.6
 
 # %% [markdown]
-# Is that what llmkit would say? Its `NeuralBigram` holds such a table, as logarithms, and `evaluate` measures
-# any model on every character of a text but the first, which has none before it.
+# Does llmkit get the same? Its `NeuralBigram` holds such a table, as logarithms, and `evaluate` measures any model
+# on every character of a text but the first, which has none before it.
 
 # %%
 bigram = llmkit.NeuralBigram(V)
-with torch.no_grad():  # we set the weights by hand; "grad" comes below
+with torch.no_grad():  # we set the table by hand; what "grad" is comes below
     bigram.table.weight.copy_(table.log())
 report = llmkit.evaluate(bigram, val_ids)
 assert abs(report.loss - table_loss(table, val_ids)) < 1e-5
@@ -268,19 +260,15 @@ assert report.tokens == len(val_ids) - 1
 print(f"the same, over all {report.tokens:,} characters")
 
 # %% [markdown]
-# Look through the slit yourself. Type a text below: the bars show what the bigram expects next.
+# Look through the slit yourself. In a running notebook, type a text below: the bars show what the bigram expects
+# next.
 
 # %%
 explorer = widgets.NextTokenExplorer(bigram, tokenizer, "e")
 explorer
 
-# %% [markdown]
-# A cell can type as well. Try a longer beginning:
-
 # %%
-explorer.text.value = "What is th"
-after_th = explorer.probabilities("What is th")
-assert torch.equal(after_th, explorer.probabilities("h"))
+assert torch.equal(explorer.probabilities("What is th"), explorer.probabilities("h"))
 print("after “What is th” and after “h”: the same 65 numbers")
 
 # %% [markdown]
@@ -295,13 +283,14 @@ print(f"{65**10:,} rows, and {len(train_ids):,} characters to fill them")
 
 # %% [markdown]
 # No text fills it. Larger models therefore do not count: they start with some numbers, measure the loss, and
-# change the numbers so that it falls. Does that find the truth? Let us try it where we know the answer.
+# change the numbers so that it falls. Does that find the same as counting? Here we can check, since we know the
+# answer.
 #
 # ## A slope to follow
 #
-# Change numbers so that a loss falls: in which direction, and how far? First with one number `w` and the loss
-# (w - 5)². PyTorch can find the slope itself. It notes down how `loss` came about, and `backward()` goes
-# through the notes in reverse:
+# Change numbers so that a loss falls: in which direction? First with one number `w` and the loss (w - 5)².
+# PyTorch finds the slope by itself. It takes notes of how `loss` came about, and `backward()` goes through the
+# notes in reverse; this is called *autograd*:
 
 # %%
 w = torch.tensor(3.0, requires_grad=True)  # "take notes on what is done with this"
@@ -311,8 +300,8 @@ print("slope at w = 3:", w.grad.item())
 assert w.grad == 2 * (3 - 5)  # the derivative of (w - 5)² is 2 (w - 5)
 
 # %% [markdown]
-# The slope, called the *gradient*, is negative: the loss falls if `w` grows. So take a step against it, and
-# again, and again. That is *gradient descent*:
+# The slope, called the *gradient*, is negative: the loss falls if `w` grows. So take a step against the slope, and
+# again, and again. That is *gradient descent*, and 0.2 is the *learning rate*, which says how far a step goes:
 
 # %%
 for step in range(20):
@@ -330,10 +319,9 @@ assert abs(w.item() - 5) < 1e-3
 #
 # ## A table of weights
 #
-# Now 65 · 65 numbers in place of one. They may be anything, also negative; probabilities may not. The usual
-# bridge is
-# *softmax*: take the exponential of each number in a row, which is positive, and divide by the sum of the row.
-# The numbers before it are called *logits*.
+# Now 65 · 65 numbers in place of one, called *weights*. They may be anything, also negative; probabilities may
+# not. What leads from one to the other is called *softmax*: take the exponential of each number in a row, which
+# is positive, and divide by the sum of the row. The numbers that go in are called *logits*.
 
 # %%
 logits = torch.tensor([2.0, 0.0, -1.0])
@@ -343,28 +331,29 @@ assert torch.allclose(by_hand, logits.softmax(dim=0))
 assert torch.allclose(by_hand, (logits + 7).softmax(dim=0))  # only differences count
 
 # %% [markdown]
-# The loss is the one we have: minus the logarithm of the probability of what really came. Of logits it is
-# called *cross-entropy*. With all weights 0 every character gets 1/65, so the first loss is known beforehand:
+# The loss is the one we have: minus the logarithm of the probability of what really came. PyTorch computes it
+# from the logits, under the name *cross-entropy*. With all weights 0 every character gets 1/65, so the first loss
+# is known beforehand:
 
 # %%
 weights = torch.zeros(V, V, requires_grad=True)  # row i: logits of what follows character i
 x, y = first[:5000], second[:5000]
-row = weights[x]  # (5000, V): to each character its row
-by_hand = -row.softmax(dim=1)[torch.arange(len(y)), y].log().mean()
-loss = F.cross_entropy(row, y)
+logits = weights[x]  # (5000, V): for each character its row of the table
+by_hand = -logits.softmax(dim=1)[torch.arange(len(y)), y].log().mean()
+loss = F.cross_entropy(logits, y)
 assert torch.allclose(loss, by_hand)
 print(f"first loss {loss.item():.3f}, ln 65 = {math.log(65):.3f}")
 
 # %% [markdown]
-# And down we go. The training text is long, so each step looks at 32 random pieces of 64 characters (a
-# *batch*), which is enough to tell roughly where down is:
+# And down we go. The training text is long, so each step looks at 32 random pieces of 64 characters, a *batch*.
+# That is enough to tell roughly where down is:
 
 # %% tags=["trained"]
 batches = llmkit.Batches(train_ids, block_size=64, batch_size=32, seed=1337)
 losses = []
 for _ in range(200):
     x, y = next(batches)  # (32, 64) each: y is x, one character further on
-    loss = F.cross_entropy(weights[x].flatten(0, 1), y.flatten())
+    loss = F.cross_entropy(weights[x].flatten(0, 1), y.flatten())  # logits (32 · 64, V)
     weights.grad = None
     loss.backward()
     with torch.no_grad():
@@ -382,14 +371,13 @@ plots.lines(
 )
 
 # %% [markdown]
-# It trembles, as each batch is another piece of text, and it gets slower. Will it arrive? To know, look at
-# the slope itself.
+# It trembles, as each batch is another piece of text, and it gets slower. Will it arrive? The slope itself can
+# tell.
 #
 # ## What the gradient says
 #
-# Here is the gradient that `backward()` finds over the whole training text, and beside it a formula: *what
-# the model predicts minus what really followed*, row by row, weighted by how often the row's character
-# occurs.
+# Here is the gradient that `backward()` finds over the whole training text, and beside it a formula: *what the
+# model predicts minus what was counted*, row by row, times the share of the text that the row's character has.
 
 # %%
 weights = weights.detach().double().requires_grad_()  # more digits, to compare exactly
@@ -403,25 +391,26 @@ assert torch.allclose(weights.grad, formula, atol=1e-9)
 print("backward() and the formula agree to 9 decimals, in all", V * V, "places")
 
 # %% [markdown]
-# The formula knows where the journey ends: the gradient is zero where prediction and counts are the same.
-# **Gradient descent on this table can come to rest only at the counted one.** And since the counts hold all
-# there is to know about the pairs, we need no text any more to take a step. The formula also shows why it was
-# slow. A rare character has a small share, hence tiny steps; let us give each row its own step and go on to
-# the end.
+# So the gradient is zero where the prediction equals the counts, and nowhere else. **Gradient descent on this
+# table can come to rest only at the counted one.**
+#
+# The formula also shows why it was slow: the row of a rare character has a small share, hence takes tiny steps.
+# Leave the share out, so that all rows move at the same pace, and go on to the end. For this we need no text any
+# more, only the counts:
 
 # %%
-learned = torch.zeros(V, V, dtype=torch.float64)  # logits, from the start again
+logits = torch.zeros(V, V, dtype=torch.float64)  # from the start again
 stages = {}
 for step in range(3001):
     if step in (0, 2, 3000):
-        stages[f"after {step} steps"] = learned.softmax(dim=1)
-    learned -= 3 * (learned.softmax(dim=1) - counted) * seen[:, None]
+        stages[f"after {step} steps"] = logits.softmax(dim=1)
+    logits -= 3 * (logits.softmax(dim=1) - counted) * seen[:, None]  # rows without counts stay
 
 learned = stages["after 3000 steps"]  # (V, V), rows that sum to 1
 by_counting, by_descent = table_loss(counted, train_ids), table_loss(learned, train_ids)
 largest = (learned - counted)[seen].abs().max().item()
 print(f"training loss: counting {by_counting:.3f}, gradient descent {by_descent:.3f}")
-print("largest difference between two probabilities below 0.001:", largest < 0.001)
+print(f"largest difference between two probabilities: ≈ {largest:.5f}")
 assert by_counting <= by_descent < by_counting + 0.005
 assert largest < 0.001
 
@@ -439,14 +428,14 @@ plots.matrix(
 
 
 # %% [markdown]
-# Two ways, one answer. (The very last bit is out of reach. Softmax never gives an exact 0, so that the pairs
-# that never occurred keep a little probability, and that is a kind of smoothing too.)
+# Two ways, one answer. (But for the last bit: softmax never gives an exact 0, so the pairs that never occurred
+# keep a little probability, which is a kind of smoothing too.)
 #
 # ## The "GPTMini" of the tutorials
 #
-# Many a tutorial opens with a small model called something like *GPTMini*: an embedding (a table with a
-# vector for each character), a linear layer, and a `block_size`, "the context the model sees". It looks like
-# this:
+# Many a tutorial opens with a small model called something like *GPTMini*. It has an *embedding*, which is a table
+# with a row of C numbers for each character; a *linear layer*, which makes 65 logits of such a row; and a
+# `block_size`, "the context the model sees":
 
 # %%
 class GPTMini(nn.Module):
@@ -461,8 +450,8 @@ class GPTMini(nn.Module):
 
 
 # %% [markdown]
-# What does it do with its context? A test that you can use on any model: keep the last character, change all
-# that stand before it, and see whether the prediction changes.
+# What does it do with its context? Here is a test for any model: keep the last character, change all that stand
+# before it, and see whether the prediction changes.
 
 # %%
 for block_size in (8, 64, 256):
@@ -484,15 +473,12 @@ assert torch.allclose(mini(x), table_of_mini[x], atol=1e-6)
 print("GPTMini(x) is a row of a table, for each of", x.numel(), "positions")
 
 # %% [markdown]
-# Its table is a product, 65 × C times C × 65, plus a bias. With a small C only some tables can be written so
-# (each row has to be mixed from C patterns: the table is of *low rank*); with C of 64 or more, every table.
-# But whatever the table, it cannot fit the pairs better than their own counts do. Longer training? Watch
-# three of them, trained on the counts of the whole training text by Adam, a form of gradient descent which
-# notebook 06 explains:
+# So it cannot do better on the training text than the counts themselves. Will longer training help, or a larger C?
+# We train three of them on all pairs of the text, with Adam, a form of gradient descent that notebook 06 explains:
 
 # %% tags=["trained"]
 every = torch.arange(V)
-pair_share = (counts / counts.sum()).float()  # (V, V)
+pair_share = (counts / counts.sum()).float()  # (V, V): how often each pair occurs
 curves = {}
 for n_embd in (2, 8, 64):
     mini = GPTMini(V, 256, n_embd)
@@ -516,40 +502,41 @@ plots.lines(
 )
 
 # %% [markdown]
-# Such a model in a tutorial trains for many epochs, and its author wonders why the samples stay as they are.
-# More training cannot help, nor a larger `block_size`, nor a wider C: there is nothing left to find in pairs.
+# With a small C the model cannot even hold the counted table; with a large one it arrives there and stays. More
+# training cannot help, nor a larger `block_size`, nor a larger C: there is nothing left to find in pairs.
 #
 # ## What we saw
 #
 # - A language model gives each possible next character a probability. Counted pairs, divided row by row,
 #   are such a model.
-# - The loss is the average of -ln p over what really came, in nats per character. Knowing nothing costs ln
-#   65 ≈ 4.17; one character of context brings it below 2.6.
+# - The loss is the average of -ln p over what really came, in nats per character. Knowing nothing costs ln 65 ≈
+#   4.17; one character of context brings it below 2.6 on held-out text.
 # - A pair never seen makes the loss infinite. A little added to every count mends that.
-# - Gradient descent on logits reached the same training loss to 0.005, and the same table to 0.001: its
-#   gradient is prediction minus counts, and vanishes only where the two agree.
-# - Embedding and linear layer without anything between positions are this model again, whatever their names
-#   and whatever the block size.
+# - Gradient descent on logits reached the training loss of counting to 0.005, and its table to 0.001. The gradient
+#   is prediction minus counts, and vanishes only where the two agree.
+# - An embedding and a linear layer, with nothing that connects positions, are this model again, whatever the name
+#   and the block size.
 #
-# So both ways agree on a loss, and it is not a good one. What follows `h` depends on whether the `h` stands
-# in `the` or in `oath`; who sees the `h` alone cannot know. How can a model see more than one character,
-# without a table that no text can fill? That is [notebook 04](04_attention.ipynb).
+# So both ways agree on a loss, and neither can go below it. What follows `h` depends on whether the `h` stands in
+# `the` or in `oath`; who sees the `h` alone cannot know. How can a model see more than one character, without a
+# table that no text can fill? That is [notebook 04](04_attention.ipynb).
 
 # %% [markdown]
 # ## Exercises
 #
-# The stubs run as they stand. Worked solutions are folded away below.
+# The stubs run as they stand; put your answer in place of `None` or of the `0.0`. Worked solutions are folded away
+# below.
 #
 # **1 · Sure and unsure** (easy). Which character leaves the least doubt about what follows, and which the
-# most? Take the loss of each row by itself, -Σ p ln p, for characters that occur at least 50 times.
+# most? Take the loss of each row of `counted` by itself, -Σ p ln p, for characters that occur at least 50 times.
 # `torch.xlogy(p, p)` gives p ln p, also for p = 0.
 
 # %% tags=["exercise"]
 surest, least_sure = None, None
 
 # %% [markdown]
-# **2 · Backwards** (easy). Train a bigram that predicts the character *before*, by counting. Is the training
-# loss higher or lower than forwards? Guess first.
+# **2 · Backwards** (easy). Make a bigram that predicts the character *before*, by counting. Is its loss on the
+# training text higher or lower than forwards? Guess first.
 
 # %% tags=["exercise"]
 backwards_loss = None
@@ -565,8 +552,8 @@ triple_train_loss, triple_val_loss, share_unseen = None, None, None
 
 # %% [markdown]
 # **4 · A slope by hand** (hard). You need no autograd to measure a slope: move one weight by a small ε in
-# both directions and see how the loss changes. Check three entries of the gradient of `table_loss` that way,
-# for logits of your choice.
+# both directions and see how the loss changes. Check three entries of the gradient formula above that way, for
+# logits of your choice.
 
 # %% tags=["exercise"]
 def slope(logits: torch.Tensor, i: int, j: int, epsilon: float = 1e-4) -> float:
@@ -581,12 +568,13 @@ print(slope(torch.zeros(V, V, dtype=torch.float64), 0, 0))
 # %% tags=["solution"]
 # @title Solution 1: sure and unsure
 doubt = -torch.xlogy(counted, counted).sum(dim=1)  # (V,)
-doubt[counts.sum(dim=1) < 50] = math.nan
-order = [i for i in doubt.argsort().tolist() if not doubt[i].isnan()]
-surest, least_sure = (tokenizer.characters[i] for i in (order[0], order[-1]))
-print(f"surest after {plots.visible(surest)!r}: {abs(doubt[order[0]]):.3f} nats")
-print(f"least sure after {plots.visible(least_sure)!r}: {doubt[order[-1]]:.3f} nats")
-weighted = (torch.nan_to_num(-torch.xlogy(counted, counted).sum(1)) * share[:, 0]).sum().item()
+enough = [i for i in range(V) if counts[i].sum() >= 50]
+least, most = doubt[enough].min(), doubt[enough].max()
+surest = [tokenizer.characters[i] for i in enough if doubt[i] == least]  # there may be several
+least_sure = [tokenizer.characters[i] for i in enough if doubt[i] == most]
+print("surest after", *map(plots.visible, surest), f": {least.abs():.3f} nats")
+print("least sure after", *map(plots.visible, least_sure), f": {most:.3f} nats")
+weighted = (doubt * share[:, 0]).sum().item()
 assert abs(weighted - by_counting) < 1e-6  # the loss is the mean doubt, weighted by frequency
 
 # %% tags=["solution"]

@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/06_training.ipynb)
 #
-# ← [04 · Attention](04_attention.ipynb)
+# ← [05 · Transformer](05_transformer.ipynb) · [07 · Perplexity](07_perplexity.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
