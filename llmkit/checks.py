@@ -1,9 +1,8 @@
-"""Four questions to put to a language model of your own before a long training run.
+"""Four questions to put to a language model of your own before a long training run: any module
+with ``config.vocab_size``, ``config.block_size`` and forward(ids (B, T)) -> logits (B, T, V).
 
-They take any module with ``config.vocab_size``, ``config.block_size`` and forward(ids (B, T)) ->
-logits (B, T, V), and call it with copies of its weights: these, its buffers, its mode and the
-random state stay as they were. Nothing is repaired here: a result says what was seen.
-"""
+It is called with copies of its weights and buffers; they, its mode and the random state stay as
+they were. Nothing is repaired here: a result says what was seen."""
 
 import math
 from dataclasses import dataclass
@@ -60,8 +59,7 @@ def mixes_batch(model: nn.Module) -> CheckResult:
 
 @torch.no_grad()
 def starts_uniform(model: nn.Module) -> CheckResult:
-    """Is the loss on random tokens within 0.5 nats of ln V, that of an even guess? A question for a
-    new model: a trained one prefers tokens."""
+    """Is a new model's loss on random tokens within 0.5 nats of ln V, that of an even guess?"""
     loss, V = _Trial(model, rows=8, length=64).loss().item(), model.config.vocab_size
     passed = abs(loss - math.log(V)) <= 0.5  # not so where the loss is NaN
     message = f"the first loss is ≈ {loss:.3f}, and an even guess costs ln {V} = {math.log(V):.3f}"
@@ -103,7 +101,7 @@ class _Trial:
     and two sets of random ids (B, T), on the CPU, that differ everywhere."""
 
     def __init__(self, model: nn.Module, rows: int, length: int, noise: bool = False):
-        self.model, self.weights = model, {}
+        self.model, self.device, self.weights = model, device_of(model), {}
         self.generator = torch.Generator().manual_seed(0)
         V, shape = model.config.vocab_size, (rows, min(length, model.config.block_size))
         self.ids = torch.randint(V, shape, generator=self.generator)
@@ -116,12 +114,11 @@ class _Trial:
     def logits(self, ids: Tensor, training: bool = False) -> Tensor:
         """(B, T) -> (B, T, V), each time with the same dropout and from the same buffers."""
         state = self.weights | {name: b.clone() for name, b in self.model.named_buffers()}
-        inputs = ids.to(device_of(self.model))
-        # cuDNN is off because its LSTM has gradients in training mode only.
-        cudnn_off = torch.backends.cudnn.flags(enabled=False)
+        cudnn_off = torch.backends.cudnn.flags(enabled=False)  # its LSTM learns in training only
         with eval_mode(self.model), torch.random.fork_rng(), cudnn_off:
             torch.manual_seed(0)
-            logits = torch.func.functional_call(self.model.train(training), state, (inputs,))
+            model = self.model.train(training)
+            logits = torch.func.functional_call(model, state, (ids.to(self.device),))
         shape = (*ids.shape, self.model.config.vocab_size)
         if (got := tuple(getattr(logits, "shape", ())) or type(logits).__name__) != shape:
             raise ValueError(f"forward(ids) must return logits (B, T, V) = {shape}, not {got}")

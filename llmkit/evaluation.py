@@ -71,7 +71,7 @@ def evaluate(
     with eval_mode(model):
         for i, (x, y) in enumerate(windows(ids, block_size, stride, batch_size)):
             # Row by row: all of (B, T, V) in float64 would need twice the memory of the logits.
-            rows = zip(model(x.to(device)).unbind(), y.to(device), strict=True)  # (T, V), (T,) each
+            rows = zip(model(x.to(device)), y.to(device), strict=True)  # (T, V), (T,) each
             loss = [F.cross_entropy(row.double(), y, reduction="none") for row, y in rows]
             loss = torch.stack(loss)  # (B, T)
             # The head of every window but the very first was predicted by the one before it.
@@ -84,24 +84,22 @@ def evaluate(
 def windows(ids: Tensor, block_size: int, stride: int, batch_size: int) -> Iterator:
     """Inputs and targets, (up to batch_size, block_size) each, of windows stride tokens apart. The
     last comes alone, and shorter, where the text ends in mid-window."""
-    T = min(block_size, len(ids) - 1)
-    whole = ids.unfold(0, T + 1, stride)  # (windows, T + 1), not copied
-    for rows in whole.split(batch_size):
-        yield rows[:, :-1], rows[:, 1:]
-    start = len(whole) * stride
-    if start - stride + T + 1 < len(ids):  # where the whole windows end
-        yield ids[None, start:-1], ids[None, start + 1 :]
+    size = min(block_size + 1, len(ids))
+    whole = ids.unfold(0, size, stride).split(batch_size)  # (B, T + 1) each, not copied
+    start = sum(map(len, whole)) * stride  # of the last, if the whole ones leave something
+    rest = [ids[None, start:]] if start - stride + size < len(ids) else []
+    yield from ((rows[:, :-1], rows[:, 1:]) for rows in [*whole, *rest])
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Dropout and the like off inside the ``with``; after it, each module is in its mode again."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        for module, training in modes:
+        for module, training in modes.items():
             module.training = training
 
 

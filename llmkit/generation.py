@@ -1,8 +1,6 @@
-"""Drawing text from a model, one token at a time, each added to what the model reads next.
-
-Here live the choice of a token from the model's scores (greedy, temperature, top-k, top-p) and the
-loop around it. The key-value cache that makes the loop fast lives in ``attention``.
-"""
+"""Drawing text from a model, one token at a time: the choice of a token from the model's scores
+(greedy, temperature, top-k, top-p), and the loop around it, in which each token is added to what
+the model reads next. The key-value cache that makes the loop fast lives in ``attention``."""
 
 from __future__ import annotations
 

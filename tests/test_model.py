@@ -153,7 +153,7 @@ def test_gpt2s_own_layer_names_and_tying():
 
 
 @every_combination
-@pytest.mark.parametrize(("vocab_size", "n_embd", "n_layer"), [(65, 128, 4), (100, 512, 1)])
+@pytest.mark.parametrize(("vocab_size", "n_embd", "n_layer"), [(65, 64, 4), (100, 256, 1)])
 def test_first_loss_is_that_of_an_even_guess(changes, vocab_size, n_embd, n_layer):
     model = small(
         vocab_size=vocab_size, n_embd=n_embd, n_layer=n_layer, n_head=4, block_size=16, **changes
@@ -170,14 +170,14 @@ def test_a_few_steps_lower_the_loss(changes):
     ids = random_ids(8, 13)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
-    for _ in range(25):
+    for _ in range(12):
         loss = model.loss(ids[:, :-1], ids[:, 1:])
         optimizer.zero_grad()
         loss.backward()
         assert all(p.grad is not None for p in model.parameters())
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.5
+    assert losses[-1] < losses[0] - 0.3
 
 
 @every_combination

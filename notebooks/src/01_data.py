@@ -166,8 +166,8 @@ rows = load_dataset(
 assert rows[0]["text"] == text == llmkit.load_text(runtime.corpus)
 
 # %% [markdown]
-# `llmkit.load_text` makes the same call for `"tiny_shakespeare"` and for any address. A path it opens itself, so
-# a file of your own works as well. Of Tiny Shakespeare it also compares a *checksum*, a short fingerprint of the
+# `llmkit.load_text` lets `datasets` fetch `"tiny_shakespeare"` and any address too. A path it opens itself, so a
+# file of your own works as well. Of Tiny Shakespeare it also compares a *checksum*, a short fingerprint of the
 # whole file, so that half a download does not pass for all of it.
 #
 # ### A line that used to work

@@ -245,8 +245,7 @@ except ValueError as error:
 
 # %% [markdown]
 # Try it. In a running notebook, type a text of your own into the box, then a letter that the play does not have;
-# each character stands above its id. (A page on the web shows a picture instead: the brighter, the higher the
-# id.)
+# each character stands above its id.
 
 # %%
 widgets.TokenExplorer(tokenizer, "To be, or not to be")

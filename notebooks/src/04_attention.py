@@ -404,8 +404,8 @@ plots.attention_maps(
 )
 
 # %% [markdown]
-# Nobody told it to. A head of the first layer keeps an eye on the character before, with more than 2.5 times the
-# weight that an even look at the past would give it.
+# Nobody told it to. A head of the first layer keeps an eye on the character before, with more than twice the weight
+# that an even look at the past would give it.
 #
 # What do the others do? One number tells much: how many characters back a head looks, on average. Before training
 # that is no more than an even look, so let us compare with a new model:
@@ -447,8 +447,8 @@ explorer
 
 
 # %% [markdown]
-# It likes them better than chance, though not as strictly as the one made by hand. (In a running notebook the view
-# above is alive: choose another layer, another head.)
+# It gives them more than chance would, though it is not as strict as the one made by hand. (In a running notebook the
+# view above is alive: choose another layer, another head.)
 #
 # ## A model that looks ahead
 #
@@ -565,7 +565,7 @@ assert not torch.allclose(at_the_end("dog bites men."), first, atol=1e-3)
 # - A query says what a position looks for, a key what it is, a value what it hands over. The score of a pair is
 #   a dot product, divided by √D so that the head size does not decide how sharp the choice is.
 # - Heads are several such averages side by side. Ours equals llmkit's and PyTorch's to 1e-6.
-# - Trained for seconds, the model beat the bigram; one head had learned to look at the character before, and
+# - After a short training the model beat the bigram; one head had learned to look at the character before, and
 #   the second layer looked further back than the first.
 # - Without the mask the loss fell to almost nothing, on held-out text as well, and the model could not write.
 #   `llmkit.checks.leaks_future` saw it without any training.

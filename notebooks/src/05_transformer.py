@@ -98,21 +98,20 @@ class Model(nn.Module):
 
 # %%
 training = llmkit.TrainConfig(steps=200, batch_size=16, optimizer="muon", learning_rate=0.03)
-ladder = {}
+ladder, grown = {}, {}
 
 
 def grow(name, *body, positions=True):
-    """Train a model with this body, and note its loss on held-out text."""
+    """Train a model with this body, keep it, and note its loss on held-out text."""
     torch.manual_seed(runtime.seed)
     model = Model(nn.Sequential(*body), positions).to(runtime.device)
     llmkit.train(model, train_ids, config=training)
-    ladder[name] = llmkit.evaluate(model, val_ids).loss
+    grown[name], ladder[name] = model, llmkit.evaluate(model, val_ids).loss
     weights = sum(parameter.numel() for parameter in model.parameters())
     print(f"{name}: ≈ {ladder[name]:.3f} nats per character, {weights:,} weights")
-    return model
 
 
-_ = grow("nothing (bigram)", positions=False)
+grow("nothing (bigram)", positions=False)
 
 
 # %% [markdown]
@@ -124,7 +123,7 @@ def attention():
     return llmkit.CausalSelfAttention(config)
 
 
-_ = grow("attention", attention())
+grow("attention", attention())
 assert ladder["attention"] < ladder["nothing (bigram)"] - 0.02
 
 
@@ -138,7 +137,7 @@ def feed_forward():
     return nn.Sequential(nn.Linear(C, 4 * C), nn.GELU(), nn.Linear(4 * C, C))
 
 
-_ = grow("attention → feed-forward", attention(), feed_forward())
+grow("attention → feed-forward", attention(), feed_forward())
 assert ladder["attention → feed-forward"] > ladder["attention"] - 0.03
 
 # %% [markdown]
@@ -147,7 +146,7 @@ assert ladder["attention → feed-forward"] > ladder["attention"] - 0.03
 
 # %% tags=["trained"]
 pairs = [part() for _ in range(3) for part in (attention, feed_forward)]
-chain = grow("the pair, three times", *pairs)
+grow("the pair, three times", *pairs)
 
 unigram = llmkit.NGram(train_ids.cpu(), order=1, vocab_size=V).loss(val_ids.cpu())
 print(f"knowing only how frequent each character is: ≈ {unigram:.3f}")
@@ -155,10 +154,9 @@ assert ladder["the pair, three times"] > unigram - 0.1
 
 x, _ = next(llmkit.Batches(val_ids, block_size=T, batch_size=32, seed=0))  # (B, T): 32 texts
 with torch.no_grad():
-    guesses = chain(x).softmax(dim=-1)  # (B, T, V): the probability of each next character
-print(f"from place to place they vary by ≈ {guesses.std(dim=(0, 1)).max():.4f} at most")
+    guesses = grown["the pair, three times"](x).softmax(dim=-1)  # (B, T, V)
+print(f"from place to place its guesses vary by ≈ {guesses.std(dim=(0, 1)).max():.4f} at most")
 assert guesses.std(dim=(0, 1)).max() < 0.05
-
 
 # %% [markdown]
 # It has forgotten everything. Whatever it reads, its guesses are nearly the same: they are the frequencies of the
@@ -166,8 +164,21 @@ assert guesses.std(dim=(0, 1)).max() < 0.05
 #
 # ## The residual stream
 #
-# In the chain every layer *replaces* what it was given. A new layer, not yet trained, passes on little of it, and six
-# of them next to nothing. So let a layer not replace, but add:
+# In the chain every layer *replaces* what it was given. How much gets through a new pair, not yet trained?
+
+# %%
+new = Model(nn.Sequential(attention(), feed_forward()))
+x = torch.randn(1, T, C)  # every place has features of its own, of size one
+with torch.no_grad():
+    for name, layer in zip(("attention", "feed-forward"), new.body, strict=True):
+        x = layer(x)
+        print(f"after {name} the places differ by ≈ {x.std(dim=1).mean():.4f}")
+assert x.std(dim=1).mean() < 0.01
+
+
+# %% [markdown]
+# Next to nothing, after one pair, and there are three. Training would have to mend all of them before any could be of
+# use. So let a layer not replace, but add:
 
 # %%
 class Add(nn.Module):
@@ -188,7 +199,7 @@ assert torch.equal(Add(nothing)(x), x)  # a layer that knows nothing does no har
 # A layer that adds zero leaves the features as they are. Now with the two layers from before:
 
 # %% tags=["trained"]
-_ = grow("added to the stream", Add(attention()), Add(feed_forward()))
+grow("added to the stream", Add(attention()), Add(feed_forward()))
 assert ladder["added to the stream"] < ladder["attention"] - 0.02
 
 # %% [markdown]
@@ -216,8 +227,8 @@ def block():
     return [Add(nn.LayerNorm(C), attention()), Add(nn.LayerNorm(C), feed_forward())]
 
 
-_ = grow("norm before each", *block(), nn.LayerNorm(C))
-_ = grow("that, three times", *block(), *block(), *block(), nn.LayerNorm(C))
+grow("norm before each", *block(), nn.LayerNorm(C))
+grow("that, three times", *block(), *block(), *block(), nn.LayerNorm(C))
 assert ladder["norm before each"] < ladder["added to the stream"] - 0.05
 assert ladder["that, three times"] < ladder["the pair, three times"] - 0.8
 
@@ -520,7 +531,7 @@ plots.lines(
 
 # %% [markdown]
 # With the norm after, whatever a block adds, the sum is brought back to size one: what earlier blocks wrote is
-# scaled down by every block that follows. Does it matter for training? A hundred
+# rescaled by every block that follows. Does it matter for training? A hundred
 # hasty steps each, at full learning rate from the first:
 
 # %% tags=["trained"]
@@ -591,7 +602,8 @@ class EncoderDecoder(nn.Module):
     def forward(self, ids):
         T = ids.size(1)
         x = self.wte(ids) + self.wpe.weight[:T]  # (B, T, C)
-        hidden = ~llmkit.causal_mask(T, ids.device) if self.masked else None  # True: not to be seen
+        # PyTorch's masks say what is hidden, ours what may be seen: hence the ~
+        hidden = ~llmkit.causal_mask(T, ids.device) if self.masked else None
         return self.lm_head(self.transformer(src=x, tgt=x, tgt_mask=hidden))  # (B, T, V)
 
     def loss(self, x, y):
