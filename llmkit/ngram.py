@@ -53,7 +53,7 @@ class Counts(nn.Module):
         cut = count.new_tensor(discounts, dtype=torch.float64)[count.clamp(max=3) - 1]  # (G,)
         parent = keys // V  # (G,) the context of each n-gram
         total = torch.bincount(parent, count, contexts)  # (contexts,)
-        share = (torch.bincount(parent, cut, contexts) / total).nan_to_num(1.0)  # 0 / 0: no more text
+        share = (torch.bincount(parent, cut, contexts) / total).nan_to_num(1.0)  # 0 / 0: text ends
         # One entry more at the end of each, which is where -1 leads: never seen.
         self.register_buffer("keys", keys)
         self.register_buffer("seen", F.pad((count - cut) / total[parent], (0, 1), value=0.0))

@@ -446,7 +446,8 @@ assert not llmkit.checks.mixes_batch(crooked).passed
 # %% [markdown]
 # Now it runs, and trains. But every place of a text gets the same wave, so the order is lost, and a text's
 # predictions depend on which row of the batch it happens to be. The right shape is `(T, C)`, as in `Model`: lined
-# up from the right it meets time, and every row of the batch alike. No error is not yet a right shape.
+# up from the right it meets time, and every row of the batch alike. Code that runs
+# without an error can still add the wrong things.
 #
 # The third way adds nothing to the stream. *Rotary* positions (Su et al. 2021) turn queries and keys instead: take their features
 # in pairs, as arrows in a plane, and turn each by an angle that grows with the place.
@@ -706,7 +707,7 @@ print(NormAcrossBatch()(torch.ones(2, 3, C)).shape)
 
 # %% [markdown]
 # **4 · Decoder-only by masks** (hard). `nn.TransformerEncoder` with a causal mask is a GPT as well. Build the
-# three-block model from `nn.TransformerEncoderLayer` (norm first, GELU), pass it `leaks_future`, and say why its
+# three-block model from `nn.TransformerEncoderLayer` (norm first, GELU), have it pass `leaks_future`, and say why its
 # parameters are as many as those of our blocks.
 
 # %% tags=["exercise"]

@@ -414,8 +414,8 @@ if runtime.corpus == "tiny_shakespeare":
 
 # %% [markdown]
 # That is the mark to beat, and it is a hard one. On Tiny Shakespeare, the text that this notebook reads on a
-# GPU, three cuts reach 1.661; of the settings that it recommends for a CPU, the README of
-# [nanoGPT](https://github.com/karpathy/nanoGPT) says that they end at 1.88 there. A network that was never
+# GPU, three cuts reach 1.661; for a network trained on a CPU, the README of
+# [nanoGPT](https://github.com/karpathy/nanoGPT) recommends settings that end at 1.88. A network that was never
 # compared with counting may well be the weaker of the two.
 #
 # ## A GPT
@@ -433,7 +433,7 @@ if runtime.pick(cpu=True, gpu=False):  # in a hurry: smaller and bolder
     settings = replace(settings, batch_size=24, learning_rate=0.03)
 gpt = llmkit.FastGPT(shape).to(runtime.device)
 history = llmkit.train(
-    gpt, train_ids, config=settings, callbacks=[llmkit.ProgressBar(desc="training")]
+    gpt, train_ids, config=settings, callbacks=[llmkit.ProgressBar(bar_format="training {bar}")]
 )
 gpt_report = llmkit.evaluate(gpt, val_ids, characters=len(val_ids) - 1)
 print(f"{steps} steps, {gpt.num_parameters():,} parameters, windows of {shape.block_size}")
@@ -482,7 +482,7 @@ pairs = list(pairwise(val_text))  # each character with the one before it
 groups = {
     "first letter of a word": [not a.isalpha() and a != "'" and b.isalpha() for a, b in pairs],
     "letter within a word": [a.isalpha() and b.isalpha() for a, b in pairs],
-    "all others": [not b.isalpha() for a, b in pairs],
+    "space, line end, sign": [not b.isalpha() for a, b in pairs],
 }
 counter = llmkit.NGram(train_ids, counter_order, V, discount=None)
 by_counter = character_losses(counter, val_ids)  # (N - 1,)
