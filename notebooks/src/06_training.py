@@ -149,7 +149,7 @@ assert after < loss
 
 # %% [markdown]
 # That is *gradient descent*, and it works. It has one weakness, which a valley shows better than a model does: two
-# weights, of which one matters a hundred times as much as the other. The third way down is explained below.
+# weights, of which one matters a hundred times as much as the other.
 
 # %%
 def valley(w: torch.Tensor) -> torch.Tensor:
@@ -169,6 +169,10 @@ def descend(optimizer_of, steps: int = 60) -> list[float]:
     return heights
 
 
+# %% [markdown]
+# Go down twice by plain descent, at two rates that hardly differ, and once by *Adam*, which is explained below.
+
+# %%
 ways = {
     "plain, rate 0.021": lambda w: torch.optim.SGD(w, lr=0.021),
     "plain, rate 0.018": lambda w: torch.optim.SGD(w, lr=0.018),
@@ -191,7 +195,7 @@ plots.lines(
 # At a rate of 0.021 the steep weight is thrown from wall to wall, each time higher. At 0.018 it settles, but the flat
 # weight creeps. What one weight can bear is too little for the other.
 #
-# *Adam* ([Kingma and Ba 2015](https://arxiv.org/abs/1412.6980)) gives every weight a step of its own. It keeps two
+# Adam ([Kingma and Ba 2015](https://arxiv.org/abs/1412.6980)) gives every weight a step of its own. It keeps two
 # averages for each: of its gradient, and of its gradient squared. The first, divided by the root of the second, is near
 # 1 or -1 where the gradients agree and near 0 where they cancel, whatever their size. The W in *AdamW*
 # ([Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101)) is *weight decay*: a pull of the weights towards zero,
