@@ -9,22 +9,16 @@ returns and that a model needs. One thread does all the work, whatever OMP_NUM_T
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import random
 import statistics
 import time
-from datetime import date
-from pathlib import Path
 
-import numpy as np
 import torch
+from common import alternate, parse, parser, versions, write_result
 
 from llmkit import CharTokenizer, load_text
 
 MEGABYTES = 10
-RESULT = Path(__file__).parent / "results" / "encode-cpu.json"
 SCRIPTS = {  # where the letters are, and roughly how many a text in that script uses
     "Latin": (0x61, 26),
     "accented Latin": (0xE0, 60),
@@ -42,7 +36,7 @@ SCRIPTS = {  # where the letters are, and roughly how many a text in that script
 
 def cut(text: str) -> str:
     """`text`, repeated or shortened to MEGABYTES of UTF-8."""
-    size = MEGABYTES * 1_000_000
+    size = round(MEGABYTES * 1_000_000)
     text *= size // len(text.encode()) + 1
     return text.encode()[:size].decode(errors="ignore")
 
@@ -68,14 +62,7 @@ def mixed_text() -> str:
 
 def medians(*functions, rounds: int = 9) -> list[float]:
     """Processor seconds of each, warm, taken in turns: other programs blur neither of them."""
-    times: list[list[float]] = [[] for _ in functions]
-    for round_ in range(rounds + 1):
-        for function, taken in zip(functions, times, strict=True):
-            start = time.process_time()
-            result = function()
-            if round_:  # the first round is the warm-up
-                taken.append(time.process_time() - start)
-            del result
+    times = alternate(*functions, repeats=rounds, clock=time.process_time)
     return [statistics.median(taken) for taken in times]
 
 
@@ -118,28 +105,15 @@ def measure(kind: str, text: str) -> list[dict]:
     return results
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.processor()])[0]}, {os.cpu_count()} cores"
-
-
 def main() -> None:
+    global MEGABYTES
+    options = parse(parser(__doc__, device=False))
+    if options.quick:
+        MEGABYTES = 0.1
     torch.set_num_threads(1)
     results = [*measure("ASCII", ascii_text()), *measure("mixed Unicode", mixed_text())]
-    report = {
-        "date": date.today().isoformat(),
-        "hardware": processor(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "command": "python benchmarks/encode.py",
-        "results": results,
-    }
-    RESULT.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    result = {"results": results, "versions": versions("numpy")}
+    write_result("encode", "cpu", result, folder=options.out)
 
 
 if __name__ == "__main__":

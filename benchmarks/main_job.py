@@ -9,32 +9,31 @@ benchmarks/results/main_job-CORPUS-DEVICE.json and a picture of the ladder besid
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import torch
+from common import parse, parser, write_result
 
 import llmkit
 from llmkit import plots
 
-RESULTS = Path(__file__).parent / "results"
 # nanoGPT's recipe for a CPU (4 layers, 128 wide, block 64, batch 12, 2000 steps), trained by its
 # own script, measured by our evaluator on the same split: 105 s on two cores of an AMD EPYC.
 NANOGPT = {"tiny_shakespeare": 1.898}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", default="tiny_shakespeare")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    options = parser.parse_args()
+    arguments = parser(__doc__, device=False)
+    arguments.add_argument("--corpus", default="tiny_shakespeare")
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    options = parse(arguments)
+    quick = ["--steps", "2"] if options.quick else []
     runtime = llmkit.start()
     text = llmkit.load_text(options.corpus)
     tokenizer = llmkit.CharTokenizer.from_text(text)
@@ -50,6 +49,7 @@ def main() -> None:
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             command = ["-m", "llmkit", "train", "--corpus", options.corpus, "--seed", str(seed)]
+            command += quick
             started = time.perf_counter()
             subprocess.run([sys.executable, *command, "--out", folder], check=True)
             wall = time.perf_counter() - started
@@ -66,13 +66,7 @@ def main() -> None:
         "train_seconds": statistics.median(run["train_seconds"] for run in runs),
         "wall_seconds": statistics.median(run["wall_seconds"] for run in runs),
         "runs": runs,
-        "date": date.today().isoformat(),
-        "hardware": hardware(runtime.device),
-        "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
-        "command": f"python benchmarks/main_job.py --corpus {options.corpus}",
     }
-    path = RESULTS / f"main_job-{options.corpus}-{runtime.device.type}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     rungs = {"uniform": torch.tensor(float(tokenizer.vocab_size)).log().item()}
     rungs |= {f"counting, order {k}": ngrams[f"order {k}, one discount"] for k in range(1, 8)}
     rungs[f"counting, {best}"] = ngrams[best]
@@ -89,16 +83,9 @@ def main() -> None:
         highlight=ours,
         fmt="{:.3f}",
     )
-    path.with_suffix(".png").write_bytes(picture.png())
+    name = f"main_job-{options.corpus}"
+    path = write_result(name, runtime.device.type, result, picture, folder=options.out)
     print(f"median {result['ours']:.4f} of {losses}, best n-gram {result['peer']:.4f}: {path}")
-
-
-def hardware(device: torch.device) -> str:
-    """The processor's name and its number of threads, or the GPU's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name", "CPU")
-    return f"{name}, {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

@@ -3,20 +3,23 @@
 The names below are what notebooks use. Each lives in a module of its own, and a module imports only
 from those listed before it:
 
-runtime · data · tokenizer · ngram · attention · model · fast · optim · evaluation · generation ·
-checkpoint · training · checks · recipes · plots · widgets
+distributed · runtime · data · tokenizer · pieces · parallel · resumable · tokenfile · ngram ·
+attention · model · fast · optim · scale · evaluation · inference · generation · checkpoint ·
+train_config · run · training · checks · recipes · plots · widgets
 """
 
-from llmkit import checkpoint, checks
+from llmkit import checkpoint, checks, distributed, scale, tokenfile
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
 from llmkit.data import Batches, corpora, load_text, split
 from llmkit.evaluation import evaluate, perplexity
 from llmkit.generation import generate, stream
 from llmkit.model import GPT, Block, GPTConfig
 from llmkit.ngram import NeuralBigram, NGram
+from llmkit.run import History
 from llmkit.runtime import Runtime, start
 from llmkit.tokenizer import CharTokenizer, WordTokenizer
-from llmkit.training import Checkpointer, History, ProgressBar, TrainConfig, train
+from llmkit.train_config import TrainConfig
+from llmkit.training import Checkpointer, ProgressBar, train
 
 __version__ = "0.1.0"
 
@@ -42,13 +45,16 @@ __all__ = [
     "checkpoint",
     "checks",
     "corpora",
+    "distributed",
     "evaluate",
     "generate",
     "load_text",
     "perplexity",
+    "scale",
     "split",
     "start",
     "stream",
+    "tokenfile",
     "train",
 ]
 

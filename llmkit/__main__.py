@@ -8,24 +8,39 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import llmkit
-from llmkit import checkpoint, plots
+from llmkit import checkpoint, distributed, plots
 from llmkit.recipes import recipe
 
 SAMPLE_CHARACTERS = 400
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command. Exit status: 0; 2 after an error, told in a sentence; 130 after Ctrl-C."""
-    options = parser().parse_args(arguments)
-    try:
-        return options.run(options)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Run a command. Exit status: 0; 2 after an error, told in a sentence; 130 after Ctrl-C.
+
+    Of several processes (started by torchrun) the first one prints; an error is told by whichever
+    meets it first.
+    """
+    stderr = sys.stderr
+    with ExitStack() as stack:
+        if distributed.rank() > 0:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        options = parser().parse_args(arguments)
+        try:
+            status = options.run(options)
+            distributed.leave()
+            return status
+        except (ValueError, OSError, FloatingPointError) as error:
+            if distributed.first():
+                print(f"error: {error}", file=stderr)
+            return 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,8 +92,10 @@ def train(options: argparse.Namespace) -> int:
     if history.stopped == "interrupted":
         print(f"stopped after step {history.step[-1]}; the same command with --resume goes on")
         return 130
-    checkpoint.save(out / "checkpoint", model, tokenizer)
     report = llmkit.evaluate(model, val_ids, characters=len(val_ids) - 1)
+    if distributed.rank() > 0:
+        return 0
+    checkpoint.save(out / "checkpoint", model, tokenizer)
     title = f"{name}: validation loss {report.loss:.3f} after {history.seconds:.0f} seconds"
     plots.loss_curves(history, title).savefig(out / "loss.png")
     record = {

@@ -1,6 +1,7 @@
-"""Text in, batches out: the corpora, any file or address, `split` and `Batches`.
+"""Text in, batches out: the corpora, any file or address, `split`, `check_ids` and `Batches`.
 
-Turning text into ids comes between the two and lives in `tokenizer`.
+Turning text into ids comes between the two: it lives in `tokenizer`, and in `tokenfile` for a
+corpus larger than memory.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch.types import Device
 
 Data = TypeVar("Data", Tensor, str, list)
 PATIENCE = 4.0  # seconds without a byte, after which we call the network absent
+PIECE = 1 << 20  # ids that `check_ids` looks at together
 SIGNS = {  # by which bytes that are not UTF-8 are told, the first that is found
     "utf-16": rb"^(\xff\xfe|\xfe\xff)",
     "binary": rb"[\0-\x08\x0e-\x1a\x1c-\x1f]",  # control characters that no text has
@@ -179,16 +181,46 @@ def split(ids: Data, val_fraction: float = 0.1) -> tuple[Data, Data]:
     return ids[:n_train], ids[n_train:]
 
 
+def check_ids(ids: Tensor, vocab_size: float, at_least: int = 0, name: str = "ids") -> Tensor:
+    """ids as a tensor (N,), of the integers it came in; or a ValueError that says why they are not
+    at_least tokens of a text. Read in pieces, so that a token file need not fit into memory."""
+    ids = torch.as_tensor(ids)
+    if ids.dim() != 1 or len(ids) < at_least:
+        shape = tuple(ids.shape)
+        raise ValueError(f"{name} must be one sequence of {at_least} or more ids, not {shape}")
+    if not len(ids):
+        return ids.long()  # torch.tensor([]) is float32, and fine
+    if ids.is_floating_point():
+        raise ValueError(f"{name} must be whole numbers (torch.int64), not {ids.dtype}")
+    ends = (end for piece in ids.split(PIECE) for end in piece.long().aminmax())
+    for end in ends:  # of pieces in int64, because PyTorch has no aminmax for uint16
+        if not 0 <= end < vocab_size:
+            raise ValueError(f"id {end} in {name} is outside the vocabulary (size {vocab_size})")
+    return ids
+
+
 class Batches:
     """Training batches without end: random windows x of the data, and y, one token further on.
 
     ids: integers (N,), N > block_size. Each batch is x, y, both (batch_size, block_size) int64,
-    contiguous, on `device` (None: where ids is). Every window is equally likely; which ones come is
-    drawn on the CPU from a generator of its own, so that a seed gives the same batches everywhere.
+    contiguous, on `device` (None: where ids is). The data moves there once; uint16 and uint32, in
+    which a token file comes, stay where they are, and of them each batch is moved.
+
+    Every window is equally likely; which ones come is drawn on the CPU from a generator of its own,
+    so that a seed gives the same batches everywhere. Of `world` processes with the same seed, each
+    has its own `rank`, 0 to world - 1, and draws its share of the rows that one process alone would
+    draw with world * batch_size.
     """
 
     def __init__(
-        self, ids: Tensor, block_size: int, batch_size: int, seed: int = 0, device: Device = None
+        self,
+        ids: Tensor,
+        block_size: int,
+        batch_size: int,
+        seed: int = 0,
+        device: Device = None,
+        rank: int = 0,
+        world: int = 1,
     ):
         if ids.ndim != 1 or ids.is_floating_point():
             raise ValueError(f"Batches takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
@@ -196,9 +228,13 @@ class Batches:
             raise ValueError(
                 f"block_size {block_size}: {len(ids)} ids allow 1 to {len(ids) - 1}; use more text"
             )
-        ids = ids.to(device, torch.int64)
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank}: a world of {world} has the ranks 0 to {world - 1}")
+        self.device = torch.device(ids.device if device is None else device)
+        if ids.dtype not in (torch.uint16, torch.uint32):
+            ids = ids.to(self.device, torch.int64)
         self.windows = ids.unfold(0, block_size, 1)  # (N - T + 1, T): a view of every window
-        self.batch_size = batch_size
+        self.batch_size, self.rank, self.world = batch_size, rank, world
         self._generator = torch.Generator().manual_seed(seed)
 
     def __iter__(self) -> Batches:
@@ -206,9 +242,13 @@ class Batches:
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         last = len(self.windows) - 1  # which is a y, but no x: no token follows it
-        starts = torch.randint(last, (self.batch_size,), generator=self._generator)  # (B,)
-        places = torch.stack([starts, starts + 1]).to(self.windows.device)
-        x, y = self.windows[places]  # (2, B, T)
+        starts = torch.randint(last, (self.world * self.batch_size,), generator=self._generator)
+        starts = starts[self.rank * self.batch_size :][: self.batch_size]  # (B,)
+        places = torch.cat([starts, starts + 1]).to(self.windows.device)
+        rows = self.windows.index_select(0, places)  # (2B, T); several times as fast as [places]
+        if rows.device != self.device and self.device.type == "cuda":
+            rows = rows.pin_memory()  # from where the GPU fetches it while the CPU goes on
+        x, y = rows.to(self.device, non_blocking=True).long().chunk(2)  # (B, T) each
         return x, y
 
     def state_dict(self) -> dict[str, Tensor]:

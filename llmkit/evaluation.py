@@ -7,13 +7,15 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmkit.ngram import check_ids
+from llmkit import distributed
+from llmkit.data import check_ids
+from llmkit.runtime import fast_matmul
 
 
 def perplexity(loss: float) -> float:
@@ -48,6 +50,7 @@ def evaluate(
     batch_size: int = 32,
 ) -> Report:
     """The mean loss over a whole text: every token but the first is predicted exactly once.
+    Started by torchrun, every process calls this, reads a share, and gets the same result.
 
     Args, or a ValueError where they are not so:
         model: any module with ``config.block_size`` and forward(ids (B, T)) -> logits (B, T, V);
@@ -68,15 +71,18 @@ def evaluate(
             raise ValueError(f"{name} must be at least 1, not {number}")
     ids = check_ids(ids, getattr(model.config, "vocab_size", math.inf), at_least=2)
     total = 0.0
-    with eval_mode(model):
-        for i, (x, y) in enumerate(windows(ids, block_size, stride, batch_size)):
+    with eval_mode(model), fast_matmul(device):
+        batches = enumerate(windows(ids, block_size, stride, batch_size))
+        for i, batch in islice(batches, distributed.rank(), None, distributed.world()):
+            x, y = (part.to(device, torch.int64) for part in batch)  # (B, T) each
             # Row by row: all of (B, T, V) in float64 would need twice the memory of the logits.
-            rows = zip(model(x.to(device)), y.to(device), strict=True)  # (T, V), (T,) each
+            rows = zip(model(x), y, strict=True)  # (T, V), (T,) each
             loss = [F.cross_entropy(row.double(), y, reduction="none") for row, y in rows]
             loss = torch.stack(loss)  # (B, T)
             # The head of every window but the very first was predicted by the one before it.
             loss[int(i == 0) :, : block_size - stride] = 0
-            total += loss.sum().item()
+            total += loss.sum()  # where the model is: a GPU need not wait
+    [total] = distributed.total(float(total))
     bits = None if characters is None else total / (characters * math.log(2))
     return Report(total / (len(ids) - 1), len(ids) - 1, bits)
 

@@ -3,17 +3,19 @@
 It answers to the same interface as `llmkit.GPT` (`forward`, `loss`, `new_cache`, `.config`) and
 spends its parameters and its time differently. Against GPT-2's shape:
 
-- **Embeddings of the last two and three tokens**, added to the token's own (hashed to a table of
-  fixed size, as in N-Grammer, Roy et al. 2022). Counting is what a small model would spend its
+- **Embeddings of the last two, three and four tokens**, added to the token's own (hashed to tables
+  of fixed size, as in N-Grammer, Roy et al. 2022). Counting is what a small model would spend its
   first layers on; here it is a look-up.
 - **Rotary positions** (Su et al. 2021) and **normalised queries and keys** (Henry et al. 2020):
   attention stays well scaled at high learning rates.
-- **RMSNorm without parameters** (Zhang & Sennrich 2019) in place of LayerNorm; no biases anywhere.
+- **LayerNorm without parameters**, which a CPU does in a third of RMSNorm's time; no biases.
 - **ReLU²** (So et al. 2021) in place of GELU.
 - **Zero initialisation** of the layers that write to the residual stream, of the n-gram tables and
   of the output layer: each block starts as the identity, and the first loss is ln(vocab_size).
+- **Dropout** by the byte, and none on attention's weights: a CPU spent a fifth of a step on it.
 
-How it is trained (Muon for matrices) is in `optim`; the command line's recipes are in `recipes`.
+How it is trained (Muon for matrices) is in `optim`; the command line's recipes are in `recipes`,
+and what was tried without a gain in benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from llmkit.attention import KVCache, rotary
+from llmkit.attention import KVCache, causal_attention, rotary_table, rotate
+
+HASH = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / the golden ratio, as an int64 (Knuth 6.4)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class FastGPTConfig:
     """The shape of a `FastGPT`.
 
     vocab_size, block_size, n_layer, n_head, n_embd, dropout: as in `GPTConfig`.
-    bigram_rows, trigram_rows: rows of the tables for the last two and three tokens; 0: no table.
+    ngram_rows: rows of the tables for the last two, three, ... tokens; 0 for no table.
     """
 
     vocab_size: int
@@ -41,16 +46,15 @@ class FastGPTConfig:
     n_head: int = 4
     n_embd: int = 128
     dropout: float = 0.0
-    bigram_rows: int = 8_192
-    trigram_rows: int = 16_384
+    ngram_rows: tuple[int, ...] = (8_192, 16_384, 32_768)
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("bigram_rows", "trigram_rows"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 (no table) or more, not {getattr(self, name)}.")
+        object.__setattr__(self, "ngram_rows", tuple(self.ngram_rows))  # JSON knows lists only
+        if min(self.ngram_rows, default=0) < 0:
+            raise ValueError(f"ngram_rows must be 0 (no table) or more, not {self.ngram_rows}.")
         if self.n_embd % (2 * self.n_head):
             raise ValueError(
                 f"n_embd {self.n_embd} must be a multiple of 2 * n_head, {2 * self.n_head}: each "
@@ -61,11 +65,11 @@ class FastGPTConfig:
 
 
 class FastCache:
-    """Keys and values of every layer, and the last two tokens, which the n-gram embeddings need."""
+    """Keys and values of every layer, and the last few tokens, which the n-gram embeddings need."""
 
     def __init__(self, layers: list[KVCache], last: Tensor) -> None:
         self.layers = layers
-        self.last = last  # (B, 2), -1 where there was no token yet
+        self.last = last  # (B, longest n-gram - 1), -1 where there was no token yet
 
     @property
     def length(self) -> int:
@@ -73,29 +77,28 @@ class FastCache:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and normalised queries and keys."""
+    """Causal self-attention with rotary positions and normalised queries and keys.
+
+    Its weights are spared by dropout: that costs more time on a CPU than it gains.
+    """
 
     def __init__(self, config: FastGPTConfig) -> None:
         super().__init__()
-        self.n_head, self.dropout = config.n_head, config.dropout
+        self.n_head = config.n_head
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], cache: KVCache | None) -> Tensor:
+        """x (B, T, C) -> (B, T, C); turns: the cosines and sines of x's positions."""
         B, T, C = x.shape
-        start = 0 if cache is None else cache.length
-        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each (B, H, T, D)
-        q, k = (rotary(F.rms_norm(part, part.shape[-1:]), start) for part in (q, k))
-        mask = None
+        heads = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
+        heads = heads.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+        q, k = rotate(norm(heads[:2]), *turns)  # (B, H, T, D) each
+        v = heads[2]
         if cache is not None:
-            k, v = cache.append(k, v)  # (B, H, S, D), S = start + T
-            if start and T > 1:  # a chunk after earlier tokens: row t sees the past and itself
-                mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
-        y = F.scaled_dot_product_attention(
-            q, k, v, mask, self.dropout if self.training else 0.0, is_causal=start == 0
-        )  # (B, H, T, D)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+            k, v = cache.append(k, v)  # (B, H, S, D), S >= T
+        y = causal_attention(q, k, v)  # (B, H, T, D)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
 
 
 class Block(nn.Module):
@@ -106,10 +109,10 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
-        x = x + self.dropout(self.attn(norm(x), cache))  # (B, T, C)
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], cache: KVCache | None) -> Tensor:
+        x = x + self.dropout(self.attn(norm(x), turns, cache))  # (B, T, C)
         hidden = F.relu(self.c_fc(norm(x))).square()  # (B, T, 4C)
         return x + self.dropout(self.c_proj(hidden))
 
@@ -117,15 +120,17 @@ class Block(nn.Module):
 class FastGPT(nn.Module):
     """A GPT built for speed of learning; see the module's docstring for what differs and why."""
 
+    gradient_checkpointing = False  # as in `GPT`
+
     def __init__(self, config: FastGPTConfig) -> None:
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        rows = {2: config.bigram_rows, 3: config.trigram_rows}
+        rows = {str(n): size for n, size in enumerate(config.ngram_rows, 2) if size}
         self.ngrams = nn.ModuleDict(
-            {str(n): nn.Embedding(size, config.n_embd) for n, size in rows.items() if size}
+            {n: nn.Embedding(size, config.n_embd) for n, size in rows.items()}
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.apply(self._initialise)
@@ -144,8 +149,10 @@ class FastGPT(nn.Module):
             for table in module.ngrams.values():
                 nn.init.zeros_(table.weight)
 
-    def forward(self, ids: Tensor, cache: FastCache | None = None) -> Tensor:
-        """ids (B, T) int64 -> logits (B, T, vocab_size), float32 unless autocast says otherwise."""
+    def forward(
+        self, ids: Tensor, cache: FastCache | None = None, last_only: bool = False
+    ) -> Tensor:
+        """ids (B, T) -> logits (B, T, vocab_size), or with last_only (B, 1, vocab_size)."""
         start = 0 if cache is None else cache.length
         if start + ids.shape[1] > self.config.block_size:
             raise ValueError(
@@ -153,8 +160,19 @@ class FastGPT(nn.Module):
                 f"{self.config.block_size}; pass the last {self.config.block_size}."
             )
         x = self.dropout(norm(self._embed(ids, cache)))  # (B, T, C)
-        for layer, block in enumerate(self.h):
-            x = block(x, None if cache is None else cache.layers[layer])
+        if torch.is_autocast_enabled(ids.device.type):  # halve what is read and written on the way
+            x = x.to(torch.get_autocast_dtype(ids.device.type))
+        table = rotary_table(start, start + ids.shape[1], self.head_size, x)
+        turns = tuple(part.to(x.dtype) for part in table)  # made once, for all layers
+        for block, part in zip(
+            self.h, cache.layers if cache else [None] * len(self.h), strict=True
+        ):
+            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, turns, None, use_reentrant=False)
+            else:
+                x = block(x, turns, part)
+        if last_only:
+            x = x[:, -1:]  # (B, 1, C)
         return self.lm_head(norm(x))  # (B, T, V)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -164,9 +182,14 @@ class FastGPT(nn.Module):
     def new_cache(self, batch_size: int = 1) -> FastCache:
         """An empty cache for `forward(ids, cache=...)`, on this model's device."""
         weight, config = self.lm_head.weight, self.config
-        shape = (batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
+        shape = (batch_size, config.n_head, config.block_size, self.head_size)
         layers = [KVCache(*shape, device=weight.device, dtype=weight.dtype) for _ in self.h]
-        return FastCache(layers, torch.full((batch_size, 2), -1, device=weight.device))
+        reach = len(config.ngram_rows)
+        return FastCache(layers, torch.full((batch_size, reach), -1, device=weight.device))
+
+    @property
+    def head_size(self) -> int:
+        return self.config.n_embd // self.config.n_head
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
@@ -176,24 +199,46 @@ class FastGPT(nn.Module):
         x = self.wte(ids)
         if not self.ngrams:
             return x
-        past = ids.new_full((len(ids), 2), -1) if cache is None else cache.last
-        window = torch.cat([past, ids], dim=1)  # (B, 2 + T)
+        V, T, reach = self.config.vocab_size, ids.shape[1], len(self.config.ngram_rows)
+        past = ids.new_full((len(ids), reach), -1) if cache is None else cache.last
+        window = torch.cat([past, ids], dim=1) + 1  # (B, reach + T); 0 = no token yet
         if cache is not None:
-            cache.last = window[:, -2:]
-        one, two = window[:, 1:-1] + 1, window[:, :-2] + 1  # one and two tokens back; 0 = none
-        pair = one * self.config.vocab_size + ids
-        keys = {"2": pair, "3": two * (self.config.vocab_size + 1) * self.config.vocab_size + pair}
-        for n, table in self.ngrams.items():
-            distinct = (self.config.vocab_size + 1) ** int(n)
-            x = x + table(bucket(keys[n], distinct, table.num_embeddings))
+            cache.last = window[:, T:] - 1
+        key = ids  # the n-gram's number, in the base V + 1
+        for n in range(2, reach + 2):
+            key = key + window[:, reach + 1 - n :][:, :T] * (V + 1) ** (n - 1)
+            if str(n) in self.ngrams:
+                table = self.ngrams[str(n)]
+                x = x + table(bucket(key, (V + 1) ** n, table.num_embeddings))
         return x
 
 
+class Dropout(nn.Dropout):
+    """`nn.Dropout` by `dropout`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.p if self.training else 0.0)
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """`F.dropout`, on a CPU with a random byte for each number (so p is rounded to 256ths).
+
+    PyTorch draws each number's fate apart, and takes about three times as long; here a 64-bit
+    random number decides eight.
+    """
+    if p == 0 or x.device.type != "cpu":
+        return F.dropout(x, p)
+    dropped = max(1, round(256 * p))
+    noise = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+    keep = noise.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+    return x * keep.to(x.dtype).mul_(256 / (256 - dropped))
+
+
 def norm(x: Tensor) -> Tensor:
-    """RMSNorm over the last dimension, without parameters."""
-    return F.rms_norm(x, x.shape[-1:])
+    """LayerNorm over the last dimension, without parameters."""
+    return F.layer_norm(x, x.shape[-1:])
 
 
 def bucket(keys: Tensor, distinct: int, rows: int) -> Tensor:
     """The table row of each n-gram: its own where all fit, else shared by hashing."""
-    return keys if distinct <= rows else (keys * 0x9E3779B1 >> 7) % rows
+    return keys if distinct <= rows else (keys * HASH >> 20) % rows

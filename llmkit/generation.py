@@ -1,17 +1,23 @@
 """Drawing text from a model, one token at a time: the choice of a token from the model's scores
 (greedy, temperature, top-k, top-p), and the loop around it, in which each token is added to what
-the model reads next. The key-value cache that makes the loop fast lives in ``attention``."""
+the model reads next. The key-value cache that makes the loop fast lives in ``attention``.
+
+Shapes: B rows, each a text of its own; T tokens so far; V vocabulary."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from llmkit.data import check_ids
 from llmkit.evaluation import device_of, eval_mode
-from llmkit.ngram import check_ids
+from llmkit.inference import quick_linear
+from llmkit.runtime import fast_matmul
 
 
 def generate(
@@ -25,14 +31,17 @@ def generate(
     seed: int | None = None,
     use_cache: bool = True,
 ) -> Tensor:
-    """The prompt and what the model makes of it: ids (T,) -> (T + n,), n up to max_new_tokens.
+    """The prompt and what the model makes of it: ids (T,) -> (T + n,), or (B, T) -> (B, T + n), n
+    up to max_new_tokens.
 
     Args, or a ValueError where they are not so:
         model: any module with ``config.block_size`` and forward(ids (B, T)) -> logits (B, T, V);
             it is run in eval mode and left in its own.
-        prompt_ids: (T,), T from 1 to any length.
+        prompt_ids: (T,), T from 1 to any length; or (B, T), several at once, which is faster than
+            one after the other. Row b is the text that it would be alone, with ``seed + b``.
         temperature, top_k, top_p: see ``next_token_probabilities``; temperature 0 is greedy.
-        stop: a token id, or several, after which to end; it is part of the result.
+        stop: a token id, or several, after which to end; it is part of the result. A row that has
+            ended repeats it until all have.
         seed: same seed, same text. None: draws from the global random state.
         use_cache: False (or a model without ``new_cache``) gives the same tokens, only slower.
 
@@ -43,7 +52,9 @@ def generate(
     choices = (temperature, top_k, top_p, stop, seed, use_cache)
     new = list(stream(model, prompt_ids, max_new_tokens, *choices))
     prompt_ids = torch.as_tensor(prompt_ids).long()
-    return torch.cat([prompt_ids, prompt_ids.new_tensor(new)])
+    if prompt_ids.dim() == 1:
+        return torch.cat([prompt_ids, prompt_ids.new_tensor(new)])
+    return torch.cat([prompt_ids, *(tokens[:, None] for tokens in new)], dim=1)
 
 
 @torch.no_grad()  # on a generator function: off inside each step, untouched in the code between
@@ -57,82 +68,101 @@ def stream(
     stop: int | Iterable[int] | None = None,
     seed: int | None = None,
     use_cache: bool = True,
-) -> Iterator[int]:
-    """``generate``, but each new id is handed out as it is drawn, the first when asked for. Until
-    the iterator ends, is closed, or is dropped, the model is in eval mode."""
+) -> Iterator[int] | Iterator[Tensor]:
+    """``generate``, but each new id is handed out as it is drawn, the first when asked for: an int,
+    or for a prompt (B, T) a tensor (B,). Until the iterator ends, is closed, or is dropped, the
+    model is in eval mode."""
     V, block_size = getattr(model.config, "vocab_size", math.inf), model.config.block_size
-    prompt = check_ids(prompt_ids, V, at_least=1, name="prompt_ids").tolist()
+    prompt, device = torch.as_tensor(prompt_ids), device_of(model)
+    batched = prompt.dim() == 2
+    ids = check_ids(prompt.flatten() if batched else prompt, V, at_least=1, name="prompt_ids")
+    ids = ids.long().view(-1, prompt.size(-1))  # (B, T)
     stop = [] if stop is None else [stop] if isinstance(stop, int) else list(stop)
-    stop = check_ids(stop, V, name="stop").tolist()
+    stop = check_ids(stop, V, name="stop").to(ids)
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    generators = [
+        None if seed is None else torch.Generator().manual_seed(seed + b) for b in range(len(ids))
+    ]
     use_cache = use_cache and hasattr(model, "new_cache")
-    window: list[int] = []
-    for token in prompt:
-        slide(window, token, block_size)
-    anew, cache = True, {}
-    with eval_mode(model):
+    knows_last_only = "last_only" in inspect.signature(model.forward).parameters
+    options = {"last_only": True} if knows_last_only else {}  # no scores that nobody looks at
+    window, anew = ids[:, -fitting(ids.size(1), block_size) :], True  # (B, up to block_size)
+    stopped = torch.zeros_like(ids[:, 0], dtype=torch.bool)  # (B,)
+    with eval_mode(model), quick_linear(model):
         for _ in range(max_new_tokens):
             if anew and use_cache:
-                cache = {"cache": model.new_cache()}
-            ids = window[-1:] if use_cache and not anew else window  # the cache holds the others
-            logits = model(torch.tensor([ids], device=device_of(model)), **cache)  # (1, T, V)
-            p = next_token_probabilities(logits[0, -1], temperature, top_k, top_p)
-            token = int(p.argmax()) if temperature == 0 else sample(p, generator)
-            yield token
-            if token in stop:
+                options["cache"] = model.new_cache(len(ids))
+            unread = window if anew or not use_cache else window[:, -1:]  # the cache has the rest
+            with fast_matmul(device) if unread.size(1) > 1 else nullcontext():
+                logits = model(unread.to(device), **options)[:, -1]  # (B, V)
+            p = next_token_probabilities(logits, temperature, top_k, top_p)
+            new = p.argmax(dim=-1) if temperature == 0 else sample(p, generators)
+            new = new.to(ids.device)  # (B,)
+            if len(stop):
+                new = window[:, -1].where(stopped, new)
+                stopped = torch.isin(new, stop)
+            if anew := window.size(1) == block_size:
+                window = window[:, block_size - block_size // 2 :]
+            window = torch.cat([window, new[:, None]], dim=1)
+            yield new if batched else new.item()
+            if len(stop) and stopped.all():
                 return
-            anew = slide(window, token, block_size)
 
 
-def slide(window: list[int], token: int, block_size: int) -> bool:
-    """Add a token to the window; True where it was full, and only its last half was kept."""
-    if full := len(window) == block_size:
-        del window[: block_size - block_size // 2]
-    window.append(token)
-    return full
+def fitting(T: int, block_size: int) -> int:
+    """How many tokens of a text of T the window holds: all that fit, but once it was full, one more
+    than its half, and again up to block_size."""
+    half, over = block_size // 2, T - block_size
+    return T if over <= 0 else half + 1 + (over - 1) % (block_size - half)
 
 
 def next_token_probabilities(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
-    """The distribution to draw from, on the CPU: scores (V,) -> probabilities (V,), float32.
+    """The distribution to draw from: scores (V,) or (B, V) -> probabilities of that shape, float32.
 
     First softmax(logits / temperature), at temperature 0 all on the likeliest token. Then the
     ``top_k`` likeliest are kept, and of what these have, the fewest whose share reaches ``top_p``
     (nucleus sampling, Holtzman et al. 2020, arXiv:1904.09751). Among equals the lower id is first.
     """
+    V = logits.size(-1)
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be 0 (greedy) or more, not {temperature}")
-    if top_k is not None and not 1 <= top_k <= len(logits):
-        raise ValueError(f"top_k must be from 1 to the vocabulary's {len(logits)}, not {top_k}")
+    if top_k is not None and not 1 <= top_k <= V:
+        raise ValueError(f"top_k must be from 1 to the vocabulary's {V}, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
-    logits = logits.detach().to(
-        "cpu", torch.float64
-    )  # where no temperature is too low to divide by
-    highest, likeliest = logits.max(dim=0)
-    if not math.isfinite(highest):  # one NaN makes the maximum NaN
-        raise ValueError(f"the highest score is {highest}: the model's numbers have run away")
+    device = "cpu" if logits.device.type == "mps" else logits.device  # an Apple GPU has no float64,
+    logits = logits.detach().to(device, torch.float64)  # where no temperature is too low
+    highest, likeliest = logits.max(dim=-1, keepdim=True)
+    if not highest.isfinite().all():  # one NaN makes the maximum NaN
+        bad = highest[~highest.isfinite()][0]
+        raise ValueError(f"the highest score is {bad}: the model's numbers have run away")
     if temperature == 0:
-        return torch.zeros(len(logits)).index_fill_(0, likeliest, 1.0)
-    p = (logits / temperature).softmax(dim=0).float()
+        return torch.zeros_like(logits, dtype=torch.float32).scatter_(-1, likeliest, 1.0)
+    p = (logits / temperature).softmax(dim=-1).float()
     if top_k is None and top_p is None:
         return p
     # Sorting 50,000 takes long: leave out those that are not needed to reach top_k or top_p.
-    least = p.topk(top_k).values[-1] if top_k else (1 - top_p) / len(p)
-    able = (p >= least).nonzero()[:, 0]
-    ranked, order = p[able].sort(descending=True, stable=True)
-    kept = ranked[:top_k]
+    likely = top_k or int((p >= (1 - top_p) / V).sum(dim=-1).max())
+    ranked = p.topk(likely).values  # (B, K), falling
+    kept = torch.full_like(likeliest, likely)  # (B, 1): how many
     if top_p is not None and top_p < 1:
-        sums = kept.cumsum(0, dtype=torch.float64)
-        kept = kept[sums - kept < top_p * (sums[-1] if top_k else 1)]
-    return torch.zeros_like(p).index_copy_(0, able[order[: len(kept)]], kept / kept.sum())
+        sums = ranked.cumsum(-1, dtype=torch.float64)
+        kept = (sums - ranked < top_p * (sums[..., -1:] if top_k else 1)).sum(-1, keepdim=True)
+    least = ranked.gather(-1, kept - 1)  # the last one kept, which may have equals
+    above, equal = p > least, p == least
+    keep = above | (equal & (equal.cumsum(-1) <= kept - above.sum(-1, keepdim=True)))
+    ranked = ranked[..., : int(kept.max())]
+    total = ranked.where(torch.arange(ranked.size(-1), device=p.device) < kept, 0.0)
+    return p.where(keep, 0.0) / total.sum(-1, keepdim=True)
 
 
-def sample(p: Tensor, generator: torch.Generator | None = None) -> int:
-    """Draw an id from p (V,): a dart thrown at the cumulative sum, which never hits a p of 0."""
-    heights = p.cumsum(0, dtype=torch.float64)
-    dart = torch.rand((), dtype=torch.float64, generator=generator) * heights[-1]
-    return int(torch.searchsorted(heights, dart, right=True))
+def sample(p: Tensor, generators: Sequence[torch.Generator | None]) -> Tensor:
+    """Draw an id for each row of p: (B, V) -> (B,). Row b has a dart of its own, from generators[b]
+    (on the CPU; None: the global one), thrown at its cumulative sum, which never hits a p of 0."""
+    heights = p.cumsum(-1, dtype=torch.float64)  # (B, V)
+    darts = torch.stack([torch.rand((), dtype=torch.float64, generator=g) for g in generators])
+    darts = darts[:, None].to(p.device) * heights[:, -1:]  # (B, 1)
+    return torch.searchsorted(heights, darts, right=True)[:, 0]

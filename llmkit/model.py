@@ -15,6 +15,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from llmkit.attention import CausalSelfAttention, KVCache
 
@@ -128,7 +129,13 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Embeddings, a stack of blocks, and a score for each possible next token."""
+    """Embeddings, a stack of blocks, and a score for each possible next token.
+
+    With ``gradient_checkpointing`` set to True, training keeps each block's input only and computes
+    the rest of it again on the way back: less memory for a third more time (Chen et al. 2016).
+    """
+
+    gradient_checkpointing = False
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -171,11 +178,15 @@ class GPT(nn.Module):
         if self.config.tie_weights and not self.config.norm_first:
             self.h[-1].ln_2.weight[1::2] = -1
 
-    def forward(self, ids: Tensor, cache: list[KVCache] | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, cache: list[KVCache] | None = None, last_only: bool = False
+    ) -> Tensor:
         """Score every possible next token at every position: ids (B, T) -> logits (B, T, V).
 
         With a cache from ``new_cache``, ids continue the positions it holds, and it grows by T.
-        ValueError where ids are not (B, T), too many, or (on a CPU) outside the vocabulary.
+        With last_only, the last position alone is scored: (B, 1, V), which is all that drawing a
+        token takes. ValueError where ids are not (B, T), too many, or (on a CPU) not in the
+        vocabulary.
         """
         if ids.dim() != 2 or ids.numel() == 0:
             raise ValueError(f"ids must be (B, T) and not empty; their shape is {tuple(ids.shape)}")
@@ -185,7 +196,7 @@ class GPT(nn.Module):
             raise ValueError(f"{stop} tokens do not fit into block_size {room}: shorten the ids")
         if ids.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would wait
             for end in ids.aminmax():
-                if not 0 <= end < V:
+                if not 0 <= end.item() < V:
                     raise ValueError(f"id {end} is outside the vocabulary: vocab_size is {V}")
         x = self.wte(ids)  # (B, T, C)
         if self.config.position == "learned":
@@ -194,7 +205,12 @@ class GPT(nn.Module):
             x = x + self.waves[start:stop]
         x = self.drop(x)
         for block, part in zip(self.h, cache or [None] * len(self.h), strict=True):
-            x = block(x, part)  # (B, T, C)
+            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x, part)  # (B, T, C)
+        if last_only:
+            x = x[:, -1:]  # (B, 1, C)
         if self.config.norm_first:
             x = self.ln_f(x)
         return self.lm_head(x)  # (B, T, V)

@@ -13,20 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def check_ids(ids: Tensor, vocab_size: float, at_least: int = 0, name: str = "ids") -> Tensor:
-    """ids as int64 (N,), or a ValueError that says why they are not at_least tokens of a text."""
-    ids = torch.as_tensor(ids)
-    if ids.dim() != 1 or len(ids) < at_least:
-        shape = tuple(ids.shape)
-        raise ValueError(f"{name} must be one sequence of {at_least} or more ids, not {shape}")
-    if len(ids) and ids.is_floating_point():  # torch.tensor([]) is float32, and fine
-        raise ValueError(f"{name} must be whole numbers (torch.int64), not {ids.dtype}")
-    ids = ids.long()
-    for end in ids.aminmax() if len(ids) else ():
-        if not 0 <= end < vocab_size:
-            raise ValueError(f"id {end} in {name} is outside the vocabulary (size {vocab_size})")
-    return ids
+from llmkit.data import check_ids
 
 
 @dataclass(frozen=True)
@@ -101,7 +88,7 @@ class NGram(nn.Module):
             raise ValueError(f"order must be a whole number of at least 1, not {order!r}")
         if discount is not None and not 0 < discount <= 1:
             raise ValueError(f"discount must be above 0 and at most 1, or None, not {discount!r}")
-        ids = check_ids(ids, vocab_size, at_least=order)
+        ids = check_ids(ids, vocab_size, at_least=order).long()
         self.order, self.config, self.tables = order, NGramConfig(vocab_size), nn.ModuleList()
         self.register_buffer("tokens", torch.arange(vocab_size, device=ids.device))  # (V,)
         context, contexts = torch.zeros_like(ids), 1  # before every token: the empty context
@@ -128,12 +115,12 @@ class NGram(nn.Module):
 
     def probabilities(self, context: Tensor) -> Tensor:
         """The distribution (V,), float64, after a context (k,), k from 0 to any length."""
-        context = check_ids(context, self.config.vocab_size, name="context")
+        context = check_ids(context, self.config.vocab_size, name="context").long()
         return self.mix(context, slice(-1, None), self.tokens)
 
     def loss(self, ids: Tensor) -> float:
         """Nats per token over every token of ids (N,) but the first, each with all its context."""
-        ids = check_ids(ids, self.config.vocab_size, at_least=2)
+        ids = check_ids(ids, self.config.vocab_size, at_least=2).long()
         return -self.mix(ids, slice(1, -1), ids[1:]).log().mean().item()
 
 

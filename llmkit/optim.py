@@ -20,6 +20,7 @@ def make_optimizers(
     name: str = "adamw",
     learning_rate: float | None = None,
     weight_decay: float = 0.1,
+    adamw_share: float = 1.0,
 ) -> list[Optimizer]:
     """The optimizers that together update every trainable parameter of the model once.
 
@@ -32,6 +33,7 @@ def make_optimizers(
         learning_rate: the peak, before any schedule; None: 0.001 for AdamW, 0.02 for Muon.
         weight_decay: pulls weights with two dimensions or more towards zero; never biases or norms,
             which have one.
+        adamw_share: with Muon, the learning rate of AdamW beside it, as a share of Muon's.
     """
     if name not in LEARNING_RATES:
         raise ValueError(f"optimizer must be one of {', '.join(LEARNING_RATES)}, not {name!r}")
@@ -47,7 +49,8 @@ def make_optimizers(
     optimizers: list[Optimizer] = []
     if groups:
         # The second beta is below the usual 0.999: our runs have hundreds of steps, not millions.
-        optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True))
+        beside = lr * adamw_share if name == "muon" else lr
+        optimizers.append(torch.optim.AdamW(groups, lr=beside, betas=(0.9, 0.95), fused=True))
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay))
     for optimizer in optimizers:
@@ -89,8 +92,8 @@ def schedule(
 
 
 def set_learning_rate(optimizers: list[Optimizer], share: float) -> float:
-    """Set every group's learning rate to ``share`` of its peak; return the first one's."""
+    """Set every group's learning rate to ``share`` of its peak; return the last one's (Muon's)."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
-    return optimizers[0].param_groups[0]["lr"]
+    return optimizers[-1].param_groups[-1]["lr"]

@@ -90,7 +90,8 @@ def _draw(axes, curves: list[tuple]) -> None:
     for x, y, _, colour, look in curves:
         axes.plot(x, y, color=colour, **look)
     axes.margins(x=0)
-    axes.locator_params(axis="x", nbins=6)
+    if axes.get_xscale() == "linear":
+        axes.locator_params(axis="x", nbins=6)
     axes.figure.draw_without_rendering()  # only now is it known how high the axes are
     line = 1.4 * 11 / 72 * axes.figure.dpi / axes.bbox.height  # a line of text, in axes heights
     named = [curve for curve in curves if curve[2]]
@@ -108,14 +109,24 @@ def _draw(axes, curves: list[tuple]) -> None:
 
 
 @_styled
-def lines(x, series: Mapping[str, Sequence], title: str, *, xlabel, ylabel, log=False) -> Picture:
-    """A curve (N,) over x (N,) for each entry of series, named at its end; log: logarithmic y."""
+def lines(x, series: Mapping[str, Sequence], title: str, *, xlabel, ylabel, log="") -> Picture:
+    """A curve (N,) over x (N,) for each entry of series, named at its end.
+
+    x: also {name: x}, where each curve has its own. log: the logarithmic axes, "x", "y" or "xy";
+    True is "y".
+    """
+    log = "y" if log is True else log or ""
     axes = _picture(title, 4).subplots()
-    axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    scales = {f"{axis}scale": "log" if axis in log else "linear" for axis in "xy"}
+    axes.set(xlabel=xlabel, ylabel=ylabel, **scales)
     axes.yaxis.set(**PLAIN)
-    x, curves = _array(x, "x", None), []
+    if "x" in log:
+        axes.xaxis.set(**PLAIN)
+    curves = []
     for i, (name, y) in enumerate(series.items()):
-        curves.append((x, _array(y, f"curve {name!r}", len(x)), name, COLOURS[i % 7], {"lw": 2}))
+        own = _array(x[name] if isinstance(x, Mapping) else x, "x", None)
+        y = _array(y, f"curve {name!r}", len(own))
+        curves.append((own, y, name, COLOURS[i % 7], {"lw": 2}))
     _draw(axes, curves)
     return axes.figure
 
@@ -168,6 +179,27 @@ def bars(labels, values, title: str, *, xlabel, ylabel="", highlight=None, fmt="
     axes.grid(visible=False, axis="y")
     _name_ticks(axes.yaxis, labels, 0.25)
     return axes.figure
+
+
+@_styled
+def stacked_bars(labels, parts: Mapping[str, Sequence], title: str, *, xlabel, ends=()) -> Picture:
+    """Bars from the top down, each put together of parts {name: (N,)}; ends (N,): a text behind
+    each bar."""
+    parts = {name: _array(v, f"part {name!r}", len(labels)) for name, v in parts.items()}
+    picture = _picture(title, 1.7 + 0.3 * len(labels))
+    axes, left = picture.subplots(), np.zeros(len(labels))
+    for (name, values), colour in zip(parts.items(), COLOURS, strict=False):
+        axes.barh(range(len(labels)), values, 0.75, left, label=name, color=colour)
+        left = left + values
+    for row, text in enumerate(ends):
+        axes.annotate(text, (left[row], row), (4, 0), textcoords="offset points", va="center")
+    limits = {"xlim": (0, max(left) * (1.3 if len(ends) else 1.05))}
+    axes.set(xlabel=xlabel, ylim=(len(labels) - 0.5, -0.5), **limits)
+    axes.grid(visible=False, axis="y")
+    _name_ticks(axes.yaxis, labels, 0.25)
+    look = {"ncols": len(parts), "frameon": False, "handlelength": 1, "columnspacing": 1.2}
+    picture.legend(loc="outside lower left", **look)
+    return picture
 
 
 @_styled

@@ -91,7 +91,7 @@ MODELS = [
     MODEL,
     GPT(GPTConfig(7, 5, 1, 2, 8, tie_weights=False, bias=False, position="sinusoidal")),
     GPT(GPTConfig(7, 5, 1, 2, 8, 0.5, norm_first=False, activation="relu", position="rotary")),
-    FastGPT(FastGPTConfig(7, 8, 2, 2, 8, bigram_rows=30, trigram_rows=50)),
+    FastGPT(FastGPTConfig(7, 8, 2, 2, 8, ngram_rows=(30, 50))),
 ]
 
 
@@ -459,7 +459,6 @@ def in_a_child(work) -> int:
     return child
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_two_runs_in_one_folder_do_not_mix(folder):
     """Another run starts a save while ours writes, and dies in it: ours fails, for it is robbed."""
 
@@ -493,7 +492,6 @@ def save_and_die(folder: Path, change: int) -> None:
     save_step(folder, 2)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_before_every_single_change(folder, tmp_path_factory):
     start = shutil.copytree(folder, tmp_path_factory.mktemp("start") / "run")
     found, between, status = [], 0, 9
@@ -513,7 +511,6 @@ def test_a_kill_before_every_single_change(folder, tmp_path_factory):
     assert between == 1  # of the two renames
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_kills_at_random_moments(kills, tmp_path):
     chance, folder, step = random.Random(0), tmp_path / "run", 0

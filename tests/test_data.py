@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import lzma
+import math
 import os
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmkit import data
-from llmkit.data import Batches, load_text, split
+from llmkit.data import Batches, check_ids, load_text, split
 
 TINY_SHAKESPEARE = (
     "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # 65 of them
@@ -540,6 +541,57 @@ def test_split_refuses_what_cannot_be_cut():
             split(ids, 0.5)
 
 
+# --- ids
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32])
+def test_checked_ids_are_not_copied(dtype):
+    ids = torch.arange(50).to(dtype)
+    assert check_ids(ids, 50, at_least=50) is ids
+    with pytest.raises(ValueError, match=r"id 49 in ids is outside the vocabulary \(size 49\)"):
+        check_ids(ids, 49)
+
+
+@pytest.mark.parametrize("place", [0, 6, 7, 8, 49])
+@pytest.mark.parametrize("wrong", [-1, 100])
+def test_a_wrong_id_is_found_in_every_piece(monkeypatch, place, wrong):
+    monkeypatch.setattr(data, "PIECE", 7)
+    ids = torch.arange(50)
+    ids[place] = wrong
+    with pytest.raises(ValueError, match=f"id {wrong} in prompt is outside the vocabulary"):
+        check_ids(ids, 100, name="prompt")
+
+
+def test_ids_are_checked_in_little_memory(monkeypatch):
+    monkeypatch.setattr(data, "PIECE", 1000)
+    sizes = []
+
+    class Watching(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if function is torch.Tensor.long:
+                sizes.append(len(result))
+            return result
+
+    with Watching():
+        check_ids(torch.zeros(4500, dtype=torch.uint16), 3)
+    assert sum(sizes) == 4500
+    assert max(sizes) == 1000
+
+
+def test_what_is_no_row_of_ids_is_told():
+    with pytest.raises(ValueError, match=r"ids must be one sequence of 2 or more ids, not \(1,\)"):
+        check_ids(torch.tensor([0]), 3, at_least=2)
+    with pytest.raises(ValueError, match=r"x must be one sequence of 0 .* not \(1, 1\)"):
+        check_ids(torch.tensor([[0]]), 3, name="x")
+    with pytest.raises(ValueError, match=r"whole numbers \(torch\.int64\), not torch\.float32"):
+        check_ids(torch.tensor([0.0]), 3)
+    assert check_ids([2, 0], 3).tolist() == [2, 0]
+    assert check_ids([], 3).dtype == torch.int64
+    with pytest.raises(ValueError, match="id -1"):
+        check_ids(torch.tensor([-1]), math.inf)
+
+
 # --- batches
 
 
@@ -632,7 +684,7 @@ def test_one_gather_and_no_loop_over_rows():
     calls, batches = Counter(), Batches(torch.arange(1000), 16, 64)
     with Counting():
         next(batches)
-    assert calls["__getitem__"] == 1
+    assert calls["index_select"] == 1
     assert calls.total() < 15
 
 
@@ -641,6 +693,53 @@ def test_smaller_integers_become_int64(dtype):
     x, y = next(Batches(torch.arange(20).to(dtype), 4, 2))
     assert x.dtype == y.dtype == torch.int64
     assert (y - x).unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32])
+def test_ids_of_a_token_file_stay_as_they_are_and_batches_are_the_same(dtype):
+    ids = torch.randperm(1000)
+    narrow = ids.to(dtype)
+    batches, expected = Batches(narrow, 7, 5, seed=2), Batches(ids, 7, 5, seed=2)
+    assert batches.windows.data_ptr() == narrow.data_ptr()
+    for _ in range(3):
+        (x, y), (x_wide, y_wide) = next(batches), next(expected)
+        assert x.dtype == y.dtype == torch.int64
+        assert x.is_contiguous()
+        assert y.is_contiguous()
+        assert x.equal(x_wide)
+        assert y.equal(y_wide)
+    x, _ = next(Batches(narrow, 7, 5, device="meta"))
+    assert x.device.type == "meta"
+
+
+def test_batches_are_today_what_they_were():
+    """Drawn as in version 0.1.0: saved runs go on with the same batches."""
+    x, y = next(Batches(torch.arange(100), 3, 4, seed=1337))
+    starts = torch.randint(97, (4,), generator=torch.Generator().manual_seed(1337))
+    assert x.equal(starts[:, None] + torch.arange(3))
+    assert y.equal(x + 1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(world=st.integers(1, 4), batch_size=st.integers(1, 4), n=st.integers(1, 3))
+def test_several_processes_share_the_batch_of_one(world, batch_size, n):
+    ids = torch.arange(200)
+    alone = Batches(ids, 5, world * batch_size, seed=4)
+    several = [Batches(ids, 5, batch_size, seed=4, rank=r, world=world) for r in range(world)]
+    for _ in range(n):
+        x, y = next(alone)
+        parts = [next(batches) for batches in several]
+        assert torch.cat([part for part, _ in parts]).equal(x)
+        assert torch.cat([part for _, part in parts]).equal(y)
+    for batches in several:
+        batches.load_state_dict(alone.state_dict())
+    assert torch.cat([next(batches)[0] for batches in several]).equal(next(alone)[0])
+
+
+@pytest.mark.parametrize(("rank", "world"), [(2, 2), (-1, 1), (0, 0)])
+def test_a_rank_outside_its_world_is_refused(rank, world):
+    with pytest.raises(ValueError, match=f"rank {rank}: a world of {world} has the ranks 0 to"):
+        Batches(torch.arange(9), 2, 2, rank=rank, world=world)
 
 
 def test_batches_go_to_the_device_asked_for():

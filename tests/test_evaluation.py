@@ -194,6 +194,16 @@ def test_checks_its_input():
     assert evaluate(model, ids.int()).tokens == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint16, torch.uint32])
+def test_ids_of_any_width_are_made_int64_a_window_at_a_time(dtype):
+    model, ids = Recorder(7, 8), torch.randint(7, (100,))
+    expected = evaluate(model, ids, stride=3)
+    model.inputs.clear()
+    report = evaluate(model, ids.to(dtype), stride=3, batch_size=4)
+    assert report.loss == pytest.approx(expected.loss, rel=1e-6)  # batches are rounded otherwise
+    assert {(x.dtype, len(x) <= 4) for x in model.inputs} == {(torch.int64, True)}
+
+
 def test_the_report_is_frozen_and_reads_in_one_line():
     report = Report(loss=math.log(5), tokens=111_539)
     assert repr(report) == "loss ≈ 1.6094 nats · perplexity ≈ 5.000 · 111,539 tokens"

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from llmkit.fast import FastGPT, FastGPTConfig, bucket, norm
+from llmkit.attention import causal_attention, rotary, rotary_table, rotate
+from llmkit.fast import FastGPT, FastGPTConfig, bucket, dropout, norm
 
 SMALL = dict(vocab_size=11, block_size=12, n_layer=2, n_head=2, n_embd=16)
 
@@ -40,7 +40,7 @@ def test_it_does_not_look_ahead_and_does_not_mix_rows():
 
 
 @pytest.mark.parametrize("chunks", [[12], [1] * 12, [5, 4, 3], [1, 6, 1, 4]])
-@pytest.mark.parametrize("tables", [{}, {"bigram_rows": 0, "trigram_rows": 0}])
+@pytest.mark.parametrize("tables", [{}, {"ngram_rows": ()}, {"ngram_rows": (0, 64)}])
 def test_with_the_cache_chunk_by_chunk_it_gives_the_same_logits(chunks, tables):
     model = perturbed(**tables)
     x = torch.randint(11, (2, 12))
@@ -53,21 +53,17 @@ def test_with_the_cache_chunk_by_chunk_it_gives_the_same_logits(chunks, tables):
         model(x[:, :1], cache)
 
 
-def test_the_tables_see_exactly_the_last_two_and_three_tokens():
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_each_table_sees_exactly_its_last_tokens(n):
     model = perturbed()
-    for other in (model.wte, model.ngrams["3"]):
+    for other in [model.wte, *(table for k, table in model.ngrams.items() if k != str(n))]:
         torch.nn.init.zeros_(other.weight)
-    x = torch.tensor([[1, 2, 3, 9, 2, 3]])
-    pairs = model._embed(x, None)[0]  # (T, C)
-    assert torch.equal(pairs[2], pairs[5])  # both end in 2 3
-    assert not torch.allclose(pairs[1], pairs[4])  # 1 2 and 9 2
-    model = perturbed()
-    for other in (model.wte, model.ngrams["2"]):
-        torch.nn.init.zeros_(other.weight)
-    x = torch.tensor([[1, 2, 3, 4, 2, 3, 9, 4, 2, 3]])
-    triples = model._embed(x, None)[0]
-    assert torch.equal(triples[5], triples[9])  # 4 2 3, twice
-    assert not torch.allclose(triples[2], triples[5])  # 1 2 3 and 4 2 3
+    x = torch.tensor([[1, 5, 6, 7, 8, 2, 5, 6, 7, 8, 5, 6]])
+    seen = model._embed(x, None)[0]  # (T, C)
+    first, again = n - 1 + 1, n - 1 + 6  # where the n-gram that starts in 5 ends, twice
+    assert torch.equal(x[0, first - n + 1 : first + 1], x[0, again - n + 1 : again + 1])
+    assert torch.equal(seen[first], seen[again])
+    assert not torch.allclose(seen[first - 1], seen[again - 1])  # 1 5 ... and 2 5 ...
 
 
 def test_every_pair_has_a_row_of_its_own_where_they_fit():
@@ -83,26 +79,82 @@ def test_every_pair_has_a_row_of_its_own_where_they_fit():
     assert ((huge >= 0) & (huge < 4096)).all()
 
 
-def test_norm_and_attention_against_pytorch():
+def test_norm_against_its_formula_and_that_queries_and_keys_have_it(monkeypatch):
     x = torch.randn(2, 5, 16)
-    by_hand = x / (x.square().mean(dim=-1, keepdim=True) + torch.finfo(x.dtype).eps).sqrt()
-    assert torch.allclose(norm(x), by_hand, atol=1e-6)
+    by_hand = (x - x.mean(-1, keepdim=True)) / x.std(-1, correction=0, keepdim=True)
+    assert torch.allclose(norm(x), by_hand, atol=1e-4)
     model = perturbed()
     layer = model.h[0].attn
+    turns = rotary_table(0, 5, 8, x)
     seen = {}
-    real = F.scaled_dot_product_attention
 
-    def spy(q, k, v, *args, **kwargs):
+    def spy(q, k, v):
         seen.update(q=q, k=k)
-        return real(q, k, v, *args, **kwargs)
+        return causal_attention(q, k, v)
 
-    F.scaled_dot_product_attention = spy
-    try:
-        layer(x, None)
-    finally:
-        F.scaled_dot_product_attention = real
-    lengths = seen["q"].square().mean(dim=-1)  # normalised, and rotation keeps the length
-    assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-4)
+    monkeypatch.setattr("llmkit.fast.causal_attention", spy)
+    layer(x, turns, None)
+    for part in seen.values():  # normalised, and rotation keeps the length
+        lengths = part.square().mean(dim=-1)
+        assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-4)
+
+
+def test_rotate_with_a_table_is_rotary():
+    x = torch.randn(2, 3, 7, 8)
+    assert torch.allclose(rotate(x, *rotary_table(4, 11, 8, x)), rotary(x, 4), atol=1e-6)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients_from_fewer_saved_numbers():
+    def gradients(recompute: bool) -> tuple[list[torch.Tensor], int]:
+        model = perturbed(dropout=0.2).train()
+        model.gradient_checkpointing = recompute
+        saved = 0
+
+        def count(tensor):
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        x = torch.randint(11, (2, 12), generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(5)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = model.loss(x, x)
+        loss.backward()
+        return [parameter.grad for parameter in model.parameters()], saved
+
+    plain, all_saved = gradients(False)
+    again, few_saved = gradients(True)
+    assert few_saved < 0.6 * all_saved
+    for a, b in zip(plain, again, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_under_autocast_the_stream_is_half_as_wide_and_the_loss_nearly_the_same():
+    model = perturbed()
+    x = torch.randint(11, (4, 12))
+    seen = []
+    model.h[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    exact = model.loss(x, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model.loss(x, x)
+    assert seen == [torch.float32, torch.bfloat16]
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.25, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(p):
+    x = torch.full((1001, 999), 3.0, requires_grad=True)
+    y = dropout(x, p)
+    share = round(256 * p) / 256
+    assert (y == 0).double().mean().item() == pytest.approx(share, abs=0.002)
+    assert y[y != 0].unique().tolist() == pytest.approx([3 / (1 - share)])
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient != 0, y != 0)
+    columns = (y == 0).flatten()[: 8 * 124_000].view(-1, 8).double().mean(dim=0)
+    assert torch.allclose(columns, torch.full((8,), share).double(), atol=0.006)  # every byte alike
+    assert not torch.equal(dropout(x, p), y)
+    assert torch.equal(dropout(x, 0.0), x)
 
 
 def test_dropout_acts_in_training_only():
@@ -128,7 +180,7 @@ def test_it_learns(monkeypatch):
 
 def test_num_parameters_by_hand():
     V, C, L = 11, 16, 2
-    tables = (8192 + 16384) * C
+    tables = (8192 + 16384 + 32768) * C
     expected = V * C + tables + L * 12 * C * C + V * C
     assert FastGPT(FastGPTConfig(**SMALL)).num_parameters() == expected
 
@@ -138,7 +190,7 @@ def test_num_parameters_by_hand():
     [
         ({"n_layer": 0}, "n_layer must be at least 1"),
         ({"n_embd": 18, "n_head": 2}, "n_embd 18 must be a multiple of 2 \\* n_head, 4"),
-        ({"bigram_rows": -1}, "bigram_rows must be 0"),
+        ({"ngram_rows": (8, -1)}, "ngram_rows must be 0"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
     ],
 )

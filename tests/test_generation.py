@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from llmkit.generation import generate, next_token_probabilities, sample, stream
+from llmkit.fast import FastGPT, FastGPTConfig
+from llmkit.generation import fitting, generate, next_token_probabilities, sample, stream
 from llmkit.model import GPT, GPTConfig
 from llmkit.ngram import NeuralBigram, NGram
 
@@ -30,6 +31,20 @@ def lively_gpt(block_size, V=11, position="learned", norm_first=True, seed=0):
     return model
 
 
+def lively_fast_gpt(block_size, V=11, seed=0):
+    """A FastGPT likewise; none of its layers is still at zero."""
+    torch.manual_seed(seed)
+    model = FastGPT(FastGPTConfig(V, block_size, n_layer=2, n_head=2, n_embd=8)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn_like(parameter)
+    return model
+
+
+def prompts(B, T, V=11):
+    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(B + T))
+
+
 class Recorder(nn.Module):
     """Passes everything on to a model, and notes what was asked and the last scores."""
 
@@ -44,7 +59,7 @@ class Recorder(nn.Module):
     def forward(self, ids, **cache):
         logits = self.model(ids, **cache)
         self.lengths.append(ids.size(1))
-        self.logits.append(logits[0, -1])
+        self.logits.append(logits[:, -1])
         return logits
 
 
@@ -95,6 +110,146 @@ def test_cached_and_uncached_are_the_same(position, norm_first, block_size, T, n
     assert torch.stack(plain.logits).std(0).mean() > 0.1  # or the comparison would mean little
     expected = greedy_reference(model, prompt.tolist(), n)
     assert generate(model, prompt, n, temperature=0).tolist() == expected
+
+
+def gpt2_and_ours():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = {"vocab_size": 97, "n_layer": 3, "n_head": 4, "n_embd": 64}
+    torch.manual_seed(0)
+    config = GPT2Config(n_positions=48, bos_token_id=0, eos_token_id=None, **shape)
+    reference = GPT2LMHeadModel(config).eval()
+    model, weights = GPT(GPTConfig(block_size=48, **shape)), {}
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            scale = 0.3 if parameter.dim() > 1 else 0.1  # each token depends on all before it
+            parameter.add_(scale * torch.randn_like(parameter))
+        reference.transformer.wpe.weight.normal_()  # and on where it stands
+    for name, weight in reference.state_dict().items():
+        linear = name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+        weights[name.removeprefix("transformer.")] = weight.T if linear else weight
+    model.load_state_dict(weights)
+    return reference, model
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_greedy_text_is_that_of_transformers_gpt2(use_cache):
+    reference, model = gpt2_and_ours()
+    ids = prompts(3, 5, V=97)
+    expected = reference.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=43, do_sample=False, pad_token_id=0
+    )
+    assert expected.shape == (3, 48)  # up to the last position there is
+    assert len(set(expected[:, 5:].flatten().tolist())) > 20  # no row goes round in a small circle
+    assert torch.equal(generate(model, ids, 43, temperature=0, use_cache=use_cache), expected)
+    for row, text in zip(ids, expected, strict=True):
+        assert torch.equal(generate(model, row, 43, temperature=0, use_cache=use_cache), text)
+
+
+# --- several rows at once
+
+
+@pytest.mark.parametrize("choices", [{"temperature": 0}, {"top_k": 5}, {"top_p": 0.8}, {}])
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize(
+    ("block_size", "B", "T", "n"), [(8, 3, 3, 25), (5, 4, 12, 9), (1, 2, 2, 4)]
+)
+@pytest.mark.parametrize("make", [lively_gpt, lively_fast_gpt])
+def test_a_row_of_a_batch_is_the_text_it_would_be_alone(
+    make, block_size, B, T, n, use_cache, choices
+):
+    model, ids = make(block_size), prompts(B, T)
+    texts = generate(model, ids, n, seed=40, use_cache=use_cache, **choices)
+    assert texts.shape == (B, T + n)
+    assert texts.dtype == torch.int64
+    for b in range(B):
+        alone = generate(model, ids[b], n, seed=40 + b, **choices)
+        assert torch.equal(texts[b], alone)
+    if not choices:
+        same = generate(model, ids[:1].expand(B, -1), 12, seed=40, **choices)
+        assert len({tuple(row.tolist()) for row in same}) == B  # each has a dart of its own
+
+
+@pytest.mark.parametrize("make", [lively_gpt, lively_fast_gpt])
+def test_in_float32_too_cached_and_uncached_are_the_same_for_a_batch(make):
+    model, ids = make(12).float(), prompts(4, 7)
+    cached, plain = Recorder(model), Recorder(model)
+    a = generate(cached, ids, 60, seed=1)
+    b = generate(plain, ids, 60, seed=1, use_cache=False)
+    assert torch.equal(a, b)
+    logits = torch.stack(plain.logits)  # (n, B, V)
+    tolerance = 1e-5 * logits.abs().max().item()
+    torch.testing.assert_close(torch.stack(cached.logits), logits, atol=tolerance, rtol=0)
+
+
+def test_a_batch_of_a_model_without_a_cache():
+    period = torch.tensor([0, 1, 2, 3] * 10)
+    texts = generate(NGram(period, 2, 4), period.view(-1, 4)[:2, :2], 4, temperature=0)
+    assert texts.tolist() == [[0, 1, 2, 3, 0, 1]] * 2
+    assert generate(NeuralBigram(4), prompts(3, 2, V=4), 5, seed=0).shape == (3, 7)
+
+
+def test_a_batch_streams_one_tensor_a_step():
+    model, ids = lively_gpt(8), prompts(3, 4)
+    steps = []
+    for tokens in stream(model, ids, 20, seed=2):
+        assert tokens.shape == (3,)
+        assert tokens.dtype == torch.int64
+        steps.append(tokens.clone())
+        tokens.zero_()  # what the consumer does with it is no matter
+    assert torch.equal(torch.stack(steps, dim=1), generate(model, ids, 20, seed=2)[:, 4:])
+    one = list(stream(model, ids[:1], 5, seed=2))
+    assert [tuple(tokens.shape) for tokens in one] == [(1,)] * 5
+
+
+def test_a_row_that_has_stopped_repeats_its_stop_token_until_all_have():
+    model = NGram(torch.tensor([0, 1, 2, 3, 4] * 10), 2, 6)
+    ids = torch.tensor([[0, 1], [2, 3], [4, 3]])
+    texts = generate(model, ids, 30, temperature=0, stop=[4, 0])
+    assert texts.tolist() == [[0, 1, 2, 3, 4], [2, 3, 4, 4, 4], [4, 3, 4, 4, 4]]
+    assert generate(model, ids, 1, temperature=0, stop=4).tolist() == [
+        [0, 1, 2],
+        [2, 3, 4],
+        [4, 3, 4],
+    ]
+    assert generate(model, ids, 30, temperature=0, stop=5).shape == (3, 32)  # it never comes
+    lively, ids = lively_gpt(8), prompts(6, 3)
+    texts, ends = generate(lively, ids, 200, seed=9, stop={1, 2}), []
+    for b in range(6):
+        alone = generate(lively, ids[b], 200, seed=9 + b, stop={1, 2})
+        ends.append(len(alone))
+        assert torch.equal(texts[b, : len(alone)], alone)
+        assert (texts[b, len(alone) :] == alone[-1]).all()
+    assert texts.size(1) == max(ends) > min(ends)
+
+
+def test_without_a_seed_a_batch_draws_from_the_global_state():
+    model, ids = lively_gpt(8), prompts(2, 3)
+    texts = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        texts += [generate(model, ids, 30), generate(model, ids, 30)]
+    assert torch.equal(texts[0], texts[2])
+    assert not torch.equal(texts[0], texts[1])
+    torch.manual_seed(3)
+    alone = generate(model, ids[0], 30)
+    torch.manual_seed(3)
+    assert torch.equal(alone, generate(model, ids[:1], 30)[0])
+
+
+@given(T=st.integers(1, 60), block_size=st.integers(1, 20))
+@quick
+def test_what_the_window_holds_of_a_long_prompt(T, block_size):
+    assert fitting(T, block_size) == len(window_after(range(T), block_size))
+
+
+@pytest.mark.parametrize("make", [lively_gpt, lively_fast_gpt])
+def test_only_the_last_position_is_scored(make):
+    model, scored = make(8), []
+    model.lm_head.register_forward_hook(lambda layer, args, output: scored.append(output.shape))
+    for use_cache in (True, False):
+        generate(model, prompts(2, 5), 12, temperature=0, use_cache=use_cache)
+    assert set(scored) == {(2, 1, 11)}
 
 
 @quick
@@ -275,6 +430,26 @@ def test_probabilities_equal_the_slow_ones(data):
     assert [x > 0 for x in p.tolist()] == [x > 0 for x in expected]
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_probabilities_of_a_batch_are_those_of_its_rows(data):
+    V, B = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 5))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
+    logits = torch.randn(B, V, generator=generator) * data.draw(st.sampled_from([0.1, 1.0, 5.0]))
+    if data.draw(st.booleans()):
+        logits = logits.round()  # ties
+    choices = (
+        data.draw(st.sampled_from([0, 0.5, 1.0])),
+        data.draw(st.none() | st.integers(1, V)),
+        data.draw(st.none() | st.sampled_from([0.1, 0.5, 0.9, 1.0])),
+    )
+    together = next_token_probabilities(logits, *choices)
+    alone = torch.stack([next_token_probabilities(row, *choices) for row in logits])
+    assert together.dtype == torch.float32
+    assert torch.equal(together > 0, alone > 0)
+    assert torch.allclose(together, alone, atol=1e-7)
+
+
 def test_top_p_keeps_the_smallest_set_that_reaches_it():
     logits = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
     for top_p, kept in [(0.01, 1), (0.5, 1), (0.51, 2), (0.75, 2), (0.76, 3), (0.9, 4), (1.0, 4)]:
@@ -311,9 +486,12 @@ def test_temperatures():
 def test_sampling_draws_by_probability():
     p = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2, 0.0])
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.tensor([sample(p, generator) for _ in range(20_000)]).bincount(minlength=6)
-    assert drawn[p == 0].sum() == 0
-    assert torch.allclose(drawn / 20_000, p, atol=0.012)  # 3.4 standard deviations
+    other = p.roll(2)
+    drawn = sample(torch.stack([p, other]).repeat(20_000, 1), [generator] * 40_000)
+    for q, ids in ((p, drawn[::2]), (other, drawn[1::2])):
+        counts = ids.bincount(minlength=6)
+        assert counts[q == 0].sum() == 0
+        assert torch.allclose(counts / 20_000, q, atol=0.012)  # 3.4 standard deviations
 
 
 def test_the_edges_of_the_dart(monkeypatch):
@@ -321,7 +499,7 @@ def test_the_edges_of_the_dart(monkeypatch):
     for throw, token in [(0.0, 1), (0.2499, 1), (0.25, 3), (1 - 2**-53, 3)]:
         dart = torch.tensor(throw, dtype=torch.float64)
         monkeypatch.setattr(torch, "rand", lambda *_, dart=dart, **__: dart)
-        assert sample(p) == token
+        assert sample(p[None], [None]).tolist() == [token]
 
 
 def test_top_k_reaches_the_text():
@@ -340,6 +518,8 @@ def test_scores_that_are_no_numbers(bad, temperature):
         generate(model, torch.tensor([0]), 3, temperature=temperature)
     with pytest.raises(ValueError, match="highest score is -inf"):
         next_token_probabilities(torch.full((3,), -math.inf))
+    with pytest.raises(ValueError, match=f"highest score is {bad}"):
+        next_token_probabilities(torch.tensor([[0.0, 1.0], [bad, 0.0]]), temperature)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +538,10 @@ def test_scores_that_are_no_numbers(bad, temperature):
             "prompt_ids must be one sequence of 1",
         ),
         ({"prompt_ids": torch.tensor([])}, "prompt_ids must be one sequence of 1"),
-        ({"prompt_ids": torch.tensor([[0, 1]])}, "prompt_ids must be one sequence of 1"),
+        ({"prompt_ids": torch.zeros(2, 0)}, "prompt_ids must be one sequence of 1"),
+        ({"prompt_ids": torch.zeros(0, 2).long()}, "prompt_ids must be one sequence of 1"),
+        ({"prompt_ids": torch.zeros(1, 2, 3).long()}, "prompt_ids must be one sequence of 1"),
+        ({"prompt_ids": torch.tensor([[0, 1], [3, 0]])}, "id 3 in prompt_ids is outside"),
         ({"prompt_ids": torch.tensor(1)}, "prompt_ids must be one sequence of 1"),
         ({"prompt_ids": torch.tensor([0.5])}, "whole numbers"),
         ({"prompt_ids": torch.tensor([0, 3])}, "id 3 in prompt_ids is outside"),

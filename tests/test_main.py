@@ -31,7 +31,7 @@ def text_file(tmp_path):
 @pytest.fixture(autouse=True)
 def small_models(monkeypatch):
     """The recipes' numbers of layers and steps are for a minute's run; here seconds matter."""
-    tiny = dict(block_size=16, n_layer=1, n_head=2, n_embd=16, trigram_rows=64, bigram_rows=64)
+    tiny = dict(block_size=16, n_layer=1, n_head=2, n_embd=16, ngram_rows=(64, 64))
     for kind in MODELS:
         monkeypatch.setitem(MODELS, kind, MODELS[kind] | tiny)
 
@@ -53,7 +53,7 @@ def test_train_reports_what_it_did(tmp_path, text_file, capsys):
     assert report["val_perplexity"] == pytest.approx(measured.perplexity, abs=1e-5)
     assert report["val_tokens"] == len(val_ids) - 1 == measured.tokens
     assert (report["steps"], report["seed"]) == (4, 1337)
-    assert report["tokens_seen"] == 4 * 32 * model.config.block_size
+    assert report["tokens_seen"] == 4 * 16 * model.config.block_size
     assert any(f"{report['val_loss']:.4f}" in line for line in lines)
     assert any(f"{report['val_perplexity']:.3f}" in line for line in lines)
     assert lines[-3].endswith("checkpoint")

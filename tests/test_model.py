@@ -230,6 +230,18 @@ def test_cache_in_chunks_of_any_size_equals_the_full_forward(data, changes):
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=tolerance, rtol=0)
 
 
+@every_combination
+def test_last_only_gives_the_last_of_all_scores(changes):
+    model, ids = small(perturb=0.2, **changes), random_ids(3, 9)
+    with torch.no_grad():
+        expected = model(ids)[:, -1:]
+        assert expected.std() > 0.1
+        torch.testing.assert_close(model(ids, last_only=True), expected)
+        cache = model.new_cache(3)
+        model(ids[:, :4], cache, last_only=True)
+        torch.testing.assert_close(model(ids[:, 4:], cache, last_only=True), expected)
+
+
 # --- positions
 
 

@@ -81,7 +81,9 @@ def test_adamw_does_what_pytorchs_does():
 def test_the_default_rates_and_an_unknown_name():
     model = GPT(GPTConfig(**SMALL))
     assert make_optimizers(model, "adamw")[0].param_groups[0]["lr"] == 1e-3
-    assert {g["lr"] for o in make_optimizers(model, "muon") for g in o.param_groups} == {0.02}
+    adamw, muon = make_optimizers(model, "muon", adamw_share=0.5)
+    assert {g["lr"] for g in adamw.param_groups} == {0.01}
+    assert {g["lr"] for g in muon.param_groups} == {0.02}
     with pytest.raises(ValueError, match="adamw, muon, not 'sgd'"):
         make_optimizers(model, "sgd")
 
@@ -116,7 +118,9 @@ def test_edges_of_the_schedule():
 
 
 def test_set_learning_rate_scales_the_peak():
-    optimizers = make_optimizers(GPT(GPTConfig(**SMALL)), "muon", learning_rate=0.4)
+    optimizers = make_optimizers(
+        GPT(GPTConfig(**SMALL)), "muon", learning_rate=0.4, adamw_share=0.5
+    )
     assert set_learning_rate(optimizers, 0.5) == pytest.approx(0.2)
     assert set_learning_rate(optimizers, 0.25) == pytest.approx(0.1)  # of the peak, not of the last
-    assert {g["lr"] for o in optimizers for g in o.param_groups} == {0.1}
+    assert [{g["lr"] for g in o.param_groups} for o in optimizers] == [{0.05}, {0.1}]

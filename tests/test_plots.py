@@ -90,6 +90,21 @@ GALLERY = {
     "log": lambda: plots.lines(
         range(9), {"x": 2.0 ** np.arange(9)}, "Growth", xlabel="depth", ylabel="norm", log=True
     ),
+    "race": lambda: plots.lines(
+        {"ours": np.geomspace(0.05, 0.5, 8), "textbook": np.geomspace(0.1, 9, 8)},
+        {"ours": np.geomspace(4, 1.5, 8), "textbook": np.geomspace(4, 2.5, 8)},
+        "A race",
+        xlabel="seconds",
+        ylabel="loss",
+        log="x",
+    ),
+    "stacked": lambda: plots.stacked_bars(
+        ["textbook", "+ fused"],
+        {"batch": [0.1, 0], "forward": [20, 11], "backward": [30, 20], "optimizer": [5, 1]},
+        "Where a step's time goes",
+        xlabel="milliseconds",
+        ends=["1.00 ×", "1.72 × as fast"],
+    ),
     "bars": lambda: plots.bars(
         list(CHARACTERS[:20]), RANDOM.random(20), "Frequencies", xlabel="share", ylabel="character"
     ),
@@ -180,6 +195,25 @@ def test_bars_highlight_one():
     ).axes[0]
     first, second, third = (bar.get_facecolor() for bar in axes.patches)
     assert first == third != second
+
+
+def test_stacked_bars_begin_where_the_part_before_ends():
+    parts = {"weights": torch.tensor([1.0, 2.0, 0.0]), "activations": [3, 1, 5]}
+    ends = ["a", "b", "c"]
+    picture = plots.stacked_bars(["x", "y", "z"], parts, "T", xlabel="bytes", ends=ends)
+    axes = picture.axes[0]
+    bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    assert bars == [(0, 1), (0, 2), (0, 0), (1, 3), (2, 1), (0, 5)]
+    assert len({bar.get_facecolor() for bar in axes.patches}) == 2
+    assert [(text.get_text(), *text.xy) for text in axes.texts] == [
+        ("a", 4, 0),
+        ("b", 3, 1),
+        ("c", 5, 2),
+    ]
+    assert names(axes.yaxis) == {0: "x", 1: "y", 2: "z"}
+    assert axes.yaxis_inverted()
+    assert [text.get_text() for text in picture.legends[0].get_texts()] == list(parts)
+    assert axes.get_xlim()[1] > 5
 
 
 def test_dollars_are_characters_not_formulas():
@@ -312,6 +346,16 @@ def test_a_logarithmic_axis_is_labelled_in_plain_numbers():
     assert {"1", "10", "100"} <= {text for text, _ in drawn(picture)}
 
 
+def test_curves_may_have_places_of_their_own_on_logarithmic_axes():
+    x = {"fast": [0.1, 1], "slow": [1, 10, 100]}
+    series = {"slow": [3, 2, 1], "fast": [3, 1]}
+    for log, scales in {"x": ("log", "linear"), "xy": ("log", "log")}.items():
+        axes = plots.lines(x, series, "T", xlabel="x", ylabel="y", log=log).axes[0]
+        assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 10, 100], [0.1, 1]]
+        assert (axes.get_xscale(), axes.get_yscale()) == scales
+    assert {"0.1", "1", "10", "100"} <= {text for text, _ in drawn(axes.figure)}
+
+
 def test_loss_curves_draw_the_history():
     history = run(rises_after=150)
     axes = plots.loss_curves(history, "T", by="step", references={"bigram": 2.45}).axes[0]
@@ -388,6 +432,7 @@ NAN = [math.nan, math.inf]
         (lambda: plots.text_heat("abc", [1], "T", label="x"), r"\(1,\).*\(3,\)"),
         (lambda: plots.lines([1, 2], {"a": NAN}, "T", xlabel="x", ylabel="y"), "curve 'a'"),
         (lambda: plots.lines([1], {"a": [1, 2]}, "T", xlabel="x", ylabel="y"), "curve 'a'"),
+        (lambda: plots.stacked_bars("ab", {"p": [1]}, "T", xlabel="x"), "part 'p'"),
         (lambda: plots.loss_curves(run(0), "T"), "the training loss.*no finite number"),
         (lambda: plots.loss_curves(run(), "T", by="epoch"), "by='epoch'.*'tokens' or 'step'"),
     ],

@@ -153,3 +153,30 @@ def test_peak_memory_of_a_gpu_is_what_torch_counted(monkeypatch):
 def test_peak_memory_where_the_system_does_not_tell(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
     assert runtime.peak_memory("cpu") == 0
+
+
+def test_fast_matmul_keeps_float32_precision_and_puts_the_setting_back():
+    a, b = torch.randn(2, 300, 300, requires_grad=True)
+    before = torch.get_float32_matmul_precision()
+    plain = a @ b
+    with runtime.fast_matmul():
+        fast = a @ b
+        (gradient,) = torch.autograd.grad(fast.sum(), a)
+    assert torch.get_float32_matmul_precision() == before
+    exact = a.double() @ b.double()
+    assert (fast - exact).abs().max() < 4 * (plain - exact).abs().max()
+    assert torch.allclose(gradient, b.detach().sum(dim=1).expand(300, 300), atol=1e-3)
+    with pytest.raises(KeyError), runtime.fast_matmul():
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_fast_matmul_is_not_taken_where_precision_would_be_lost(monkeypatch):
+    monkeypatch.setattr(runtime, "_medium_is_exact", lambda: False)
+    with runtime.fast_matmul():
+        assert torch.get_float32_matmul_precision() == "highest"
+    monkeypatch.setattr(runtime, "_medium_is_exact", lambda: True)
+    with runtime.fast_matmul():
+        assert torch.get_float32_matmul_precision() == "medium"
+    with runtime.fast_matmul("cuda"):  # there "medium" would mean TF32
+        assert torch.get_float32_matmul_precision() == "highest"

@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,8 @@ import torch
 from llmkit import checkpoint
 from llmkit.fast import FastGPT, FastGPTConfig
 from llmkit.model import GPT, GPTConfig
+from llmkit.ngram import NeuralBigram
+from llmkit.run import fingerprint
 from llmkit.tokenizer import CharTokenizer
 from llmkit.training import Checkpointer, ProgressBar, TrainConfig, train
 
@@ -143,10 +147,65 @@ def test_resuming_continues_bit_for_bit(tmp_path, optimizer, stop_at):
 def test_resuming_another_run_is_refused():
     states = []
     train(make(), TRAIN, VAL, CONFIG, callbacks=[lambda run: states.append(run.state_dict())])
-    with pytest.raises(ValueError, match=r"batch_size was 4, now 5"):
+    with pytest.raises(ValueError, match=r"batch_size \* accumulation .* was 4, now 5"):
         train(make(), TRAIN, VAL, replace(CONFIG, batch_size=5), resume=states[-1])
+    with pytest.raises(ValueError, match=r"seed was 0, now 1"):
+        train(make(), TRAIN, VAL, replace(CONFIG, seed=1), resume=states[-1])
     with pytest.raises(ValueError, match="same text"):
         train(make(), TRAIN.flip(0), VAL, CONFIG, resume=states[-1])
+
+
+def test_resuming_may_share_out_the_rows_of_an_update_anew():
+    """Four rows at once, then twice two, with less kept of the forward pass."""
+    states, whole, model = [], make(), make()
+
+    def stop(run):
+        if run.step == 6:
+            run.stop = "test"
+            states.append(run.state_dict())
+
+    expected = train(whole, TRAIN, VAL, CONFIG)
+    train(model, TRAIN, VAL, CONFIG, callbacks=[stop])
+    config = replace(CONFIG, batch_size=2, accumulation=2, gradient_checkpointing=True)
+    history = train(model, TRAIN, VAL, config, resume=states[-1])
+    assert history.loss == pytest.approx(expected.loss, abs=1e-5)
+    assert history.tokens == expected.tokens
+    assert torch.allclose(weights(model), weights(whole), atol=1e-4)
+
+
+def test_a_measurement_over_which_a_process_was_lost_is_made_up_for(monkeypatch, tmp_path):
+    """The callbacks see the lost run once more; resumed, it gives the curve of an unbroken one."""
+    from llmkit import distributed, run
+
+    whole = make()
+    expected = train(whole, TRAIN, VAL, CONFIG)
+    keep = Checkpointer(tmp_path / "run", every=100)
+
+    def lose(*_):
+        raise distributed.PeerLost("another is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "evaluate", lose)
+        with pytest.raises(distributed.PeerLost, match="gone, after step 4: start all of them ag"):
+            train(make(), TRAIN, VAL, CONFIG, callbacks=[keep])
+    model, _ = checkpoint.load(tmp_path / "run")
+    history = train(model, TRAIN, VAL, CONFIG, resume=checkpoint.load_state(tmp_path / "run"))
+    assert (history.loss, history.val_loss) == (expected.loss, expected.val_loss)
+    assert (history.eval_step, history.stopped) == ([4, 8, 12], None)
+    assert torch.equal(weights(model), weights(whole))
+
+
+def test_a_process_lost_before_the_first_update_leaves_nothing_to_show(monkeypatch):
+    from llmkit import distributed
+
+    def lose(*_):
+        raise distributed.PeerLost("another is gone")
+
+    monkeypatch.setattr(distributed, "total", lose)
+    seen = []
+    with pytest.raises(distributed.PeerLost, match="after step 0"):
+        train(make(), TRAIN, VAL, CONFIG, callbacks=[seen.append])
+    assert seen == []
 
 
 def test_a_finished_run_resumed_returns_at_once():
@@ -161,11 +220,10 @@ def test_a_finished_run_resumed_returns_at_once():
 
 def test_keep_best_and_patience(monkeypatch):
     """A planted sequence of validation losses: best at the second, then worse and worse."""
-    from llmkit import training
     from llmkit.evaluation import Report
 
     losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
-    monkeypatch.setattr(training, "evaluate", lambda *_: Report(next(losses), 1))
+    monkeypatch.setattr("llmkit.run.evaluate", lambda *_: Report(next(losses), 1))
     kept = {}
 
     def remember(run):
@@ -231,6 +289,78 @@ def test_it_trains_outside_the_main_thread():
     thread.start()
     thread.join()
     assert len(result[0].loss) == 12
+
+
+@pytest.mark.parametrize("kind", [GPT, FastGPT])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_gradient_checkpointing_gives_the_same_run_from_less_memory(kind, dropout):
+    runs = []
+    for wanted in (False, True):
+        saved = []
+        model = make(kind, n_layer=3, dropout=dropout)
+        config = replace(CONFIG, gradient_checkpointing=wanted)
+        keep = torch.autograd.graph.saved_tensors_hooks(
+            lambda x, saved=saved: saved.append(x.nbytes) or x, lambda x: x
+        )
+        with keep:
+            history = train(model, TRAIN, VAL, config)
+        runs.append((history.loss, sum(saved)))
+        assert model.gradient_checkpointing is False
+    [(plain, much), (again, little)] = runs
+    assert again == pytest.approx(plain, abs=1e-6)
+    assert little < 0.6 * much
+
+
+def test_gradient_checkpointing_is_left_as_it_was():
+    model = make()
+    model.gradient_checkpointing = True
+    seen = []
+    train(
+        model,
+        TRAIN,
+        None,
+        CONFIG,
+        callbacks=[lambda r: seen.append(r.model.gradient_checkpointing)],
+    )
+    assert model.gradient_checkpointing
+    assert all(seen)
+    config, bigram = replace(CONFIG, gradient_checkpointing=True), NeuralBigram(13)
+    with pytest.raises(ValueError, match="this model cannot do gradient_checkpointing"):
+        train(bigram, TRAIN, None, config)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+def test_a_memory_mapped_text_gives_the_same_run(tmp_path, dtype):
+    """Also where the run is resumed with the other."""
+    IDS.numpy().astype(dtype).tofile(tmp_path / "ids")
+    mapped = torch.from_file(
+        str(tmp_path / "ids"), size=len(IDS), dtype=getattr(torch, dtype), shared=False
+    )
+    states, plain, other = [], make(), make()
+    expected = train(plain, TRAIN, VAL, CONFIG, callbacks=[lambda r: states.append(r.state_dict())])
+    config = replace(CONFIG, sample_every=12)
+    history = train(other, mapped[:2500], mapped[2500:], config, tokenizer=TOKENIZER)
+    assert (history.loss, history.val_loss) == (expected.loss, expected.val_loss)
+    assert torch.equal(weights(plain), weights(other))
+    train(other, mapped[:2500], mapped[2500:], CONFIG, resume=states[-1])
+
+
+def test_the_fingerprint_of_a_large_text_reads_little_of_it():
+    ids = torch.randint(50_000, (3_000_000,), dtype=torch.int32)
+    first = fingerprint(ids)
+    assert fingerprint(ids.clone()) == fingerprint(ids.long()) == first
+    assert fingerprint(ids[:-1]) != first
+    assert fingerprint(ids.flip(0)) != first
+    for place in (0, 2_999_999):
+        changed = ids.clone()
+        changed[place] += 1
+        assert fingerprint(changed) != first
+    small = ids[:1_000_000]
+    changed = small.clone()
+    changed[123_456] += 1
+    assert fingerprint(changed) != fingerprint(small)
+    empty = torch.empty(1, dtype=torch.uint8).expand(10**12)  # a terabyte, if it were read
+    assert fingerprint(empty) != fingerprint(empty[:-1])
 
 
 def test_samples():
@@ -321,3 +451,29 @@ def test_a_setting_that_cannot_work_is_refused(change, message):
 def test_data_too_short_is_refused():
     with pytest.raises(ValueError, match="block_size"):
         train(make(), TRAIN[:8], None, CONFIG)
+
+
+FAULTS = """
+import resource, torch
+from llmkit.run import keep_memory
+torch.set_num_threads(1)
+
+def faults():  # pages fetched from the system over ten "steps", of 24 MB each
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        kept = [torch.zeros(2**20) for _ in range(6)]
+        del kept
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+before = faults()
+keep_memory()
+faults()
+print(before, faults())
+"""
+
+
+def test_kept_memory_is_not_fetched_again_at_every_step():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 10 if sys.platform == "linux" else after <= 2 * before

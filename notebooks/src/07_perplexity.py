@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/07_perplexity.ipynb)
 #
-# ← [06 · Training](06_training.ipynb)
+# ← [06 · Training](06_training.ipynb) · [10 · Speed](10_speed.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
@@ -421,7 +421,7 @@ if runtime.corpus == "tiny_shakespeare":
 # ## A GPT
 #
 # Now a network. `llmkit.FastGPT` has the interface of the GPT of notebook 05 and is built to learn fast. It
-# looks up the last two and three characters in tables, as a counter does; whatever lies further back, its
+# looks up the last characters, up to three, in tables, as a counter does; whatever lies further back, its
 # attention must find. (`llmkit/fast.py` tells the rest, and `recipe` holds settings that suit a text of this
 # size.) The held-out text plays no part in the training.
 
@@ -430,7 +430,7 @@ steps = runtime.pick(cpu=300, gpu=2_000)
 shape, settings = recipe(len(train_ids), V, runtime.device, steps=steps, seed=runtime.seed)
 if runtime.pick(cpu=True, gpu=False):  # in a hurry: smaller and bolder
     shape = replace(shape, n_layer=2, n_embd=96, dropout=0.05)
-    settings = replace(settings, batch_size=24, learning_rate=0.03)
+    settings = replace(settings, batch_size=12, learning_rate=0.03, adamw_share=1.0)
 gpt = llmkit.FastGPT(shape).to(runtime.device)
 history = llmkit.train(
     gpt, train_ids, config=settings, callbacks=[llmkit.ProgressBar(bar_format="training {bar}")]
