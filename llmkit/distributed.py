@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 _alone = False  # whether this process works for itself just now, see `alone`
+_groups = 0  # how often this process has met the others, see `_meet`
 
 
 class PeerLost(ConnectionError):
@@ -56,7 +57,7 @@ def alone() -> Iterator[None]:
 def together() -> Iterator[None]:
     """Around what all processes do at the same time; raises PeerLost where one of them is gone."""
     if world() > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        _meet()
     try:
         yield
     except RuntimeError as error:
@@ -65,6 +66,20 @@ def together() -> Iterator[None]:
         if torch.cuda.is_available():
             dist.group.WORLD.abort()  # the GPU would wait for gradients, and we for the GPU
         raise PeerLost(f"another of the {world()} processes is gone") from error
+
+
+def _meet() -> None:
+    """Connect with the others. Each time under another name, or after `leave` some would find the
+    addresses that others had before, and wait there forever."""
+    global _groups
+    _groups += 1
+    store, number, size = next(dist.rendezvous("env://"))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        store=dist.PrefixStore(f"llmkit {_groups}", store),
+        rank=number,
+        world_size=size,
+    )
 
 
 def total(*numbers: float) -> list[float]:

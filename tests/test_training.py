@@ -474,6 +474,9 @@ print(before, faults())
 
 
 def test_kept_memory_is_not_fetched_again_at_every_step():
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, check=True)
-    before, after = map(int, done.stdout.split())
+    for _ in range(20):  # now and then an import has had its memory kept already
+        done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, check=True)
+        before, after = map(int, done.stdout.split())
+        if before:
+            break
     assert after < before / 10 if sys.platform == "linux" else after <= 2 * before
