@@ -32,6 +32,7 @@ from matplotlib import style
 
 import llmkit
 from llmkit import plots, scale, tokenfile
+from llmkit.attention import fuses
 from llmkit.run import Run
 from llmkit.runtime import peak_memory
 
@@ -152,7 +153,10 @@ def measure(
     if path is not None:
         llmkit.evaluate(model, ids[-VALIDATED:])
     estimate = scale.training_memory(
-        shape, rows, device=device, gradient_checkpointing=config.gradient_checkpointing
+        shape,
+        rows,
+        fused=fuses(block_size, torch.device(device), torch.float32),
+        gradient_checkpointing=config.gradient_checkpointing,
     )
     mapped = mapped_memory() - mapped_before
     return {

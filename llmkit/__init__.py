@@ -4,8 +4,8 @@ The names below are what notebooks use. Each lives in a module of its own, and a
 from those listed before it:
 
 distributed · runtime · data · tokenizer · pieces · parallel · resumable · tokenfile · ngram ·
-attention · model · fast · optim · scale · evaluation · inference · generation · checkpoint ·
-train_config · run · training · checks · recipes · plots · widgets
+attention · model · fast · optim · scale · evaluation · inference · decoding · generation ·
+checkpoint · train_config · run · training · checks · recipes · plots · widgets
 """
 
 from llmkit import checkpoint, checks, distributed, scale, tokenfile

@@ -16,7 +16,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-SHORT = 256  # positions up to which a CPU attends by plain products, not by the fused kernel
+from llmkit.runtime import is_amd
+
+SHORT = 256  # positions up to which a CPU may attend by plain products, not by the fused kernel
 
 
 def causal_mask(T: int, device: torch.device | str | None = None) -> Tensor:
@@ -62,20 +64,30 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
     q (B, H, T, D), k and v (B, H, S, D) -> (B, H, T, D). The queries are those of the last T of the
     S positions; S is more than T where earlier keys and values come from a cache.
 
-    PyTorch's fused kernel never writes all weights (B, H, T, T) down (Dao et al. 2022). On a CPU a
-    window of up to SHORT is done sooner by plain products: with `runtime.fast_matmul` in 2/3 of the
-    time at T = 256, in 1/8 at 64.
+    PyTorch's fused kernel never writes all weights (B, H, T, T) down (Dao et al. 2022), but is not
+    always the fastest: see `fuses`.
     """
     B, H, T, D = q.shape
     if (S := k.size(-2)) > T:  # one query may look at all; several need the triangle's lower rows
         mask = causal_mask(S, q.device)[-T:] if T > 1 else None  # (T, S)
         return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout)
-    if q.device.type != "cpu" or T > SHORT:
+    if fuses(T, q.device, q.dtype):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
     future = torch.full((T, T), -torch.inf, dtype=q.dtype).triu(1)
     q, k, v = (part.reshape(B * H, T, D) for part in (q, k, v))
     weights = torch.baddbmm(future, q, k.mT, alpha=D**-0.5).softmax(dim=-1)  # (B H, T, T)
     return (F.dropout(weights, dropout) @ v).view(B, H, T, D)
+
+
+def fuses(T: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `causal_attention` of T positions to themselves is PyTorch's fused kernel.
+
+    Plain products are faster on a CPU, up to SHORT positions, in two cases. In bfloat16, there and
+    back: at T = 64 in 1/4 (Intel Xeon) or 1/8 (AMD EPYC) of the time, at 256 in 1/2. In float32 on
+    AMD's processors, with `runtime.fast_matmul`: at T = 256 in 2/3 (on Intel's it takes half as
+    long again).
+    """
+    return device.type != "cpu" or T > SHORT or (dtype.itemsize > 2 and not is_amd())
 
 
 def rotary(x: Tensor, start: int = 0) -> Tensor:
@@ -134,10 +146,10 @@ class KVCache:
             raise ValueError(f"the cache holds {start} of {room} positions: {stop} do not fit")
         if k.shape != (B, H, stop - start, D):  # or a batch of one would silently be repeated
             raise ValueError(f"the cache is for B, H, D = {B, H, D}; k has shape {tuple(k.shape)}")
-        self.keys[:, :, start:stop] = k.detach()
-        self.values[:, :, start:stop] = v.detach()
+        self.keys.narrow(2, start, stop - start).copy_(k.detach())  # sooner than keys[:, :, ...] =
+        self.values.narrow(2, start, stop - start).copy_(v.detach())
         self.length = stop
-        return self.keys[:, :, :stop], self.values[:, :, :stop]
+        return self.keys.narrow(2, 0, stop), self.values.narrow(2, 0, stop)
 
 
 class CausalSelfAttention(nn.Module):

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from llmkit import decoding
 from llmkit.data import check_ids
 from llmkit.evaluation import device_of, eval_mode
 from llmkit.inference import quick_linear
@@ -87,6 +88,7 @@ def stream(
     use_cache = use_cache and hasattr(model, "new_cache")
     knows_last_only = "last_only" in inspect.signature(model.forward).parameters
     options = {"last_only": True} if knows_last_only else {}  # no scores that nobody looks at
+    decode = decoding.Decoder(model) if use_cache and decoding.knows(model) else None
     window, anew = ids[:, -fitting(ids.size(1), block_size) :], True  # (B, up to block_size)
     stopped = torch.zeros_like(ids[:, 0], dtype=torch.bool)  # (B,)
     with eval_mode(model), quick_linear(model):
@@ -94,8 +96,11 @@ def stream(
             if anew and use_cache:
                 options["cache"] = model.new_cache(len(ids))
             unread = window if anew or not use_cache else window[:, -1:]  # the cache has the rest
-            with fast_matmul(device) if unread.size(1) > 1 else nullcontext():
-                logits = model(unread.to(device), **options)[:, -1]  # (B, V)
+            if decode and not anew:
+                logits = decode(unread.to(device), options["cache"])[:, -1]  # (B, V)
+            else:
+                with fast_matmul(device) if unread.size(1) > 1 else nullcontext():
+                    logits = model(unread.to(device), **options)[:, -1]
             p = next_token_probabilities(logits, temperature, top_k, top_p)
             new = p.argmax(dim=-1) if temperature == 0 else sample(p, generators)
             new = new.to(ids.device)  # (B,)

@@ -115,6 +115,13 @@ def fast_matmul(device: str | torch.device = "cpu") -> Iterator[None]:
 
 
 @cache
+def is_amd() -> bool:
+    """Whether this is a processor of AMD's, on which PyTorch's other library, MKL, is slow."""
+    about = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our oldest torch
+    return "AMD" in about.get("cpu_name", "")
+
+
+@cache
 def _medium_is_exact() -> bool:
     """Whether "medium" precision is as precise as "highest" on this CPU."""
     before = torch.get_float32_matmul_precision()

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmkit.attention import SHORT
 from llmkit.model import GPT, GPTConfig
 from llmkit.optim import inner_matrices
 from llmkit.runtime import fast_matmul
@@ -78,8 +77,8 @@ def training_memory(
     batch_size: int,
     T: int | None = None,
     *,
-    device: str = "cpu",
     dtype: str = "float32",
+    fused: bool = True,
     optimizer: str = "adamw",
     gradient_checkpointing: bool = False,
 ) -> dict[str, int]:
@@ -99,10 +98,11 @@ def training_memory(
     =============================  =========  =====================
 
     s = 4 in float32, 2 in bfloat16 and float16 (and there, a copy of each matrix). The last norm,
-    output layer, logits and ids add (4 + s) C + 4 V + 24. Attention is fused (Dao et al. 2022) but
-    for short windows on a CPU, see `attention.causal_attention`. With gradient checkpointing each
-    block keeps its input, 4 C, and one at a time is computed again. All without dropout; within 2 %
-    of what autograd saves. A run's peak is higher by what it works on: gradients of activations.
+    output layer, logits and ids add (4 + s) C + 4 V + 24. Attention is fused (Dao et al. 2022) on
+    a GPU, on a CPU as `attention.fuses` says; fused=False counts plain products. With gradient
+    checkpointing each block keeps its input, 4 C, and one at a time is computed again. All without
+    dropout; within 2 % of what autograd saves. A run's peak is higher by what it works on:
+    gradients of activations.
     """
     if not isinstance(config, GPTConfig):
         raise TypeError(f"training_memory knows the GPT's blocks only, not {type(config).__name__}")
@@ -112,7 +112,7 @@ def training_memory(
     state = 8 * numbers - (4 * matrices if optimizer == "muon" else 0)
     C, s = config.n_embd, 4 if dtype == "float32" else 2
     T = config.block_size if T is None else T
-    rows, fused = batch_size * T, torch.device(device).type != "cpu" or T > SHORT
+    rows = batch_size * T
     wide = 10 + 4 * (config.activation == "gelu") + 3 * (fused and config.position == "rotary")
     block = rows * (8 * C + wide * s * C + 16 + config.n_head * (4 if fused else s * T))
     last = rows * ((4 + s) * C + 4 * config.vocab_size + 24)

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmkit import inference
+from llmkit import inference, runtime
 from llmkit.inference import FEW_ROWS, quick_linear, stripes
 from llmkit.runtime import fast_matmul
 
 
 @pytest.fixture(autouse=True)
 def anywhere(monkeypatch):
-    monkeypatch.setattr(inference, "_is_amd", lambda: True)
+    monkeypatch.setattr(inference, "is_amd", lambda: True)
 
 
 def layer(C=144, O=1024, **options):  # noqa: E741
@@ -94,13 +94,13 @@ def test_other_processors_are_left_alone(monkeypatch):
         ({}, False),
     ]:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda about=about: about, raising=False)
-        inference._is_amd.cache_clear()
+        runtime.is_amd.cache_clear()
         with quick_linear(model):
             assert ("forward" in vars(model)) is touched
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    inference._is_amd.cache_clear()
-    assert not inference._is_amd()
-    inference._is_amd.cache_clear()
+    runtime.is_amd.cache_clear()
+    assert not runtime.is_amd()
+    runtime.is_amd.cache_clear()
 
 
 def test_afterwards_all_is_as_before():

@@ -435,7 +435,7 @@ plots.lines(
 # %% [markdown]
 # The fused one takes the whole (T, T) square in small tiles. That pays where the square is large, and on a GPU, whose memory
 # is slow against its arithmetic. On a CPU with short windows the tiles themselves can be the cost. So llmkit's models take
-# plain products there, and the fused kernel elsewhere.
+# plain products there in bfloat16 (and on some processors in float32), and the fused kernel elsewhere.
 #
 # ## Fewer steps
 #
@@ -752,15 +752,15 @@ def kept_bytes(model, x, y) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-for attend, device in ((fused_attention, "cuda"), (plain_attention, "cpu")):
+for attend, fused in ((fused_attention, True), (plain_attention, False)):
     kept = kept_bytes(all_heads(model, attend), x, y)
-    estimate = scale.training_memory(config, len(x), device=device)["activations"]
+    estimate = scale.training_memory(config, len(x), fused=fused)["activations"]
     print(f"{attend.__name__}: {kept / 1e6:.2f} MB; the formula says {estimate / 1e6:.2f} MB")
     assert math.isclose(kept, estimate, rel_tol=runtime.pick(cpu=0.02, gpu=0.1))
 
 
 # %% [markdown]
-# (The formula counts the attention that llmkit takes on that device.) The plain one keeps its (T, T) weights besides, for
+# The plain one keeps its (T, T) weights besides, for
 # each head of each layer. That is little for windows of 64 and everything for windows of 100,000; for those, the fused
 # kernel is not a question of speed.
 #
