@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import colormaps, colors, style
+from matplotlib import colormaps, colors, style, ticker
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -120,13 +120,16 @@ def lines(x, series: Mapping[str, Sequence], title: str, *, xlabel, ylabel, log=
     scales = {f"{axis}scale": "log" if axis in log else "linear" for axis in "xy"}
     axes.set(xlabel=xlabel, ylabel=ylabel, **scales)
     axes.yaxis.set(**PLAIN)
-    if "x" in log:
-        axes.xaxis.set(**PLAIN)
     curves = []
     for i, (name, y) in enumerate(series.items()):
         own = _array(x[name] if isinstance(x, Mapping) else x, "x", None)
         y = _array(y, f"curve {name!r}", len(own))
         curves.append((own, y, name, COLOURS[i % 7], {"lw": 2}))
+    for axis in log:
+        getattr(axes, f"{axis}axis").set(**PLAIN)
+        values = np.concatenate([curve["xy".index(axis)] for curve in curves])
+        if np.nanmax(values) < 1000 * np.nanmin(values):  # few powers of ten, perhaps none
+            getattr(axes, f"{axis}axis").set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     _draw(axes, curves)
     return axes.figure
 

@@ -344,6 +344,10 @@ def test_a_logarithmic_axis_is_labelled_in_plain_numbers():
     picture = GALLERY["log"]()
     assert picture.axes[0].get_yscale() == "log"
     assert {"1", "10", "100"} <= {text for text, _ in drawn(picture)}
+    few = plots.lines([1, 2], {"": [0.6, 6.0]}, "T", xlabel="x", ylabel="y", log=True)
+    assert {"1", "2", "5"} <= {text for text, _ in drawn(few)}
+    many = plots.lines([1, 2], {"": [1, 1e6]}, "T", xlabel="x", ylabel="y", log=True)
+    assert "500" not in {text for text, _ in drawn(many)}
 
 
 def test_curves_may_have_places_of_their_own_on_logarithmic_axes():
