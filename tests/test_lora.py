@@ -167,6 +167,26 @@ def test_the_optimizer_of_an_adapter_is_adamw(base):
     assert held == {id(p) for layer in lora.adapters(base).values() for p in (layer.A, layer.B)}
 
 
+def test_a_run_is_resumed_bit_for_bit(base, tmp_path):
+    """From an adapter in its file and the state in a checkpoint."""
+    ids, config = IDS.flatten(), TrainConfig(steps=8, batch_size=4)
+    torch.manual_seed(3)
+    whole = lora.apply(copy.deepcopy(base), 4, 8, dropout=0.1)
+    broken_off = copy.deepcopy(whole)
+    llmkit.train(whole, ids, config=config)
+
+    def stop(run):
+        if run.step == 5:
+            run.stop = "enough"
+            checkpoint.save(tmp_path / "run", run.model, state=run.state_dict())
+            lora.save(tmp_path / "adapter", run.model)
+
+    llmkit.train(broken_off, ids, config=config, callbacks=[stop])
+    resumed, state = lora.load(tmp_path / "adapter", base), checkpoint.load_state(tmp_path / "run")
+    llmkit.train(resumed, ids, config=config, resume=state)
+    assert same_bits(weights(resumed), weights(whole))
+
+
 def test_merged_equals_unmerged_and_the_base_comes_back_bit_for_bit(base):
     original = weights(base)
     plain = base(IDS)

@@ -171,6 +171,7 @@ def shares(svds: list) -> Tensor:
     return squares.cumsum(0)[[rank - 1 for rank in ranks]] / squares.sum()
 
 
+# %% tags=["trained"]
 of_change = pairs(full)
 noise = [torch.randn(base.get_submodule(name).weight.shape) for name in layers]
 chance = shares([torch.linalg.svd(matrix, full_matrices=False) for matrix in noise])
