@@ -91,8 +91,7 @@ def apply(
     Args, or a ValueError where they are not so:
         model: any module with linear layers, and no adapter yet.
         rank: of the update, from 1 to the narrower side of each layer.
-        alpha: the update is scaled by alpha / rank, so that another rank can keep the learning
-            rate.
+        alpha: the update is scaled by alpha / rank.
         targets: which linear layers, by the end of their names: "c_attn" is that of every block,
             "mlp.c_proj" is not "attn.c_proj", "h.0.attn.c_attn" is the first block's alone.
         dropout: of what enters the update, while training; 0 <= dropout < 1.

@@ -223,8 +223,8 @@ assert gained[ranks.index(runtime.pick(cpu=16, gpu=64))] > 0.6  # an eighth or a
 #
 # $$y = W x + b + \frac{\alpha}{r} B A x$$
 #
-# with A (r × in) and B (out × r). Their product is as large as W and has rank r at most. α/r scales it, so that a learning rate
-# which suits one rank suits the next. A starts with random numbers, B with zeros: at first, nothing has changed.
+# with A (r × in) and B (out × r). Their product is as large as W and has rank r at most. α/r is a fixed factor: with α = 2r, as
+# we choose it here, it is 2 whatever the rank. A starts with random numbers, B with zeros: at first, nothing has changed.
 
 # %%
 class Adapted(nn.Module):
@@ -359,7 +359,7 @@ for name, weight in base.named_parameters():  # has the base changed?
 #
 # ## Which rank?
 #
-# The one thing to choose. Sweep it, at the same number of steps and the same learning rate:
+# The one thing to choose. Sweep it, at the same number of steps, the same learning rate, and α = 2r:
 
 # %% tags=["trained"]
 swept = {1: 0.0, 2: 0.0, 4: 0.0, 8: lora_loss, 32: 0.0}
