@@ -5,10 +5,10 @@ from those listed before it:
 
 distributed · runtime · data · tokenizer · pieces · parallel · resumable · tokenfile · ngram ·
 attention · model · fast · optim · scale · evaluation · inference · decoding · generation ·
-checkpoint · train_config · run · training · checks · recipes · plots · widgets
+checkpoint · train_config · run · training · checks · lora · recipes · plots · widgets
 """
 
-from llmkit import checkpoint, checks, distributed, scale, tokenfile
+from llmkit import checkpoint, checks, distributed, lora, scale, tokenfile
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
 from llmkit.data import Batches, corpora, load_text, split
 from llmkit.evaluation import evaluate, perplexity
@@ -49,6 +49,7 @@ __all__ = [
     "evaluate",
     "generate",
     "load_text",
+    "lora",
     "perplexity",
     "scale",
     "split",

@@ -1,0 +1,582 @@
+# %% [markdown]
+# # 12 · LoRA
+# *Fine-tuning that trains a few percent of the weights.*
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/12_lora.ipynb)
+#
+# ← [10 · Speed](10_speed.ipynb)
+
+# %% tags=["setup"]
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("llmkit") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
+    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
+    importlib.invalidate_caches()
+
+# %% [markdown]
+# Somebody has trained a large model, once and at great cost. You would like it to write plays; your neighbour wants Python
+# from it; a hundred others have a hundred wishes. Each can fine-tune it, and each then owns a copy of *all* its weights, every
+# one of them a little changed. Must it be all of them? What is it that fine-tuning changes?
+
+# %%
+import copy
+import importlib.util
+import inspect
+import math
+import tempfile
+from pathlib import Path
+from pydoc_data import topics
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+import llmkit
+from llmkit import lora, optim, plots, scale
+
+runtime = llmkit.start(seed=1337)
+runtime
+
+# %% [markdown]
+# First the price of a copy, for the four sizes of GPT-2, in float32 (4 bytes a number). The last two columns give away where
+# this notebook is going: what a task costs if only an *adapter* of rank 8 is stored for it.
+
+# %%
+print("               one copy   100 tasks      one adapter   100 tasks")
+for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
+    config = llmkit.GPTConfig.gpt2(name)
+    copy_mb = 4 * sum(scale.parameters(config).values()) / 1e6
+    C = config.n_embd
+    adapter_mb = 4 * config.n_layer * 8 * (C + 3 * C) / 1e6  # explained below
+    print(f"{name:13}{copy_mb:7,.0f} MB {copy_mb / 10:8,.0f} GB {adapter_mb:13.1f} MB", end="")
+    print(f"{adapter_mb / 10:9.2f} GB")
+    assert adapter_mb < 0.005 * copy_mb  # half a percent
+
+# %% [markdown]
+# ## A base, and a text it does not know
+#
+# We need a base model. It reads the manual that every Python carries with it (what `help("for")` shows), and we will teach it
+# to write a play. Both texts get the same 96 characters.
+
+# %%
+characters = "\n" + "".join(map(chr, range(32, 127)))
+tokenizer = llmkit.CharTokenizer(characters)
+
+
+def ids_of(text: str) -> tuple[Tensor, Tensor]:
+    """Training and held-out ids of a text, (N,) each; characters outside the 96 are left out."""
+    return llmkit.split(tokenizer.encode("".join(c for c in text if c in characters)))
+
+
+manual, manual_val = ids_of("\n".join(topics.topics[name] for name in sorted(topics.topics)))
+manual_val = manual_val[:10_000]
+play, play_val = ids_of(llmkit.load_text(runtime.corpus))
+assert min(len(manual), 10 * len(manual_val)) > 50_000  # how long it is depends on your Python
+print("V =", tokenizer.vocab_size)
+
+# %% tags=["trained"]
+shape = runtime.pick(
+    cpu=dict(block_size=64, n_layer=2, n_head=4, n_embd=128),
+    gpu=dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.1),
+)
+config = llmkit.GPTConfig(tokenizer.vocab_size, position="rotary", **shape)
+batch_size = runtime.pick(cpu=16, gpu=64)
+base_steps = runtime.pick(cpu=250, gpu=800)
+base = llmkit.GPT(config).to(runtime.device)
+settings = llmkit.TrainConfig(steps=base_steps, batch_size=batch_size, optimizer="muon")
+bar = llmkit.ProgressBar(bar_format="the base reads {bar}")
+llmkit.train(base, manual, config=settings, callbacks=[bar])
+
+
+def loss_on(model: nn.Module, ids: Tensor) -> float:
+    return llmkit.evaluate(model, ids).loss  # nats per character
+
+
+base_loss = loss_on(base, play_val)
+print(f"the base: manual ≈ {loss_on(base, manual_val):.3f}, play ≈ {base_loss:.3f} nats")
+assert loss_on(base, manual_val) + 0.5 < base_loss < math.log(tokenizer.vocab_size)
+
+# %% [markdown]
+# It has English letters in its head, and no play. *Full fine-tuning* goes on training it, all of it, on the new text:
+
+# %% tags=["trained"]
+tune_steps = runtime.pick(cpu=100, gpu=600)
+full_lr, lora_lr = runtime.pick(cpu=(3e-3, 1e-2), gpu=(1e-3, 3e-3))
+
+
+def tuned(model: nn.Module, ids: Tensor, learning_rate: float, steps: int = tune_steps) -> float:
+    """Train on ids what of the model can be trained; returns the seconds it took."""
+    settings = llmkit.TrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, weight_decay=0
+    )
+    return llmkit.train(model, ids, config=settings).seconds
+
+
+full = copy.deepcopy(base)
+full_seconds = tuned(full, play, full_lr)
+full_loss = loss_on(full, play_val)
+print(f"play: base ≈ {base_loss:.3f}, fully fine-tuned ≈ {full_loss:.3f}")
+assert full_loss < base_loss - 0.5
+
+# %% [markdown]
+# ## How much of a matrix has changed?
+#
+# All of its numbers have. But think of a matrix as something that maps directions to directions. The *singular value
+# decomposition* (SVD) takes it apart into such pairs, `u` (out) and `v` (in), strongest first, each pair a matrix of *rank* 1:
+#
+# $$W = s_1 u_1 v_1^T + s_2 u_2 v_2^T + \dots$$
+#
+# Does the change of a layer need all its pairs, or will a few do? The smallest case first: every number of this change
+# differs from zero, and yet one pair is all of it.
+
+# %%
+change = torch.tensor(
+    [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]
+)  # (2, 3): the second row is twice the first
+U, S, Vt = torch.linalg.svd(change, full_matrices=False)  # (2, 2) (2,) (2, 3)
+assert torch.allclose(S[0] * torch.outer(U[:, 0], Vt[0]), change, atol=1e-5)
+assert S[1] < 1e-5
+print(
+    "the first singular value squared is", f"{S[0] ** 2:.0f}; so is the sum of all squared numbers"
+)
+
+# %% [markdown]
+# Now the real changes, fine-tuned minus base, in every linear layer of the blocks. What share of the sum of squares do the
+# strongest pairs hold? Beside it, so that we know what to be surprised about: random numbers in matrices of the same shapes.
+
+# %% tags=["trained"]
+layers = [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
+ranks = [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def pairs(model: nn.Module) -> dict[str, tuple]:
+    """The SVD of each layer's change from the base: U (O, K), S (K,), Vt (K, I)."""
+    found = {}
+    for name in layers:
+        change = model.get_submodule(name).weight - base.get_submodule(name).weight  # (O, I)
+        found[name] = torch.linalg.svd(change.detach().cpu(), full_matrices=False)
+    return found
+
+
+def shares(svds: list) -> Tensor:
+    """For each rank, which share its strongest pairs hold, over all matrices: (R,)."""
+    squares = torch.stack([S**2 for _, S, _ in svds]).sum(0)  # (K,)
+    return squares.cumsum(0)[[rank - 1 for rank in ranks]] / squares.sum()
+
+
+# %% tags=["trained"]
+of_change = pairs(full)
+noise = [torch.randn(base.get_submodule(name).weight.shape) for name in layers]
+chance = shares([torch.linalg.svd(matrix, full_matrices=False) for matrix in noise])
+held = shares(list(of_change.values()))
+assert held[3] > 2 * chance[3]  # rank 8
+plots.lines(
+    ranks,
+    {"the change by fine-tuning": held, "random numbers": chance},
+    "A few directions hold much of what fine-tuning changed",
+    xlabel="pairs of directions, strongest first",
+    ylabel="share of the sum of squares",
+    log="x",
+)
+
+
+# %% [markdown]
+# The sum of squares is not what we care about. So cut each change down to its strongest pairs, put it back, and measure the
+# loss. (Biases, norms and embeddings stay as they were fine-tuned.)
+
+# %% tags=["trained"]
+def cut(rank: int) -> nn.Module:
+    """The fine-tuned model, with only the strongest pairs of each layer's change."""
+    model = copy.deepcopy(full)
+    for name, (U, S, Vt) in of_change.items():
+        change = (U[:, :rank] * S[:rank]) @ Vt[:rank]  # (O, I)
+        weight = base.get_submodule(name).weight.detach()
+        model.get_submodule(name).weight.data = weight + change.to(weight)
+    return model
+
+
+after_cut = [loss_on(cut(rank), play_val) for rank in ranks]
+gained = [(base_loss - loss) / (base_loss - full_loss) for loss in after_cut]
+for rank, share in zip(ranks, gained, strict=True):
+    print(f"rank {rank:3}: ≈ {100 * share:.0f} % of the gain")
+assert gained[0] < gained[3] < gained[5]
+assert gained[ranks.index(runtime.pick(cpu=16, gpu=64))] > 0.6  # an eighth or a sixth of the pairs
+
+
+# %% [markdown]
+# Not one direction, and not all of them: most of the gain sits in a small part. And our model is small, its new text far from
+# the old. Large pretrained ones have less to change: Aghajanyan et al. ([2020](https://arxiv.org/abs/2012.13255)) fine-tuned
+# them within some hundred directions of the space of *all* weights.
+#
+# And ours was a change which nobody had asked to be of low rank. **If the change needs few directions, train only those.**
+#
+# ## The adapter
+#
+# *LoRA* (low-rank adaptation, Hu et al. [2021](https://arxiv.org/abs/2106.09685)) freezes `W` and puts a product of two thin matrices beside it:
+#
+# $$y = W x + b + \frac{\alpha}{r} B A x$$
+#
+# with A (r × in) and B (out × r). Their product is as large as W and has rank r at most. α/r is a fixed factor: with α = 2r, as
+# we choose it here, it is 2 whatever the rank. A starts with random numbers, B with zeros: at first, nothing has changed.
+
+# %%
+class Adapted(nn.Module):
+    """A frozen linear layer, and beside it a change of low rank that is trained."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float):
+        super().__init__()
+        self.base, self.scale = base, alpha / rank
+        bound = base.in_features**-0.5
+        A = torch.empty(rank, base.in_features).uniform_(-1, 1) * bound  # (r, in)
+        self.A = nn.Parameter(A.to(base.weight))
+        self.B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))  # (out, r)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = x @ self.A.T  # (..., in) -> (..., r): the narrow place
+        return self.base(x) + low @ self.B.T * self.scale  # (..., out)
+
+
+def adapt(model: nn.Module, rank: int, alpha: float, ends: tuple[str, ...]) -> nn.Module:
+    """Freeze a model and put an adapter beside each linear layer whose name ends so."""
+    model.requires_grad_(False)
+    for name, part in list(model.named_modules()):
+        if isinstance(part, nn.Linear) and name.endswith(ends):
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, Adapted(part, rank, alpha))
+    return model
+
+
+# %% [markdown]
+# That is all of it. `llmkit.lora` has the same, with merging and files. Are they the same? Give both the same A, look at the
+# outputs, train both for a few steps, and look at them again.
+
+# %%
+EVERY = ("c_attn", "c_proj", "c_fc")  # the linear layers of a block, by the ends of their names
+ours = adapt(copy.deepcopy(base), 8, 16, EVERY)
+kits = lora.apply(copy.deepcopy(base), rank=8, alpha=16, targets=EVERY)
+for name, layer in lora.adapters(kits).items():
+    layer.A.data.copy_(ours.get_submodule(name).A)
+
+x = play_val[None, :32].to(runtime.device)  # (B=1, T=32)
+with torch.no_grad():
+    assert torch.equal(kits.eval()(x), base.eval()(x))  # nothing has changed yet
+for model in (ours, kits):
+    tuned(model, play, 1e-2, steps=5)
+with torch.no_grad():
+    difference = (ours.eval()(x) - kits.eval()(x)).abs().max().item()
+    moved = (kits(x) - base(x)).abs().max().item()
+assert difference < runtime.pick(cpu=1e-4, gpu=0.1) < moved  # a GPU trains in bfloat16
+trained = lora.trainable(kits)
+print(f"layers with an adapter: {len(lora.adapters(kits))}; the two agree")
+
+# %% [markdown]
+# Hugging Face's [`peft`](https://github.com/huggingface/peft) is what most people adapt models with. The same layers of the
+# same base, the same A and B:
+
+# %%
+if importlib.util.find_spec("peft"):
+    import peft
+
+    settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules=list(EVERY))
+    theirs = peft.inject_adapter_in_model(settings, copy.deepcopy(base).cpu())
+    mine = copy.deepcopy(kits).cpu().eval()
+    with torch.no_grad():
+        for name, layer in lora.adapters(mine).items():
+            other = theirs.get_submodule(name)
+            other.lora_A["default"].weight.copy_(layer.A)
+            other.lora_B["default"].weight.copy_(layer.B)
+        assert torch.allclose(theirs.eval()(x.cpu()), mine(x.cpu()), atol=1e-5)
+    print("peft's outputs are ours")
+else:
+    print("peft is not installed here: there is nothing to compare with")
+
+
+# %% [markdown]
+# ## What it saves
+#
+# An optimizer keeps two numbers for every weight it trains (notebook 06), and each such weight has a gradient. A frozen weight
+# needs neither. One real step of each kind, and count the bytes:
+
+# %%
+def bytes_held(model: nn.Module) -> dict[str, int]:
+    """Bytes of weights, of gradients and of the optimizer's state, after one step of AdamW."""
+    [optimizer] = optim.make_optimizers(model, "adamw", learning_rate=1e-4)
+    model.loss(x[:, :-1], x[:, 1:]).backward()
+    optimizer.step()
+    weights = list(model.parameters())
+    states = [t for state in optimizer.state.values() for t in state.values() if t.dim()]
+    return {
+        "weights": 4 * sum(w.numel() for w in weights),
+        "gradients": 4 * sum(w.grad.numel() for w in weights if w.grad is not None),
+        "optimizer state": 4 * sum(t.numel() for t in states),
+    }
+
+
+of_full, of_lora = bytes_held(copy.deepcopy(full)), bytes_held(copy.deepcopy(kits))
+assert of_full["optimizer state"] == 2 * of_full["weights"]
+assert of_lora["optimizer state"] == 2 * 4 * trained.parameters
+print(f"trained: {trained.parameters:,} of {trained.total:,} parameters, {trained.share:.1%}")
+plots.stacked_bars(
+    ["full fine-tuning", "LoRA, rank 8"],
+    {part: [of_full[part] / 1e6, of_lora[part] / 1e6] for part in of_full},
+    "A frozen weight needs no gradient and no optimizer state",
+    xlabel="megabytes",
+)
+
+# %% [markdown]
+# (Activations come on top, in both alike.) A narrow layer makes a low rank look large: in GPT-2, 768 wide, rank 8 in every layer
+# is 1 % of the weights. Now train it for as long as the full one was. And does it save time as well?
+
+# %% tags=["nbval-ignore-output", "trained"]
+play_model = lora.apply(copy.deepcopy(base), rank=8, alpha=16, targets=EVERY)
+lora_seconds = tuned(play_model, play, lora_lr)
+print(f"{tune_steps} steps: full {full_seconds:.1f} s, LoRA {lora_seconds:.1f} s")
+assert 1 / 4 < lora_seconds / full_seconds < 4
+
+# %% [markdown]
+# Not much, if any. The signal still has to go forward and back through all layers to reach the first adapter; spared are only
+# the products that give the gradients of W, a third of the work at most, and A and B are a few more products. It saves
+# memory, and above all what is stored:
+
+# %% tags=["trained"]
+lora_loss = loss_on(play_model, play_val)
+print(f"play: base ≈ {base_loss:.3f}, LoRA ≈ {lora_loss:.3f}, full ≈ {full_loss:.3f}")
+assert (base_loss - lora_loss) > 0.7 * (base_loss - full_loss)
+for name, weight in base.named_parameters():  # has the base changed?
+    owner, _, kind = name.rpartition(".")
+    layer = play_model.get_submodule(owner)
+    assert torch.equal(getattr(getattr(layer, "base", layer), kind), weight)
+
+# %% [markdown]
+# Most of the gain, and the base is untouched, bit for bit.
+#
+# ## Which rank?
+#
+# The one thing to choose. Sweep it, at the same number of steps, the same learning rate, and α = 2r:
+
+# %% tags=["trained"]
+swept = {1: 0.0, 2: 0.0, 4: 0.0, 8: lora_loss, 32: 0.0}
+of_rank = {}
+for rank in swept:
+    model = lora.apply(copy.deepcopy(base), rank=rank, alpha=2 * rank, targets=EVERY)
+    of_rank[rank] = lora.trainable(model).share
+    if rank != 8:  # that one we have
+        tuned(model, play, lora_lr)
+        swept[rank] = loss_on(model, play_val)
+cut_losses = dict(zip(ranks, after_cut, strict=True))
+assert swept[1] > swept[4] > swept[32]
+assert swept[1] < cut_losses[1]
+assert swept[4] < cut_losses[4]
+plots.lines(
+    list(swept),
+    {
+        "trained at this rank": list(swept.values()),
+        "full, then cut": [cut_losses[rank] for rank in swept],
+        "full": [full_loss] * len(swept),
+    },
+    "Trained at a low rank beats cut to a low rank",
+    xlabel="rank",
+    ylabel="loss on the play (nats per character)",
+    log="x",
+)
+
+# %%
+for rank, share in of_rank.items():
+    print(f"rank {rank:2}: {share:5.1%} of the parameters are trained")
+
+# %% [markdown]
+# Even at rank 1 it goes a long way: what has only one direction to spend chooses it better than a cut does afterwards. Beyond
+# some rank the curve flattens. Which rank that is depends on how far the new text lies from the old.
+#
+# ## The file
+#
+# `lora.save` writes A and B and nothing else. Whoever has the base needs no more:
+
+# %%
+scratch = tempfile.TemporaryDirectory()  # gone when the notebook ends
+folder = Path(scratch.name)
+adapter = lora.save(folder / "play.safetensors", play_model)
+llmkit.checkpoint.save(folder / "base", base, tokenizer)
+large = (folder / "base" / "model.safetensors").stat().st_size
+print(f"base {large / 1e6:.1f} MB, adapter {adapter.stat().st_size / 1e6:.2f} MB")
+
+loaded = lora.load(adapter, copy.deepcopy(base))
+with torch.no_grad():
+    assert torch.equal(loaded.eval()(x), play_model.eval()(x))
+try:
+    wider = llmkit.GPT(llmkit.GPTConfig(tokenizer.vocab_size, config.block_size, n_embd=64))
+    lora.load(adapter, wider)
+except ValueError as error:
+    print(str(error).split(" is for ")[1])  # without the path
+
+# %% [markdown]
+# ## Merged
+#
+# For serving, the detour can go: (α/r) B A is a matrix like W, so add it once and for all. `merge` does it, `unmerge` takes it
+# out again.
+
+# %%
+mine = copy.deepcopy(play_model).cpu().eval()
+with torch.no_grad():
+    apart = mine(x.cpu())
+    together = lora.merge(mine)(x.cpu())
+    difference = (apart - together).abs().max().item()
+print(f"largest difference of the logits ≈ {difference:.0e}")
+assert difference < 1e-4
+first = mine.h[0].attn.c_attn
+assert not torch.equal(first.base.weight, base.h[0].attn.c_attn.weight.cpu())
+lora.unmerge(mine)
+assert torch.equal(first.base.weight, base.h[0].attn.c_attn.weight.cpu())
+plain = lora.remove(lora.merge(mine))  # merged for good: a plain GPT again
+assert not lora.adapters(plain)
+assert plain.num_parameters() == base.num_parameters()
+
+# %% [markdown]
+# ## One base, two adapters
+#
+# The neighbour's wish was Python. Its own source is at hand. The base in memory stays the same; only the file is swapped.
+
+# %% tags=["trained"]
+modules = ("argparse", "inspect", "typing", "pathlib", "subprocess", "logging", "unittest.mock")
+sources = (inspect.getsource(importlib.import_module(name)) for name in modules)
+code, code_val = ids_of("\n".join(sources))
+texts = {"manual": manual_val, "play": play_val, "Python": code_val[:10_000]}
+
+python_model = lora.apply(copy.deepcopy(base), rank=8, alpha=16, targets=EVERY)
+tuned(python_model, code, lora_lr)
+lora.save(folder / "Python.safetensors", python_model)
+
+one = copy.deepcopy(base)
+losses = [[loss_on(one, ids) for ids in texts.values()]]  # no adapter yet
+for name in ("play", "Python"):
+    lora.load(folder / f"{name}.safetensors", one)
+    losses.append([loss_on(one, ids) for ids in texts.values()])
+losses = torch.tensor(losses)  # (adapters, texts)
+assert losses[:, 1].argmin() == 1  # on the play, the play's adapter is the best ...
+assert losses[:, 2].argmin() == 2  # ... on Python, Python's
+assert losses[:, 0].argmin() == 0
+plots.matrix(
+    losses,
+    ["no adapter", "play", "Python"],
+    list(texts),
+    "Each adapter is best at its own text, and the base at its own",
+    axes=("adapter", "held-out text"),
+    label="loss (nats per character)",
+    texts="{:.2f}",
+)
+
+# %% [markdown]
+# The first column is worth a look: whoever has learned plays has forgotten part of the manual. With an adapter that does no
+# harm. Take it off, and the base is back. The same beginning, three voices:
+
+# %% tags=["nbval-ignore-output", "sampled-text"]
+start = tokenizer.encode("\n\nThe ")
+lora.remove(one)
+for name in ("", "play", "Python"):
+    if name:
+        lora.load(folder / f"{name}.safetensors", one)
+    ids = llmkit.generate(one, start, max_new_tokens=150, temperature=0.7, seed=1)
+    print(f"--- {name or 'no adapter'}", tokenizer.decode(ids).strip(), sep="\n", end="\n\n")
+
+# %% [markdown]
+# ## What we saw
+#
+# - A full fine-tuned copy per task costs as much as the model, each time. An adapter costs a few percent, in a large model
+#   less than one.
+# - Fine-tuning changes every number, but much of the change lies in a few directions.
+# - LoRA trains a product of two thin matrices beside a frozen layer. B starts at zero, so training starts at the base.
+# - It spares gradients and optimizer state, not time.
+# - At a low rank it beats the full change cut to that rank, and reaches most of what full fine-tuning does.
+# - The base stays untouched, so adapters can be swapped, taken off, or merged in for good.
+#
+# Our model now writes in the manner of a play. It still does not *answer* anybody. How does one teach it that?
+
+# %% [markdown]
+# ## Exercises
+#
+# The stubs run as they stand. Worked solutions are folded away below.
+#
+# **1 · By hand** (easy). GPT-2 has 12 layers and is 768 wide. How many parameters has an adapter of rank 8 on all four linear
+# layers of each block? Which share of GPT-2's 124,439,808 is that?
+
+# %% tags=["exercise"]
+adapter_parameters = None
+
+# %% [markdown]
+# **2 · The start** (easy). What would happen if A, too, started at zero? Set all A to zero, take the gradients of one batch,
+# and look at those of A and of B.
+
+# %% tags=["exercise"]
+largest_gradients = {}
+
+# %% [markdown]
+# **3 · Where to put it** (medium). Rank 8 on the attention's `c_attn` alone, or a lower rank on all four layers, with about as
+# many parameters? Which rank is that, and which of the two learns the play better?
+
+# %% tags=["exercise"]
+loss_of_places = {}
+
+# %% [markdown]
+# **4 · Two at once** (hard). Add *half* of the play's update and half of Python's to the base (`layer.update()` gives each). Is the
+# mixture better than the base on each text? How far is it from the specialists?
+
+# %% tags=["exercise"]
+mixture_losses = []
+
+# %% [markdown]
+# ### Solutions
+
+# %% tags=["solution"]
+# @title Solution 1: by hand
+C, r = 768, 8
+sides = [(C, 3 * C), (C, C), (C, 4 * C), (4 * C, C)]  # in and out of the four layers
+adapter_parameters = 12 * sum(r * (i + o) for i, o in sides)
+print(f"{adapter_parameters:,} parameters, {adapter_parameters / 124_439_808:.2%}")
+with torch.device("meta"):
+    gpt2 = lora.apply(llmkit.GPT(llmkit.GPTConfig.gpt2("gpt2")), 8, 16, EVERY)
+assert lora.trainable(gpt2).parameters == adapter_parameters
+
+# %% tags=["solution"]
+# @title Solution 2: the start
+model = lora.apply(copy.deepcopy(base), 8, 16, EVERY)
+for layer in lora.adapters(model).values():
+    layer.A.data.zero_()
+model.loss(x[:, :-1], x[:, 1:]).backward()
+gradients = {side: [getattr(m, side).grad for m in lora.adapters(model).values()] for side in "AB"}
+largest_gradients = {side: max(g.abs().max().item() for g in gs) for side, gs in gradients.items()}
+print(largest_gradients)  # each is multiplied by the other: with both at zero, none ever moves
+assert set(largest_gradients.values()) == {0.0}
+
+# %% tags=["solution", "trained"]
+# @title Solution 3: where to put it
+model = lora.apply(copy.deepcopy(base), rank=8, alpha=16, targets="c_attn")
+everywhere = lora.apply(copy.deepcopy(base), rank=2, alpha=4, targets=EVERY)
+assert lora.trainable(model).parameters == lora.trainable(everywhere).parameters
+tuned(model, play, lora_lr)
+loss_of_places = {
+    "c_attn": loss_on(model, play_val),
+    "all": swept[2],
+}  # that one is trained already
+for place, loss in loss_of_places.items():
+    print(f"{place:6} ≈ {loss:.3f}")
+assert loss_of_places["all"] < loss_of_places["c_attn"]
+
+# %% tags=["solution", "trained"]
+# @title Solution 4: two at once
+mixed = copy.deepcopy(base)
+for name in layers:
+    updates = [m.get_submodule(name).update() for m in (play_model, python_model)]
+    mixed.get_submodule(name).weight.data += (updates[0] + updates[1]).detach() / 2
+mixture_losses = [loss_on(mixed, ids) for ids in texts.values()]
+for name, before, after in zip(texts, losses[0].tolist(), mixture_losses, strict=True):
+    print(f"{name:8} base ≈ {before:.3f}, mixture ≈ {after:.3f}")
+assert mixture_losses[1] < losses[0, 1] - 0.2  # on the play far better than the base ...
+assert mixture_losses[1] > losses[1, 1]  # ... but no match for either specialist:
+assert mixture_losses[2] > losses[2, 2]  # the two changes do not keep out of each other's way
