@@ -5,11 +5,11 @@ from those listed before it:
 
 distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · pieces · parallel ·
 resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation · inference ·
-decoding · generation · checkpoint · train_config · run · training · checks · recipes · plots ·
-widgets
+decoding · generation · checkpoint · gpt2 · pretrained · train_config · run · training · checks ·
+recipes · plots · widgets
 """
 
-from llmkit import checkpoint, checks, distributed, scale, tokenfile
+from llmkit import checkpoint, checks, distributed, pretrained, scale, tokenfile
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
 from llmkit.bpe import BPETokenizer
 from llmkit.data import Batches, corpora, load_text, split
@@ -53,6 +53,7 @@ __all__ = [
     "generate",
     "load_text",
     "perplexity",
+    "pretrained",
     "scale",
     "split",
     "start",
