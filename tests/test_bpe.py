@@ -293,6 +293,16 @@ def test_merges_are_those_of_counting_anew(text, count):
     assert BPETokenizer.train(text, 256 + count).merges == naive_merges(text, count)
 
 
+def test_the_first_merges_are_a_smaller_training(play, small):
+    first = small.first(44)
+    assert first.merges == BPETokenizer.train(play, 300).merges
+    assert first.special_tokens == {END: 300}
+    assert small.first(0).vocab_size == 257
+    for count in (-1, 256):
+        with pytest.raises(ValueError, match=f"there are 255 merges; {count} is not"):
+            small.first(count)
+
+
 def test_ties_go_to_the_lowest_ids():
     # ab, bc and cd once each: a has the lowest id
     assert BPETokenizer.train("cd bc ab", 257).merges == [(b"a", b"b")]
