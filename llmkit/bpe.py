@@ -120,6 +120,12 @@ class BPETokenizer(_Tokenizer):
         except UnicodeEncodeError:
             raise _surrogate(text) from None
 
+    def first(self, count: int) -> BPETokenizer:
+        """A tokenizer with the first so many merges only, and the ids that they lead to."""
+        if not 0 <= count <= len(self.merges):
+            raise ValueError(f"there are {len(self.merges)} merges; {count} is not among 0 to that")
+        return BPETokenizer(self.merges[:count], self.special_tokens)
+
     def encode(self, text: str, allowed_special: Iterable[str] | str = ()) -> torch.Tensor:
         """The ids of `text`, a LongTensor (N,).
 
@@ -215,8 +221,12 @@ class BPETokenizer(_Tokenizer):
 
     def save_huggingface(self, path: str | Path) -> None:
         """Write a tokenizer.json, which `tokenizers` and `transformers` load."""
+        Path(path).write_text(self.huggingface_json() + "\n", encoding="utf-8")
+
+    def huggingface_json(self) -> str:
+        """What `save_huggingface` writes."""
         fields = bpe_files.huggingface_fields(self.merges, self.tokens, self.special_tokens)
-        Path(path).write_text(json.dumps(fields, ensure_ascii=False), encoding="utf-8")
+        return json.dumps(fields, ensure_ascii=False)
 
     def __reduce__(self):  # to another process without the words that this one knows
         return type(self), (self.merges, list(self.special_tokens), self.tokens)

@@ -293,6 +293,16 @@ def test_merges_are_those_of_counting_anew(text, count):
     assert BPETokenizer.train(text, 256 + count).merges == naive_merges(text, count)
 
 
+def test_the_first_merges_are_a_smaller_training(play, small):
+    first = small.first(44)
+    assert first.merges == BPETokenizer.train(play, 300).merges
+    assert first.special_tokens == {END: 300}
+    assert small.first(0).vocab_size == 257
+    for count in (-1, 256):
+        with pytest.raises(ValueError, match=f"there are 255 merges; {count} is not"):
+            small.first(count)
+
+
 def test_ties_go_to_the_lowest_ids():
     # ab, bc and cd once each: a has the lowest id
     assert BPETokenizer.train("cd bc ab", 257).merges == [(b"a", b"b")]
@@ -549,11 +559,9 @@ def test_a_tokenizer_json_cut_short_is_told(small, tmp_path):
 
 
 @pytest.mark.parametrize("code", [0xD83D, 0xDE00])
-def test_half_a_surrogate_pair_is_named_with_its_place(small, half):
-    text = "ab\nc" + half
-    place = re.escape(
-        f"character {half[0]!r} (U+{ord(half[0]):04X}) at position 4 (line 2) is half"
-    )
+def test_half_a_surrogate_pair_is_named_with_its_place(small, code):
+    text = "ab\nc" + chr(code) + "d"
+    place = re.escape(f"character {chr(code)!r} (U+{code:04X}) at position 4 (line 2) is half a")
     with pytest.raises(ValueError, match=place) as caught:
         small.encode(text)
     assert "\n" not in str(caught.value)
