@@ -3,13 +3,15 @@
 The names below are what notebooks use. Each lives in a module of its own, and a module imports only
 from those listed before it:
 
-distributed · runtime · data · tokenizer · pieces · parallel · resumable · tokenfile · ngram ·
-attention · model · fast · optim · scale · evaluation · inference · decoding · generation ·
-checkpoint · train_config · run · training · checks · lora · recipes · plots · widgets
+distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · pieces · parallel ·
+resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation · inference ·
+decoding · generation · checkpoint · gpt2 · pretrained · train_config · run · training · checks ·
+lora · recipes · plots · widgets
 """
 
-from llmkit import checkpoint, checks, distributed, lora, scale, tokenfile
+from llmkit import checkpoint, checks, distributed, lora, pretrained, scale, tokenfile
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
+from llmkit.bpe import BPETokenizer
 from llmkit.data import Batches, corpora, load_text, split
 from llmkit.evaluation import evaluate, perplexity
 from llmkit.generation import generate, stream
@@ -25,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "GPT",
+    "BPETokenizer",
     "Batches",
     "Block",
     "CausalSelfAttention",
@@ -51,6 +54,7 @@ __all__ = [
     "load_text",
     "lora",
     "perplexity",
+    "pretrained",
     "scale",
     "split",
     "start",

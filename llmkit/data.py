@@ -118,7 +118,7 @@ def _download(url: str) -> bytes:
     """The bytes at `url`, fetched by `datasets` through a folder that is gone when this returns."""
     url = urllib.parse.quote(url, safe=string.punctuation)
     try:
-        _knock(url)
+        knock(url)
         import aiohttp  # these two take a second to import: not before there is something to fetch
         import datasets
 
@@ -134,7 +134,7 @@ def _download(url: str) -> bytes:
         ) from None
 
 
-def _knock(url: str) -> None:
+def knock(url: str) -> None:
     """Raise whatever is wrong with `url`, within PATIENCE seconds; `datasets` may take minutes."""
     outcome: Future[None] = Future()
 

@@ -1,4 +1,4 @@
-"""Text to integers and back: character level and word level.
+"""Text to integers and back: character level and word level. Subwords are in `bpe`.
 
 A tokenizer is a list of distinct tokens; a token's place in the list is its id. Here live encoding,
 decoding and the JSON file that keeps a tokenizer beside its model. Where text comes from: `data`.
@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +32,11 @@ class _Tokenizer:
     # of the first part and then of the second are those of the whole. Here: before white space that
     # follows something else. (No rule that we know of joins the two, GPT-2's neither.)
     cut = r"(?<=\S)(?=[ \t\r\n])"
+    _classes: ClassVar[dict[str, type[_Tokenizer]]] = {}  # by kind: what from_json can make
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            _Tokenizer._classes[cls.kind] = cls
 
     def __init__(self, tokens: Sequence[str], unknown: str | None = None):
         self.tokens, self.unknown = list(tokens), unknown
@@ -75,6 +81,11 @@ class _Tokenizer:
     def to_json(self) -> str:
         """What `save` writes, in ASCII; `from_json` reads it."""
         return json.dumps({"kind": self.kind, "unknown": self.unknown, "tokens": self.tokens})
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> _Tokenizer:
+        """The tokenizer of which these are the fields of `to_json`."""
+        return cls(fields["tokens"], fields["unknown"])
 
     @classmethod
     def load(cls, path: str | Path):
@@ -155,7 +166,7 @@ class WordTokenizer(_Tokenizer):
         return torch.tensor(ids, dtype=torch.int64)
 
 
-def load(path: str | Path) -> CharTokenizer | WordTokenizer:
+def load(path: str | Path) -> _Tokenizer:
     """The tokenizer in a file that `save` wrote, of whichever class.
 
     Raises FileNotFoundError for no file, ValueError for one cut short or of another program.
@@ -167,11 +178,10 @@ def load(path: str | Path) -> CharTokenizer | WordTokenizer:
         raise ValueError(f"{path} is not a whole tokenizer file; save it again") from None
 
 
-def from_json(content: str | bytes) -> CharTokenizer | WordTokenizer:
+def from_json(content: str | bytes) -> _Tokenizer:
     """The tokenizer whose `to_json` gave the content; ValueError for anything else."""
     try:
         fields = json.loads(content)
-        classes = {cls.kind: cls for cls in (CharTokenizer, WordTokenizer)}
-        return classes[fields["kind"]](fields["tokens"], fields["unknown"])
+        return _Tokenizer._classes[fields["kind"]]._from_fields(fields)
     except (ValueError, KeyError, TypeError):
         raise ValueError("this is not a tokenizer's JSON; make it with to_json") from None

@@ -113,6 +113,27 @@ class TokenExplorer(_TextView):
         return plots.token_boxes(tokens, ids, self.message.value).png() if ids else b""
 
 
+class MergeExplorer(TokenExplorer):
+    """The same with a slider: the text's tokens after the first so many merges of a BPETokenizer.
+
+    merges: how many at first; None: all.
+    """
+
+    def __init__(self, tokenizer, text: str = "", merges: int | None = None):
+        last = len(tokenizer.merges)
+        start = last if merges is None else merges
+        about = {"description": "merges", "continuous_update": False, "layout": {"width": "95%"}}
+        self.whole, self.merges = tokenizer, ipywidgets.IntSlider(start, 0, last, **about)
+        super().__init__(tokenizer, text)
+        self.children = [self.text, self.merges, self.result, self.message]
+        self.merges.observe(self._update, names="value")
+
+    def show(self, text: str) -> tuple[str, str]:
+        self.tokenizer = self.whole.first(self.merges.value)
+        message, boxes = super().show(text)
+        return f"{message} after {self.merges.value} merges", boxes
+
+
 class NextTokenExplorer(_TextView):
     """Type the start of a text and see what a model expects next: its 15 likeliest tokens.
 

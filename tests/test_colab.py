@@ -32,6 +32,7 @@ SHIPPED = [
     "aiohttp",
     "ipykernel",
     "transformers",
+    "accelerate",
 ]
 INSTALLED = """
 import importlib.metadata, pathlib

@@ -46,6 +46,16 @@ def rehearse():
         fetched = str(data_files).startswith("http")
         return load_dataset(*args, data_files=str(stand_in) if fetched else data_files, **kwargs)
 
+    load_gpt2 = llmkit.pretrained.load_gpt2
+
+    def small_gpt2(name):
+        if name not in llmkit.model.GPT2_SIZES:
+            return load_gpt2(name)
+        tokenizer = llmkit.BPETokenizer.train(embedded[:20_000], 300, ["<|endoftext|>"])
+        shape = llmkit.GPTConfig(300, block_size=64, n_layer=2, n_head=2, n_embd=32)
+        return llmkit.GPT(shape).eval(), tokenizer
+
+    llmkit.pretrained.load_gpt2 = small_gpt2
     llmkit.load_text = llmkit.data.load_text = short_text
     datasets.load_dataset = short_dataset
     llmkit.Runtime.pick = lambda self, *, cpu, gpu: gpu

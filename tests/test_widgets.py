@@ -13,12 +13,13 @@ from IPython.core.formatters import DisplayFormatter
 from nbclient import NotebookClient
 from torch import nn
 
-from llmkit import CharTokenizer, NeuralBigram, TrainConfig, plots, train, widgets
+from llmkit import BPETokenizer, CharTokenizer, NeuralBigram, TrainConfig, plots, train, widgets
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TOKENIZER = CharTokenizer("\n <abcdefghijklmnopqrstuvwxyz")
 VIEWS = {
     "tokens": lambda: widgets.TokenExplorer(TOKENIZER, "to be"),
+    "merges": lambda: widgets.MergeExplorer(BPETokenizer.train("to be or not to be", 260), "to be"),
     "next": lambda: widgets.NextTokenExplorer(NeuralBigram(29), TOKENIZER, "to be"),
     "attention": lambda: widgets.AttentionExplorer(torch.eye(3).expand(2, 2, 3, 3), "abc"),
 }
@@ -103,6 +104,32 @@ def test_a_long_text_is_counted_but_not_drawn_to_its_end():
     view = widgets.TokenExplorer(TOKENIZER, "a" * 2000)
     assert view.result.value.count("</div>") == 500
     assert view.message.value == "2000 characters, 2000 tokens"
+
+
+def test_tokens_grow_with_the_merges():
+    tokenizer = BPETokenizer.train("be be be to", 258)
+    assert tokenizer.merges == [(b"b", b"e"), (b" ", b"be")]
+    view = widgets.MergeExplorer(tokenizer, "be <be")
+    assert view.tokens == [("be", 256), (" ", 220), ("<", 27), ("be", 256)]
+    view.text.value = "be be"
+    assert view.tokens == [("be", 256), (" be", 257)]
+    assert view.message.value == "5 characters, 2 tokens after 2 merges"
+    view.merges.value = 1
+    assert [token for token, _ in view.tokens] == ["be", " ", "be"]
+    assert view.message.value == "5 characters, 3 tokens after 1 merges"
+    assert ">␣<br><small>220<" in view.result.value
+    view.merges.value = 0
+    assert "".join(token for token, _ in view.tokens) == "be be"
+    assert widgets.MergeExplorer(tokenizer, "be", merges=0).merges.value == 0
+    assert view.merges in view.children
+
+
+def test_half_a_character_is_shown_as_a_sign():
+    view = widgets.TokenExplorer(BPETokenizer([]), "é")
+    assert view.tokens == [("\ufffd", 127), ("\ufffd", 102)]
+    assert view.png().startswith(PNG)
+    view.text.value = "\ud83d"
+    assert "half a surrogate pair" in view.message.value
 
 
 def test_next_tokens_are_the_likeliest_first(drawn):

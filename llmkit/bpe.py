@@ -1,0 +1,268 @@
+"""Byte-level BPE, the tokenizer of GPT-2 and of most models since: text to integers and back.
+
+A text is cut into words by a regular expression, each word becomes its bytes in UTF-8, and pairs of
+neighbours are merged in the order in which the merges were learned. Every text has ids, for the 256
+bytes are tokens. Here live encoding and decoding; how merges are learned: `bpe_training`; the files
+of others: `bpe_files`.
+
+Sources: Sennrich et al. 2016 (https://arxiv.org/abs/1508.07909), Radford et al. 2019 (GPT-2).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import regex
+import torch
+
+from llmkit import bpe_files
+from llmkit.bpe_files import BYTES, Merges
+from llmkit.bpe_training import learn_merges
+from llmkit.tokenizer import BLOCK, _Tokenizer
+
+# GPT-2's: an ending such as 's; a run of letters, of digits or of other marks, each with the space
+# before it; white space, of which the last before a word is left to the word.
+PATTERN = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+SURROGATE = re.compile("[\ud800-\udfff]")
+REMEMBERED = 1 << 18  # words whose ids are kept from one text to the next
+
+
+class BPETokenizer(_Tokenizer):
+    """Byte-level byte-pair encoding with GPT-2's regular expression.
+
+    `.merges`: pairs of tokens (bytes) in the order in which they were learned and are applied.
+    `.tokens`: bytes, in id order. `.special_tokens`: {text: id}, of tokens that no text leads to
+    unless `encode` is told to look for them.
+
+    Args:
+        merges: pairs of bytes.
+        special_tokens: str, such as "<|endoftext|>"; those that `tokens` lacks get the last ids.
+        tokens: all of them in id order, special ones in UTF-8; None: the 256 bytes in GPT-2's
+            order, then what each merge makes, then the special tokens.
+    """
+
+    kind = "bpe"
+
+    def __init__(
+        self,
+        merges: Iterable[Sequence[bytes]],
+        special_tokens: Iterable[str] = (),
+        tokens: Iterable[bytes] | None = None,
+    ):
+        self.merges: Merges = [(left, right) for left, right in merges]
+        special = list(dict.fromkeys(special_tokens))
+        made = dict.fromkeys([*BYTES, *(left + right for left, right in self.merges)])
+        for text in special:
+            if not isinstance(text, str) or not text or text.encode() in made:
+                raise ValueError(f"{text!r} cannot be a special token: take a text of its own")
+        self.tokens = list(made if tokens is None else tokens)
+        ids = {token: i for i, token in enumerate(self.tokens)}
+        for text in special:
+            if ids.setdefault(text.encode(), len(self.tokens)) == len(self.tokens):
+                self.tokens.append(text.encode())
+        self.special_tokens = {text: ids[text.encode()] for text in special}
+        self._check(made, ids)
+        # What the merge of two ids makes, and its rank: the lowest is applied first.
+        self._ranks: dict[tuple[int, int], int] = {}
+        for rank, (left, right) in enumerate(self.merges):
+            self._ranks.setdefault((ids[left], ids[right]), rank)
+        self._products = [ids[left + right] for left, right in self.merges]
+        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        self._known = _Known(self)
+
+    def _check(self, made: Iterable[bytes], ids: Mapping[bytes, int]) -> None:
+        """ValueError where merges and tokens do not belong together."""
+        if len(ids) < len(self.tokens):
+            raise ValueError("the tokens of a BPETokenizer must be distinct")
+        missing = [token for token in made if token not in ids]
+        parts = (part for pair in self.merges for part in pair if part not in ids)
+        if missing or (missing := list(parts)):
+            raise ValueError(
+                f"merges and tokens do not belong together: the merges need {missing[0]!r}, which "
+                "is not among the tokens"
+            )
+        special = {text.encode() for text in self.special_tokens}
+        if extra := list(ids.keys() - special - set(made)):
+            first = min(extra, key=ids.__getitem__)
+            raise ValueError(
+                f"merges and tokens do not belong together: no merge makes {len(extra)} of the "
+                f"tokens, {first!r} for one; perhaps the merges are cut short"
+            )
+
+    @classmethod
+    def train(cls, text: str, vocab_size: int, special_tokens: Sequence[str] = ()) -> BPETokenizer:
+        """Learn merges: of all pairs of neighbours in the text's words the most frequent is merged,
+        and again, until there are `vocab_size` tokens (fewer where no pair is left).
+
+        Of equally frequent pairs, the one whose left token has the lowest id is merged, then whose
+        right one has (as Hugging Face's trainer does). Special tokens in the text are left out.
+        """
+        room = vocab_size - len(BYTES) - len(special_tokens)
+        if room < 0:
+            raise ValueError(
+                f"vocab_size {vocab_size} has no room for the 256 bytes and "
+                f"{len(special_tokens)} special tokens; take {vocab_size - room} or more"
+            )
+        words: Counter[str] = Counter()
+        for part in _split(text, special_tokens)[::2]:
+            words.update(PATTERN.findall(part))
+        try:
+            return cls(
+                learn_merges({w.encode(): n for w, n in words.items()}, room), special_tokens
+            )
+        except UnicodeEncodeError:
+            raise _surrogate(text) from None
+
+    def first(self, count: int) -> BPETokenizer:
+        """A tokenizer with the first so many merges only, and the ids that they lead to."""
+        if not 0 <= count <= len(self.merges):
+            raise ValueError(f"there are {len(self.merges)} merges; {count} is not among 0 to that")
+        return BPETokenizer(self.merges[:count], self.special_tokens)
+
+    def encode(self, text: str, allowed_special: Iterable[str] | str = ()) -> torch.Tensor:
+        """The ids of `text`, a LongTensor (N,).
+
+        allowed_special: which special tokens are to be found in the text, "all" for all; the others
+        are read as the characters that they are. So a stranger's text cannot end a document.
+
+        Raises ValueError for half a surrogate pair, and for a special token that there is not.
+        """
+        allowed = self.special_tokens if allowed_special == "all" else set(allowed_special)
+        if unknown := [token for token in allowed if token not in self.special_tokens]:
+            raise ValueError(
+                f"{unknown[0]!r} is not one of the special tokens {list(self.special_tokens)}"
+            )
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+        parts = [np.empty(0, np.int64)]
+        try:
+            for n, part in enumerate(_split(text, allowed)):
+                parts += [[self.special_tokens[part]]] if n % 2 else self._encode(part)
+        except UnicodeEncodeError:
+            raise _surrogate(text) from None
+        return torch.from_numpy(np.concatenate(parts, dtype=np.int64))
+
+    def _encode(self, text: str) -> Iterable[np.ndarray]:
+        """The ids of a text without special tokens, a block at a time."""
+        start, cut = 0, re.compile(self.cut)
+        while start < len(text):
+            found = cut.search(text, start + BLOCK)
+            end = found.start() if found else len(text)
+            words = PATTERN.findall(text, start, end)
+            yield np.fromiter(chain.from_iterable(map(self._known.__getitem__, words)), np.int64)
+            start = end
+
+    def merge(self, ids: Sequence[int]) -> list[int]:
+        """Apply the merges to the ids of one word: the earliest first, and of several places the
+        leftmost. Time n log n, however long the word."""
+        ids, n = list(ids), len(ids)
+        ranks, after, before = self._ranks, list(range(1, n + 1)), list(range(-1, n - 1))
+        queue = [(ranks[pair], i, pair) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
+        heapify(queue)
+        while queue:
+            rank, i, pair = heappop(queue)
+            j = after[i]
+            if j == n or (ids[i], ids[j]) != pair:
+                continue  # one of the two has become part of another token
+            ids[i], ids[j] = self._products[rank], -1
+            after[i] = k = after[j]
+            if k < n:
+                before[k] = i
+                if (pair := (ids[i], ids[k])) in ranks:
+                    heappush(queue, (ranks[pair], i, pair))
+            if (h := before[i]) >= 0 and (pair := (ids[h], ids[i])) in ranks:
+                heappush(queue, (ranks[pair], h, pair))
+        return [i for i in ids if i >= 0]
+
+    def _join(self, ids: np.ndarray) -> str:
+        # bytes that are no UTF-8, such as half a character, become U+FFFD
+        return b"".join([self.tokens[i] for i in ids.tolist()]).decode("utf-8", "replace")
+
+    def to_json(self) -> str:
+        """What `save` writes, in ASCII; `llmkit.tokenizer.from_json` reads it."""
+        default = BPETokenizer(self.merges, self.special_tokens).tokens
+        fields = {
+            "kind": self.kind,
+            "special_tokens": list(self.special_tokens),
+            "tokens": None if self.tokens == default else [*map(bpe_files.spell, self.tokens)],
+            "merges": [f"{bpe_files.spell(a)} {bpe_files.spell(b)}" for a, b in self.merges],
+        }
+        return json.dumps(fields)
+
+    @classmethod
+    def _from_fields(cls, fields: dict) -> BPETokenizer:
+        merges = bpe_files.unspell_merges(fields["merges"], "merges")
+        tokens = fields["tokens"]
+        tokens = tokens if tokens is None else map(bpe_files.unspell, tokens)
+        return cls(merges, fields["special_tokens"], tokens)
+
+    @classmethod
+    def gpt2(cls, folder: str | Path) -> BPETokenizer:
+        """GPT-2's own: a folder with encoder.json and vocab.bpe, or vocab.json and merges.txt.
+
+        Raises FileNotFoundError, or ValueError for files cut short or that do not belong together.
+        """
+        return cls(*bpe_files.read_gpt2(folder))
+
+    @classmethod
+    def from_huggingface(cls, path: str | Path) -> BPETokenizer:
+        """From a tokenizer.json; ValueError where that is of another kind than GPT-2's.
+
+        Added tokens become special tokens; a post-processor (which adds tokens) is left out.
+        """
+        return cls(*bpe_files.read_huggingface(path))
+
+    def save_huggingface(self, path: str | Path) -> None:
+        """Write a tokenizer.json, which `tokenizers` and `transformers` load."""
+        Path(path).write_text(self.huggingface_json() + "\n", encoding="utf-8")
+
+    def huggingface_json(self) -> str:
+        """What `save_huggingface` writes."""
+        fields = bpe_files.huggingface_fields(self.merges, self.tokens, self.special_tokens)
+        return json.dumps(fields, ensure_ascii=False)
+
+    def __reduce__(self):  # to another process without the words that this one knows
+        return type(self), (self.merges, list(self.special_tokens), self.tokens)
+
+    def __repr__(self) -> str:
+        special = list(self.special_tokens)
+        return f"BPETokenizer(vocab_size={self.vocab_size}, special_tokens={special})"
+
+
+class _Known(dict):
+    """The ids of the words met so far; a new one is merged when it is asked for."""
+
+    def __init__(self, tokenizer: BPETokenizer):
+        self.tokenizer = tokenizer
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        tokenizer = self.tokenizer
+        ids = tokenizer.merge([tokenizer._byte_ids[byte] for byte in word.encode()])
+        self[word] = tuple(ids)
+        return self[word]
+
+
+def _split(text: str, special: Iterable[str]) -> list[str]:
+    """Text, special token, text and so on; the longer one where two could start."""
+    longest_first = sorted(special, key=len, reverse=True)
+    if not longest_first:
+        return [text]
+    return re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+
+
+def _surrogate(text: str) -> ValueError:
+    """What to say of a str that has no UTF-8."""
+    found = SURROGATE.search(text)
+    line = text.count("\n", 0, found.start()) + 1
+    return ValueError(
+        f"character {found.group()!r} (U+{ord(found.group()):04X}) at position {found.start()} "
+        f"(line {line}) is half a surrogate pair, which has no bytes in UTF-8; remove it, as "
+        "text.encode('utf-8', 'ignore').decode() does"
+    )

@@ -1,0 +1,134 @@
+"""GPT-2's layout: how transformers names and turns the weights that our GPT has, and its config.
+
+Our GPT has GPT-2's names. The differences: names may stand under "transformer."; the matrix of a
+Conv1D is (in, out) where a Linear's is (out, in); old files hold the causal mask beside the
+weights; the output layer is not stored, as it is the token embedding. Files and folders are
+``pretrained``'s.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmkit.model import GPT, GPTConfig
+
+TURNED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+MASKS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # buffers of old files
+CHOICES = {  # what makes a GPTConfig GPT-2's
+    "bias": True,
+    "position": "learned",
+    "norm_first": True,
+    "activation": "gelu",
+    "tie_weights": True,
+}
+FIELDS = {  # our name of a number: GPT-2's
+    "vocab_size": "vocab_size",
+    "block_size": "n_positions",
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+    "dropout": "resid_pdrop",
+}
+FIXED = {  # transformers' other choices: what our GPT can follow, the usual one first
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "tie_word_embeddings": (True,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+
+
+def turn(name: str, weight: Tensor) -> Tensor:
+    """From Conv1D's (in, out) to Linear's (out, in) or back, where GPT-2 has a Conv1D."""
+    return weight.T if name.endswith(TURNED) else weight
+
+
+def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig) -> GPT:
+    """A GPT of this shape, in eval mode, with a copy of the weights, given as transformers' GPT-2
+    has them; of several number formats it takes the widest.
+
+    ValueError names a weight that is missing, unknown or of another shape.
+    """
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    tensors = {name: t for name, t in tensors.items() if not MASKS.fullmatch(name)}
+    head = tensors.pop("lm_head.weight", None)
+    model = _outline(config)
+    wanted = {name: tuple(turn(name, weight).shape) for name, weight in model.named_parameters()}
+    if missing := [name for name in wanted if name not in tensors]:
+        count = f" and {len(missing) - 1} more are" if missing[1:] else " is"
+        raise ValueError(f"of GPT-2's weights {missing[0]}{count} missing: get the file anew")
+    if unknown := sorted(tensors.keys() - wanted.keys()):
+        raise ValueError(f"a GPT-2 of n_layer {config.n_layer} has no weight {unknown[0]}")
+    for name, shape in wanted.items():
+        if (found := tuple(tensors[name].shape)) != shape:
+            raise ValueError(f"the weight {name} is {found}, but the configuration wants {shape}")
+        if not tensors[name].is_floating_point():
+            raise ValueError(f"the weight {name} is {tensors[name].dtype}: llmkit takes floats")
+    if head is not None and not torch.equal(head, tensors["wte.weight"]):
+        raise ValueError("lm_head.weight differs from wte.weight, which in GPT-2 are one")
+    dtype = tensors["wte.weight"].dtype
+    for tensor in tensors.values():
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    for name, tensor in tensors.items():
+        module, _, attribute = name.rpartition(".")
+        own = turn(name, tensor).to(dtype, copy=True, memory_format=torch.contiguous_format)
+        setattr(model.get_submodule(module), attribute, nn.Parameter(own))
+    model.lm_head.weight = model.wte.weight
+    return model.eval()
+
+
+def to_gpt2(model: GPT) -> dict[str, Tensor]:
+    """The weights as transformers' GPT-2 has them, on the CPU, where those that need not be turned
+    are the model's own.
+
+    ValueError says which choice of the model is not GPT-2's; TypeError for another class of model.
+    """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    if type(model) is not GPT:
+        raise TypeError(f"only llmkit's GPT can be a GPT-2, not a {type(model).__name__}")
+    for name, usual in CHOICES.items():
+        if (value := getattr(model.config, name)) != usual:
+            raise ValueError(
+                f"a GPT with {name}={value!r} is no GPT-2, which has {name}={usual!r}: "
+                "keep it with llmkit.checkpoint.save"
+            )
+    weights, wanted = (dict(m.named_parameters()) for m in (model, _outline(model.config)))
+    if other := sorted(weights.keys() ^ wanted.keys()):
+        raise ValueError(f"the layers of this GPT were changed ({other[0]}): undo that first")
+    turned = {f"transformer.{name}": turn(name, w.detach()) for name, w in weights.items()}
+    return {name: weight.cpu().contiguous() for name, weight in turned.items()}
+
+
+def config_from_gpt2(fields: dict[str, Any]) -> GPTConfig:
+    """Our configuration from transformers'; ValueError for one that our GPT cannot follow."""
+    kind = fields.get("model_type")
+    if kind != "gpt2":
+        raise ValueError(f"it says model_type {kind!r}: llmkit loads 'gpt2' alone")
+    if missing := [name for name in FIELDS.values() if name not in fields]:
+        raise ValueError(f"it lacks {missing[0]}")
+    for name, values in FIXED.items():
+        if (value := fields.get(name, values[0])) not in values:
+            raise ValueError(f"it has {name} {value!r}, where llmkit's GPT has {values[0]!r}")
+    config = GPTConfig(**{ours: fields[theirs] for ours, theirs in FIELDS.items()})
+    if (inner := fields.get("n_inner")) not in (None, 4 * config.n_embd):
+        raise ValueError(f"it has n_inner {inner}, where llmkit's GPT has {4 * config.n_embd}")
+    return config
+
+
+def config_to_gpt2(config: GPTConfig) -> dict[str, Any]:
+    """transformers' configuration of a GPT-2 of this shape."""
+    fields = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+    fields |= {theirs: getattr(config, ours) for ours, theirs in FIELDS.items()}
+    fields |= {"embd_pdrop": config.dropout, "attn_pdrop": config.dropout}
+    return fields | {name: values[0] for name, values in FIXED.items()}
+
+
+def _outline(config: GPTConfig) -> GPT:
+    """A model of names and shapes, without memory for weights."""
+    with torch.device("meta"):
+        return GPT(config)

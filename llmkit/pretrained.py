@@ -1,0 +1,197 @@
+"""Pretrained GPT-2, in and out: Hugging Face's hub and the folders that transformers writes.
+
+    config.json          the shape
+    model.safetensors    the weights (large ones in several files, with an index)
+    tokenizer files      tokenizer.json, or vocab.json + merges.txt, or encoder.json + vocab.bpe
+
+How the weights are named and turned is told in ``gpt2``. llmkit's own folders, which hold any model
+and the state of its training, are ``checkpoint``'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from llmkit.bpe import BPETokenizer
+from llmkit.bpe_files import END, GPT2_FILES
+from llmkit.data import knock
+from llmkit.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
+from llmkit.model import GPT, GPT2_SIZES, GPTConfig
+
+HUB_FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
+
+
+def load_gpt2(name_or_folder: str | Path) -> tuple[GPT, BPETokenizer | None]:
+    """A GPT-2 as our GPT, in eval mode, and its tokenizer, None where the folder has none.
+
+    name_or_folder: "gpt2" (124M parameters), "gpt2-medium" (355M), "gpt2-large" (774M) or "gpt2-xl"
+        (1.6B), which Hugging Face's hub sends once; or a folder as transformers saves it (write
+        "./gpt2" if it is called that). The dropout is config.json's resid_pdrop.
+
+    Raises ConnectionError, within seconds, where the hub is needed and cannot be reached;
+    FileNotFoundError for no such folder, or one that lacks a file; ValueError for another kind of
+    model, for a weight that is missing, unknown or of another shape (it is named), for a damaged
+    file, and for a tokenizer of another size than the model's vocabulary.
+    """
+    folder = Path(name_or_folder).expanduser()
+    if name_or_folder in GPT2_SIZES:
+        folder = _download(str(name_or_folder))
+    elif not folder.is_dir():
+        sizes = ", ".join(GPT2_SIZES)
+        raise FileNotFoundError(f"there is no folder {folder}; by name there are {sizes}")
+    config, tokenizer = _read_config(folder), _read_tokenizer(folder)
+    _check_vocabulary(tokenizer, config)
+    try:
+        return from_gpt2(_read_weights(folder), config), tokenizer
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+
+
+def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = None) -> Path:
+    """Write a folder that ``AutoModelForCausalLM.from_pretrained`` loads, and with it any program
+    that runs GPT-2; returns the folder.
+
+    tokenizer: written beside the model, for ``AutoTokenizer``. Without one, tokenizer files that
+    are there already are left alone.
+
+    Raises ValueError for a model that is not GPT-2's shape (which choice differs is said), for a
+    tokenizer of another size than its vocabulary, and for a folder that holds another kind of
+    model; TypeError for another class of model or tokenizer; OSError where writing fails.
+    """
+    weights, shape, folder = to_gpt2(model), model.config, Path(folder).expanduser()
+    if tokenizer is not None and not isinstance(tokenizer, BPETokenizer):
+        raise TypeError(f"GPT-2's tokenizer is a BPETokenizer, not a {type(tokenizer).__name__}")
+    _check_vocabulary(tokenizer, shape)
+    if (folder / "config.json").exists():
+        _read_config(folder)
+    end = _end_of_text(tokenizer, shape)
+    ends = {"bos_token_id": end, "eos_token_id": end}
+    dtype = str(model.wte.weight.dtype).removeprefix("torch.")
+    config = config_to_gpt2(shape) | ends | {"torch_dtype": dtype}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _replacing(folder / "model.safetensors") as part:
+            save_file(weights, part, {"format": "pt"})
+        _write_json(folder / "config.json", config)
+        _write_json(folder / "generation_config.json", ends)
+        if tokenizer is not None:
+            with _replacing(folder / "tokenizer.json") as part:
+                tokenizer.save_huggingface(part)
+            about = {"tokenizer_class": "PreTrainedTokenizerFast"}
+            about |= {"model_max_length": shape.block_size}
+            about |= {} if end is None else {"bos_token": END, "eos_token": END}
+            _write_json(folder / "tokenizer_config.json", about)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{folder} cannot be written ({error}): free some space there") from error
+    return folder
+
+
+def _download(name: str) -> Path:
+    """The folder in Hugging Face's cache with the files of a published GPT-2."""
+    from huggingface_hub import constants, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    repository = f"openai-community/{name}"
+    try:
+        try:
+            paths = [hf_hub_download(repository, f, local_files_only=True) for f in HUB_FILES]
+        except LocalEntryNotFoundError:
+            if not constants.HF_HUB_OFFLINE:  # which the next call refuses in its own words
+                knock(hf_hub_url(repository, HUB_FILES[0]))  # the hub's client would try for 23 s
+            paths = [hf_hub_download(repository, file) for file in HUB_FILES]
+    except Exception as error:
+        reason = " ".join(str(error).split()).strip("<>")[:150] or type(error).__name__
+        raise ConnectionError(
+            f"cannot fetch {name} from Hugging Face's hub ({reason}); check the network, or give "
+            "the path of a folder with its config.json and model.safetensors"
+        ) from None
+    return Path(paths[0]).parent
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: get it anew")
+    return content
+
+
+def _read_config(folder: Path) -> GPTConfig:
+    path = folder / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} has no config.json: choose the folder of a GPT-2")
+    fields = _read_json(path)
+    if str(fields.get("format")).startswith("llmkit"):
+        raise ValueError(f"{folder} is llmkit's own checkpoint: use llmkit.checkpoint")
+    try:
+        return config_from_gpt2(fields)
+    except ValueError as error:
+        raise ValueError(f"{path} is not of a GPT-2 that llmkit knows: {error}") from None
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of model.safetensors, or of the files that its index lists."""
+    files, index = ["model.safetensors"], folder / "model.safetensors.index.json"
+    if not (folder / files[0]).exists() and index.exists():
+        files = sorted(set(_read_json(index)["weight_map"].values()))
+    tensors = {}
+    for path in (folder / file for file in files):
+        if not path.exists():
+            pickled = (folder / "pytorch_model.bin").exists()
+            advice = "save the model with transformers' save_pretrained" if pickled else "get it"
+            raise FileNotFoundError(f"{folder} has no {path.name}: {advice}")
+        try:
+            tensors |= load_file(path)
+        except SafetensorError:
+            raise ValueError(f"{path.name} is damaged or cut short: get it anew") from None
+    return tensors
+
+
+def _read_tokenizer(folder: Path) -> BPETokenizer | None:
+    if (folder / "tokenizer.json").exists():
+        return BPETokenizer.from_huggingface(folder / "tokenizer.json")
+    if any((folder / file).exists() for pair in GPT2_FILES for file in pair):
+        return BPETokenizer.gpt2(folder)
+    return None
+
+
+def _check_vocabulary(tokenizer: BPETokenizer | None, config: GPTConfig) -> None:
+    if tokenizer is not None and tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens and the model "
+            f"{config.vocab_size:,}: they must come from the same folder"
+        )
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with _replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write in the ``with``, which at its end takes the place of the one at path."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _end_of_text(tokenizer: BPETokenizer | None, config: GPTConfig) -> int | None:
+    """The id that ends a text: the tokenizer's, or that of GPT-2's vocabulary."""
+    if tokenizer is None:
+        return 50256 if config.vocab_size == 50257 else None
+    return tokenizer.special_tokens.get(END)
