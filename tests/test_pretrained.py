@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -306,6 +307,25 @@ def test_gpt2s_own_tokenizer_files(files, tmp_path):
     (tmp_path / files[1]).unlink()
     with pytest.raises(FileNotFoundError, match=f"it takes .*{files[0]} and {files[1]}"):
         pretrained.load_gpt2(tmp_path)
+
+
+GPT2_FOLDER = Path(os.environ.get("LLMKIT_DATA", "absent")).expanduser() / "gpt2"
+
+
+@pytest.mark.skipif(
+    not (GPT2_FOLDER / "encoder.json").exists(), reason="no gpt2/encoder.json under LLMKIT_DATA"
+)
+def test_gpt2s_vocabulary_comes_in_and_goes_out(tmp_path):
+    model = ours(vocab_size=50257, n_embd=5)
+    pretrained.save_gpt2(model, tmp_path / "in")
+    for file in ("encoder.json", "vocab.bpe"):
+        shutil.copy(GPT2_FOLDER / file, tmp_path / "in")
+    again, tokenizer = pretrained.load_gpt2(tmp_path / "in")
+    assert tokenizer.encode("Hello world").tolist() == [15496, 995]
+    pretrained.save_gpt2(again, tmp_path / "out", tokenizer)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs(TEXT)["input_ids"] == tokenizer.encode(TEXT).tolist()
+    assert theirs("<|endoftext|>")["input_ids"] == [theirs.eos_token_id] == [50256]
 
 
 def test_saving_without_a_tokenizer_leaves_the_one_that_is_there(tmp_path):
