@@ -5,7 +5,8 @@ from those listed before it:
 
 distributed · runtime · data · tokenizer · pieces · parallel · resumable · tokenfile · ngram ·
 attention · model · fast · optim · scale · evaluation · inference · decoding · generation ·
-checkpoint · train_config · run · training · checks · recipes · plots · widgets
+checkpoint · train_config · run · training · checks · recipes · plots · widgets ·
+playground
 """
 
 from llmkit import checkpoint, checks, distributed, scale, tokenfile

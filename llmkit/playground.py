@@ -33,7 +33,9 @@ class SamplingPlayground(View):
         V = tokenizer.vocab_size
         if (scored := getattr(model.config, "vocab_size", V)) != V:
             raise ValueError(f"the model scores {scored} tokens, the tokenizer has {V}: not a pair")
+        style = {"description_width": "7em"}
         look = {"continuous_update": False, "layout": {"width": "26em"}}  # not at every pixel
+        look |= {"style": style}
         self.prompt = ipywidgets.Textarea(
             value=prompt, description="prompt", rows=2, **look | {"layout": {"width": "95%"}}
         )
@@ -45,7 +47,7 @@ class SamplingPlayground(View):
             value=1, min=0.05, max=1, step=0.05, description="top p", **look
         )
         self.seed = ipywidgets.BoundedIntText(
-            value=0, min=0, max=2**31 - 1, description="seed", layout={"width": "14em"}
+            value=0, min=0, max=2**31 - 1, description="seed", layout={"width": "14em"}, style=style
         )
         self.picture, self.output, self.message = _Image(), ipywidgets.HTML(), ipywidgets.HTML()
         self.controls = (self.prompt, self.temperature, self.top_k, self.top_p, self.seed)

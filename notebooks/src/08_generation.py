@@ -326,6 +326,9 @@ def share_of_words(text: str) -> float:
     return sum(word in known for word in words) / max(1, len(words))
 
 
+print(f"{len(known):,} words are known; of the held-out text's, {share_of_words(val_text):.1%}")
+
+# %% tags=["trained"]
 max_new_tokens = runtime.pick(cpu=200, gpu=500)
 starts = tokenizer.encode("\n").repeat(16, 1)  # (16, 1)
 temperatures = [0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4]
@@ -351,8 +354,8 @@ plots.lines(
 )
 
 # %% [markdown]
-# At 0 all sixteen texts are one, as there is nothing random in them. At 1 the model is as varied as the play, but it misspells more than when
-# it is cold. When it is cold, it repeats itself. One cannot have both from this model; what lies between is a compromise
+# At 0 all sixteen texts are one, as there is nothing random in them. At 1 the model is as varied as the play, but it
+# misspells more than when it is cold. When it is cold, it repeats itself. One cannot have both from this model; what lies between is a compromise
 # with its mistakes, and a better model needs less of one.
 #
 # As a *prediction*, its own temperature is about right. The loss on held-out text, with all scores divided by T:
