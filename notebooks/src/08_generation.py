@@ -355,8 +355,8 @@ plots.lines(
 
 # %% [markdown]
 # At 0 all sixteen texts are one, as there is nothing random in them. At 1 the model is as varied as the play, but it
-# misspells more than when it is cold. When it is cold, it repeats itself. One cannot have both from this model; what lies between is a compromise
-# with its mistakes, and a better model needs less of one.
+# misspells more than when it is cold. When it is cold, it repeats itself. One cannot have both from this model; what
+# lies between is a compromise with its mistakes.
 #
 # As a *prediction*, its own temperature is about right. The loss on held-out text, with all scores divided by T:
 
@@ -587,7 +587,7 @@ assert seconds[True] < 0.7 * seconds[False]
 # %% [markdown]
 # Faster, but nowhere near a hundred times. One row against a matrix leaves the machine waiting for the *weights* to
 # arrive from memory, and a small model spends its time between the products; reading 200 rows at once keeps it
-# busy. (Notebook 10 measures that.) What is left to use is the idle arithmetic: several texts at once.
+# busy. What is left to use is the idle arithmetic: several texts at once.
 #
 # ## Many at a time
 
