@@ -19,8 +19,8 @@ MOVES = {"temperature": 0.3, "top_k": 2, "top_p": 0.5, "seed": 7, "prompt": "ba"
 
 
 class Model(nn.Module):
-    """Expects the same wherever it is, but for the last token, which it will not repeat; noisy
-    unless in eval mode, and it holds 4 tokens."""
+    """Surer the more tokens it is given, at most 4; avoids repeating the last one; noisy unless in
+    eval mode."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ class Model(nn.Module):
         assert ids.size(1) <= 4
         assert not torch.is_grad_enabled()
         repeated = nn.functional.one_hot(ids, 10)
-        return LOGITS + self.noise(torch.ones(10)) - 1 - 5.0 * repeated
+        return LOGITS * ids.size(1) + self.noise(torch.ones(10)) - 1 - 5.0 * repeated
 
 
 @pytest.fixture
@@ -125,8 +125,10 @@ def test_sliders_at_their_ends_cut_nothing():
 
 
 def test_a_long_prompt_is_read_as_generate_reads_it(drawn):
-    view = make("abcabcabc")  # more than the model holds
+    view = make("abcabcabc")  # more than the model holds: it is given the last 3, see `fitting`
     assert view.text == expected(view)
+    p = (LOGITS * 3 - 5.0 * (torch.arange(10) == TOKENIZER.encode("c").item())).softmax(0)
+    assert torch.allclose(drawn[-1][1], p.sort(descending=True).values)
 
 
 @pytest.mark.parametrize(
