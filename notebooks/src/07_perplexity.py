@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/07_perplexity.ipynb)
 #
-# ← [06 · Training](06_training.ipynb) · [10 · Speed](10_speed.ipynb) →
+# ← [06 · Training](06_training.ipynb) · [08 · Generation](08_generation.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.

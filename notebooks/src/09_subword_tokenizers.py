@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/09_subword_tokenizers.ipynb)
 #
-# ← [07 · Perplexity](07_perplexity.ipynb) · [10 · Speed](10_speed.ipynb) →
+# ← [08 · Generation](08_generation.ipynb) · [10 · Speed](10_speed.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
