@@ -5,10 +5,10 @@ from those listed before it:
 
 distributed · runtime · data · tokenizer · pieces · parallel · resumable · tokenfile · ngram ·
 attention · model · fast · optim · scale · evaluation · inference · decoding · generation ·
-checkpoint · train_config · run · training · checks · recipes · plots · widgets
+instruct · checkpoint · train_config · run · training · checks · recipes · plots · widgets
 """
 
-from llmkit import checkpoint, checks, distributed, scale, tokenfile
+from llmkit import checkpoint, checks, distributed, instruct, scale, tokenfile
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
 from llmkit.data import Batches, corpora, load_text, split
 from llmkit.evaluation import evaluate, perplexity
@@ -48,6 +48,7 @@ __all__ = [
     "distributed",
     "evaluate",
     "generate",
+    "instruct",
     "load_text",
     "perplexity",
     "scale",
