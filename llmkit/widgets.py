@@ -198,6 +198,6 @@ class Rater(View):
         self.shown.value = f"<pre style='white-space:pre-wrap'>{escape(text)}</pre>"
         for button in self.buttons:
             button.disabled = n == of
-        counts = [self.ratings.count(option) for option in self.options]
-        title = f"{n} of {of} answers are rated"
-        self.picture.value = plots.bars(self.options, counts, title, xlabel="answers").png()
+        counts = [self.ratings.count(option) for option in self.options] + [of - n]
+        names, title = [*self.options, "not rated yet"], f"{n} of {of} answers are rated"
+        self.picture.value = plots.bars(names, counts, title, xlabel="answers").png()

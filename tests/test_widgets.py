@@ -206,9 +206,9 @@ def test_answers_are_rated_one_after_the_other(drawn):
     assert view.ratings == ["no", "yes"]
     counts = [(args[1], args[2]) for _, args, _ in drawn]
     assert counts == [
-        ([0, 0], "0 of 2 answers are rated"),
-        ([0, 1], "1 of 2 answers are rated"),
-        ([1, 1], "2 of 2 answers are rated"),
+        ([0, 0, 2], "0 of 2 answers are rated"),
+        ([0, 1, 1], "1 of 2 answers are rated"),
+        ([1, 1, 0], "2 of 2 answers are rated"),
     ]
     assert view.png() == PNG + b"\x03"
 

@@ -51,19 +51,18 @@ text = llmkit.load_text(runtime.corpus)
 tokenizer = llmkit.CharTokenizer.from_text(text)
 T = 80  # the context, in characters
 shape = runtime.pick(
-    cpu=dict(n_layer=2, n_head=4, n_embd=96), gpu=dict(n_layer=4, n_head=8, n_embd=256)
+    cpu=dict(n_layer=2, n_head=4, n_embd=96, dropout=0.05),
+    gpu=dict(n_layer=4, n_head=8, n_embd=256, dropout=0.2),
 )
-config = llmkit.FastGPTConfig(
-    tokenizer.vocab_size, T, **shape, dropout=0.05, ngram_rows=(8192, 16_384)
-)
+V = tokenizer.vocab_size
+config = llmkit.FastGPTConfig(V, T, **shape, ngram_rows=(8192, 16_384))
 base = llmkit.FastGPT(config).to(runtime.device)
 
 recipe = dict(optimizer="muon", adamw_share=0.5, schedule="linear", final_lr=0.0)
 steps = runtime.pick(cpu=60, gpu=1000)
-history = llmkit.train(
-    base, tokenizer.encode(text), config=llmkit.TrainConfig(steps=steps, batch_size=16, **recipe)
-)
-print(f"loss ≈ {history.loss[-1]:.2f} nats per character, after ≈ {history.seconds:.0f} seconds")
+settings = llmkit.TrainConfig(steps=steps, batch_size=16, **recipe)
+history = llmkit.train(base, tokenizer.encode(text), config=settings)
+print(f"loss ≈ {history.loss[-1]:.2f} nats per character, ≈ {history.seconds:.0f} s")
 assert history.loss[-1] < 2.6
 
 # %% [markdown]
@@ -79,15 +78,14 @@ print(tokenizer.decode(llmkit.generate(base, prompt, 40, temperature=0.7, seed=1
 # ## Tasks with answers
 #
 # `data/instructions.jsonl` was written for this project: small tasks on words and lines of the play, and questions about it.
-# A tenth is held out. No question of that tenth is asked in the rest, not in other words either.
+# A tenth is held out. No question of that tenth is asked in the rest, nor is the same task set there on the same words. (Only
+# questions on the play may ask in other words for a fact that another one asks for too.)
 
 # %%
 items = instruct.load()
 train_items, val_items = llmkit.split(items, 0.1)
 tasks = sorted({item.task for item in items})
-print(
-    f"{len(train_items):,} items to learn from, {len(val_items)} held out, {len(tasks)} kinds of task\n"
-)
+print(f"{len(train_items):,} items to learn from, {len(val_items)} held out\n")
 for task in tasks:
     item = next(item for item in train_items if item.task == task)
     print(f"{task:14}{item.instruction:22}{plots.visible(item.input):34}{item.answer}")
@@ -102,7 +100,7 @@ assert not any((item.task, item.input) in known for item in val_items)
 # The model reads characters. So each item becomes a text, always of the same form, the *prompt template*:
 
 # %%
-item = next(item for item in train_items if item.task == "word after")
+item = next(item for item in train_items if item.instruction == "What follows the?")
 prompt = f"Q: {item.instruction}\n{item.input}\nA: "
 whole = prompt + item.answer + "\n"
 print(whole)
@@ -165,17 +163,12 @@ used = {
     "padded": sum(len(x) for x, _ in examples) / padded.x.numel(),
     "packed": sum(len(x) for x, _ in examples) / packed.x.numel(),
 }
-print(
-    f"{len(padded.x):,} rows padded, {len(packed.x):,} packed; of their positions {padded.counted:.1%} and {packed.counted:.1%} count"
-)
+print(f"{len(padded.x):,} rows padded, {len(packed.x):,} packed")
+print(f"of their positions count {padded.counted:.1%} and {packed.counted:.1%}")
 assert (padded.y != -100).sum() == (packed.y != -100).sum()  # nothing is lost
 assert len(packed.x) < 0.6 * len(padded.x)
-plots.bars(
-    list(used),
-    [100 * share for share in used.values()],
-    "Packing fills the rows",
-    xlabel="positions that hold an item (%)",
-)
+percent = [100 * share for share in used.values()]
+plots.bars(list(used), percent, "Packing fills the rows", xlabel="positions that hold an item (%)")
 
 # %% [markdown]
 # Packing has a price: **in a packed row, an item sees the items before it**. Let us look at it, on two rows that differ in the
@@ -185,14 +178,12 @@ plots.bars(
 row = instruct.pack(few[:2], T).x  # (1, T)
 first = tokenizer.decode(row[0]).index("\nQ: ") + 1  # where the second item starts
 changed = row.clone()
-changed[0, 3] = (
-    changed[0, 3] + 1
-) % tokenizer.vocab_size  # another character in the first question
-probe = llmkit.GPT(llmkit.GPTConfig(tokenizer.vocab_size, T, n_layer=2, n_head=2, n_embd=32))
+changed[0, 3] = (changed[0, 3] + 1) % V  # another character in the first question
+probe = llmkit.GPT(llmkit.GPTConfig(V, T, n_layer=2, n_head=2, n_embd=32))
 seen = (probe(row) - probe(changed)).abs().amax(dim=-1)[0]  # (T,): how much each position notices
-print(
-    f"before it: {seen[:3].max():.0e}; the second item: more than 0 at every position: {bool((seen[first:] > 0).all())}"
-)
+noticed, length = (seen[first:] > 0).sum().item(), len(seen[first:])
+print("before the change notice it:", (seen[:3] > 0).sum().item(), "of 3 positions")
+print("from the second item on:", noticed, "of", length)
 assert seen[:3].max() == 0 < seen[first:].min()
 
 # %% [markdown]
@@ -215,7 +206,7 @@ assert before["all"] < 0.03
 # counts, questions too; for the other the answers do. `llmkit.train` takes `Rows` in place of a text.
 
 # %% tags=["trained"]
-steps = runtime.pick(cpu=550, gpu=4000)
+steps = runtime.pick(cpu=550, gpu=1500)
 batch_size = runtime.pick(cpu=12, gpu=64)
 tuning = llmkit.TrainConfig(steps=steps, batch_size=batch_size, learning_rate=0.03, **recipe)
 everything = [instruct.encode(item, tokenizer, answer_only=False) for item in train_items]
@@ -225,9 +216,9 @@ for name, material in {"all counts": everything, "answer counts": examples}.item
     llmkit.train(pupils[name], instruct.pack(material, T), config=tuning)
     said[name] = instruct.answer(pupils[name], tokenizer, val_items, 30)
     marks[name] = instruct.exact_match(val_items, said[name])
-print(f"{'':14}" + "".join(f"{name:>16}" for name in marks))
+print(f"{'':13}" + "".join(f"{name:>16}" for name in marks))
 for task in ["all", *tasks]:
-    print(f"{task:14}" + "".join(f"{'≈ ' + format(m[task], '.0%'):>16}" for m in marks.values()))
+    print(f"{task:13}" + "".join(f"{'':10}≈ {mark[task]:4.0%}" for mark in marks.values()))
 assert marks["answer counts"]["all"] > 0.3 > 0.03 > before["all"]
 assert marks["answer counts"]["all"] > marks["all counts"]["all"]
 
@@ -235,27 +226,16 @@ assert marks["answer counts"]["all"] > marks["all counts"]["all"]
 after = marks["answer counts"]
 names = [f"{task}, {when}" for task in tasks for when in ("before", "after")]
 values = [100 * marks[when][task] for task in tasks for when in ("before", "answer counts")]
-plots.bars(
-    names,
-    values,
-    "What the model can do depends on the task",
-    xlabel="exact match on held-out items (%)",
-    fmt="{:.0f}",
-)
+title = "What the model can do depends on the task"
+plots.bars(names, values, title, xlabel="exact match on held-out items (%)", fmt="{:.0f}")
 
 
 # %% [markdown]
-# From nearly nothing to a third and more, in some seconds. Why does it pay to leave the questions out? Only one character in
+# From nearly nothing to more than 30 %, in some seconds. Why does it pay to leave the questions out? Only one position in
 # seven belongs to an answer. Where all count, most of the gradient goes into learning to *ask*, which nobody will need. (A
 # long training would make the difference smaller.)
 #
-# And look at the tasks apart. Copying from a known place and spelling backwards are *procedures*: a thousand examples show
-# the same steps, and new words need nothing new. Counting is guessed as much as counted: few different answers, so that chance
-# gives a good share. In *rewrite*, every letter of a line must be right. And *the play* asks for facts. The held-out
-# questions ask about persons and things that other questions name, but each fact in words of its own: instruction tuning
-# teaches a form far sooner than a fact.
-#
-# How much of it is guessing? For each task, always give the answer that is most frequent in training:
+# But how much of it is guessing? For each task, always give the answer that is most frequent in training:
 
 # %%
 def most_frequent(task: str) -> str:
@@ -270,24 +250,38 @@ for task in tasks:
 print(f"{'all':14}{chance['all']:5.0%}")
 
 # %% tags=["trained"]
-assert after["all"] > 2 * chance["all"]
+for task in ("count words", "first word", "last word", "reverse"):
+    assert after[task] > chance[task] + 0.15
+assert after["all"] > 3 * chance["all"]
+facts = {item.answer for item in train_items if item.task == "the play"}
+held_out = [item.answer in facts for item in val_items if item.task == "the play"]
+print(f"{sum(held_out)} of {len(held_out)} held-out facts are the answer of a training question")
+assert sum(held_out) > len(held_out) / 2
 
 # %% [markdown]
-# And is what was learned by heart? The same marks on items that it was trained on:
+# So the tasks differ. The first word, the last word, a word backwards, the number of words are *procedures*: hundreds of examples
+# show the same steps, and new words need nothing new. For *count letters* our small model has found little better than the most
+# frequent answer. *Word after* and *who says it* first have to find a place by its content, and then copy from it: two steps, half
+# learned. In *rewrite*, every letter of a line must be right, and one slip makes it wrong. And *the play* asks for facts. Most
+# of the held-out ones can be found in training, under a question in other words; but with a hundred such questions, our model
+# knows them by their letters and not by what they mean. Tuning on tasks teaches a form far sooner than a fact.
+#
+# And is it learned by heart? The same mark on items that it was trained on:
 
 # %% tags=["trained"]
 seen_items = train_items[: len(val_items)]
-on_seen = instruct.exact_match(
-    seen_items, instruct.answer(pupils["answer counts"], tokenizer, seen_items, 30)
-)
-print(f"on items it was trained on ≈ {on_seen['all']:.0%}, on held-out ones ≈ {after['all']:.0%}")
-assert on_seen["all"] > after["all"] - 0.1
+seen_said = instruct.answer(pupils["answer counts"], tokenizer, seen_items, 30)
+on_seen = instruct.exact_match(seen_items, seen_said)["all"]
+print(f"on items it was trained on ≈ {on_seen:.0%}, on held-out ones ≈ {after['all']:.0%}")
+assert on_seen > after["all"]
+
+# %% [markdown]
+# In part, then: on what it has read it does better. Only the held-out mark says what it *can* do. Some of its answers:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 for item, answer in list(zip(val_items, said["answer counts"], strict=True))[:12]:
-    print(
-        f"{item.instruction:20}{plots.visible(item.input):32}{answer:16}{'' if answer == item.answer else 'not ' + item.answer}"
-    )
+    verdict = "" if answer == item.answer else f"(should be {item.answer})"
+    print(f"{item.instruction:20}{plots.visible(item.input):28}{answer:20}{verdict}")
 
 # %% [markdown]
 # ## Nearly right
@@ -323,9 +317,8 @@ assert score["the wrong man"][0] > 80
 
 # %%
 one_word = instruct.bleu(["blue"], ["blue"])
-print(
-    f"BLEU of a right answer of one word: {one_word:.0f}; ROUGE-L: {instruct.rouge(['blue'], ['blue']):.0f}"
-)
+longest = instruct.rouge(["blue"], ["blue"])
+print(f"BLEU of a right answer of one word: {one_word:.0f}; ROUGE-L: {longest:.0f}")
 assert one_word < 1
 
 # %% [markdown]
@@ -366,15 +359,16 @@ print(rater.ratings)
 targets_of_eel = None  # your answer
 
 # %% [markdown]
-# **2 (medium).** The model was trained on `Q: ` and `A: `. Ask it in another form, say `Question: ` and `Answer: `, or without the
-# space behind `A:`. What becomes of exact match?
+# **2 (medium).** The model was trained on `Q: ` and `A: `. Ask it in another form, say `Ask ` and `Say `. What becomes of exact
+# match? (`unittest.mock.patch.object(instruct, "PROMPT", ...)` changes the template inside a `with`.)
 
 # %% tags=["exercise"]
-other_form = "Question: {instruction}\n{input}\nAnswer: "  # your answer: give it to the model
+other_form = "Ask {instruction}\n{input}\nSay "
+in_other_form = None  # your answer: the exact match
 
 # %% [markdown]
-# **3 (harder).** BLEU can be cheated. Find an answer that scores above 50 against `reference` and says something false in every
-# part you can change, in at most nine words.
+# **3 (harder).** BLEU can be cheated. Find an answer of nine words that scores above 50 against `reference` and is wrong about who
+# rang *and* about who came.
 
 # %% tags=["exercise"]
 cheat = ""  # your answer
@@ -390,11 +384,11 @@ assert targets_of_eel == len("lee\n") == 4
 # @title Solution 2: another form
 from unittest import mock
 
-with mock.patch.object(instruct, "PROMPT", "Ask {instruction}\n{input}\nSay "):
+with mock.patch.object(instruct, "PROMPT", other_form):
     others = instruct.answer(pupils["answer counts"], tokenizer, val_items, 30)
-other = instruct.exact_match(val_items, others)["all"]
-print(f"in its own form ≈ {after['all']:.0%}, in another ≈ {other:.0%}")
-assert other < after["all"]
+in_other_form = instruct.exact_match(val_items, others)["all"]
+print(f"in its own form ≈ {after['all']:.0%}, in another ≈ {in_other_form:.0%}")
+assert in_other_form < after["all"]
 
 # %% tags=["solution"]
 # @title Solution 3: false and well marked
