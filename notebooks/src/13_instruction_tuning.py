@@ -256,15 +256,16 @@ assert after["all"] > 3 * chance["all"]
 facts = {item.answer for item in train_items if item.task == "the play"}
 held_out = [item.answer in facts for item in val_items if item.task == "the play"]
 print(f"{sum(held_out)} of {len(held_out)} held-out facts are the answer of a training question")
-assert sum(held_out) > len(held_out) / 2
+assert sum(held_out) == len(held_out) == 6
 
 # %% [markdown]
 # So the tasks differ. The first word, the last word, a word backwards, the number of words are *procedures*: hundreds of examples
 # show the same steps, and new words need nothing new. For *count letters* our small model has found little better than the most
 # frequent answer. *Word after* and *who says it* first have to find a place by its content, and then copy from it: two steps, half
-# learned. In *rewrite*, every letter of a line must be right, and one slip makes it wrong. And *the play* asks for facts. Most
-# of the held-out ones can be found in training, under a question in other words; but with a hundred such questions, our model
-# knows them by their letters and not by what they mean. Tuning on tasks teaches a form far sooner than a fact.
+# learned. In *rewrite*, every letter of a line must be right, and one slip makes it wrong. And *the play* asks for facts. Only six
+# of them are held out (so that one right answer is 17 %, a coarse mark), and all six can be found in training, under a question
+# in other words. But of a hundred questions a model learns the letters, not what they mean. Tuning on tasks teaches a form far
+# sooner than a fact.
 #
 # And is it learned by heart? The same mark on items that it was trained on:
 
@@ -281,7 +282,7 @@ assert on_seen > after["all"]
 # %% tags=["nbval-ignore-output", "sampled-text"]
 for item, answer in list(zip(val_items, said["answer counts"], strict=True))[:12]:
     verdict = "" if answer == item.answer else f"(should be {item.answer})"
-    print(f"{item.instruction:20}{plots.visible(item.input):28}{answer:20}{verdict}")
+    print(f"{item.instruction:20}{plots.visible(item.input):28}{answer:24}{verdict}")
 
 # %% [markdown]
 # ## Nearly right
