@@ -110,7 +110,11 @@ def encode(item: Item, tokenizer: Any, answer_only: bool = True) -> Example:
 
 
 class Rows:
-    """Examples as rows of equal width: x, y (M, T) int64. `train` takes it in place of a text."""
+    """Examples as rows of equal width: x, y (M, T) int64. `train` takes it in place of a text.
+
+    The loss of a batch is the mean over its counted targets. Where an update has several parts
+    (accumulation, processes), these weigh the same, however many of their targets count.
+    """
 
     def __init__(self, x: Tensor, y: Tensor):
         self.x, self.y = x, y
@@ -180,8 +184,8 @@ def pad(examples: Iterable[Example], block_size: int) -> Rows:
 def pack(examples: Iterable[Example], block_size: int, seed: int = 0) -> Rows:
     """Examples one behind the other, in rows that are filled as far as the next one fits.
 
-    They come in random order, longest room first. **An example does see those before it in its
-    row**: our models have no mask for it. It is acceptable because neighbours are drawn at random,
+    They come in random order, each in the first row that has room for it. **An example does see
+    those before it in its row**: our models have no mask for it. It is acceptable because neighbours are drawn at random,
     so that looking at them does not help, and a text is read in training in just this way; but the
     model meets a prompt at every position, and must learn to begin anew. `pad` is free of it.
     """

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from llmkit import distributed
 from llmkit.data import Batches
 from llmkit.evaluation import device_of, evaluate
+from llmkit.instruct import Rows
 from llmkit.optim import make_optimizers, schedule, set_learning_rate
 from llmkit.runtime import default_dtype, fast_matmul
 from llmkit.train_config import TrainConfig
@@ -69,7 +70,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        train_ids: Tensor,
+        train_ids: Tensor | Rows,
         config: TrainConfig,
         interrupted: threading.Event | None = None,
     ) -> None:

@@ -213,6 +213,15 @@ def test_packing_puts_whole_examples_one_behind_the_other():
             assert y[t] in (IGNORE, x[t + 1])
 
 
+def test_between_packed_examples_stands_the_end_whatever_its_id():
+    tokenizer = CharTokenizer(TOKENIZER.characters[::-1])  # here id 0, the filling, is "z"
+    [row] = pack([encode(item, tokenizer) for item in (CAT, WHO)], 42).x
+    text = tokenizer.decode(row)
+    assert ("tac\nQ: Who?" in text) or ("me\nQ: Backwards?" in text)
+    assert text.count("\n") == 6  # two in each prompt, one behind each answer
+    assert text[-2:] == "zz"
+
+
 def test_packing_keeps_every_example_and_fills_rows_better():
     examples = [encode(item, TOKENIZER) for item in load()[:200]]
     longest = max(len(ids) for ids, _ in examples)
@@ -286,6 +295,12 @@ def test_a_model_learns_to_answer_and_stops_where_the_answer_ends():
     history = train(model, rows_of(items), config=config)
     assert history.loss[-1] < 0.1 < history.loss[0]
     assert instruct.answer(model, TOKENIZER, items) == ["tac", "god", "me"]
+
+
+def test_rows_are_no_text_to_sample_from():
+    config = TrainConfig(steps=2, sample_every=1)
+    with pytest.raises(ValueError, match="sample_every continues a text"):
+        train(small_model(), rows_of([CAT]), config=config, tokenizer=TOKENIZER)
 
 
 def test_a_run_on_rows_is_resumed_bit_for_bit_and_knows_its_data():
