@@ -185,9 +185,10 @@ def pack(examples: Iterable[Example], block_size: int, seed: int = 0) -> Rows:
     """Examples one behind the other, in rows that are filled as far as the next one fits.
 
     They come in random order, each in the first row that has room for it. **An example does see
-    those before it in its row**: our models have no mask for it. It is acceptable because neighbours are drawn at random,
-    so that looking at them does not help, and a text is read in training in just this way; but the
-    model meets a prompt at every position, and must learn to begin anew. `pad` is free of it.
+    those before it in its row**: our models have no mask for it. It is acceptable because
+    neighbours are drawn at random, so that looking at them does not help, and a text is read in
+    training in just this way; but the model meets a prompt at every position, and must learn to
+    begin anew. `pad` is free of it.
     """
     examples = _fitting(examples, block_size)
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
