@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from llmkit import distributed
 from llmkit.data import Batches
 from llmkit.evaluation import device_of, evaluate
+from llmkit.instruct import Rows
 from llmkit.optim import make_optimizers, schedule, set_learning_rate
 from llmkit.runtime import default_dtype, fast_matmul
 from llmkit.train_config import TrainConfig
@@ -68,7 +70,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        train_ids: Tensor,
+        train_ids: Tensor | Rows,
         config: TrainConfig,
         interrupted: threading.Event | None = None,
     ) -> None:
@@ -78,7 +80,9 @@ class Run:
         self.dtype = getattr(torch, config.dtype) if config.dtype else default_dtype(self.device)
         self.rank, self.world = distributed.rank(), distributed.world()
         sizes = (model.config.block_size, config.batch_size)
-        self.batches = Batches(train_ids, *sizes, config.seed, self.device, self.rank, self.world)
+        # A text gives windows of itself; whatever else is trained on (`instruct.Rows`) its batches.
+        batches = getattr(train_ids, "batches", partial(Batches, train_ids))
+        self.batches = batches(*sizes, config.seed, self.device, self.rank, self.world)
         self.rows = config.batch_size * config.accumulation * self.world  # in an update
         self.loss = distributed.shared_loss(model)
         self.optimizers = make_optimizers(
@@ -94,7 +98,7 @@ class Run:
         self.history = History()
         self.step = 0
         self.best: dict[str, Tensor] | None = None
-        self.data = fingerprint(train_ids)
+        self.data = fingerprint(train_ids if isinstance(train_ids, Tensor) else train_ids.flat())
         keep_memory()
         self.evaluated, self.sample, self.stop = False, None, None
 

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from llmkit import checkpoint, distributed
 from llmkit.evaluation import device_of
 from llmkit.generation import generate
+from llmkit.instruct import Rows
 from llmkit.run import History, Run
 from llmkit.train_config import TrainConfig
 
@@ -30,7 +31,7 @@ SAMPLE_TOKENS = 200  # the length of the samples taken while training
 
 def train(
     model: nn.Module,
-    train_ids: Tensor,
+    train_ids: Tensor | Rows,
     val_ids: Tensor | None = None,
     config: TrainConfig = TrainConfig(),  # noqa: B008 - frozen
     *,
@@ -42,7 +43,8 @@ def train(
 
     Args:
         model: any module with ``loss(x, y)`` and ``config.block_size``, on the device to train on.
-        train_ids, val_ids: (N,) token ids. Without val_ids nothing is measured on the way.
+        train_ids, val_ids: (N,) token ids. Without val_ids nothing is measured on the way. Tasks
+            with answers to train on come as ``instruct.Rows`` in place of train_ids.
         config: see `TrainConfig`.
         tokenizer: turns samples into text, where config.sample_every asks for samples.
         callbacks: called with the `Run` after every step.
@@ -63,6 +65,8 @@ def train(
     """
     if config.sample_every and tokenizer is None:
         raise ValueError("sample_every needs a tokenizer to turn samples into text: pass one")
+    if config.sample_every and not isinstance(train_ids, Tensor):
+        raise ValueError("sample_every continues a text, and these are rows: leave it out")
     devices = [device_of(model)] if device_of(model).type == "cuda" else []
     with (
         torch.random.fork_rng(devices),

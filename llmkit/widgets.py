@@ -186,3 +186,39 @@ class AttentionExplorer(View):
         back = (torch.arange(len(weights)) * (1 - weights.sum(0))).mean()  # as rows sum to 1
         title = f"Layer {self.layer.value}, head {self.head.value} looks {back:.1f} positions back"
         self.picture.value = plots.attention_maps(weights, self.tokens, title).png()
+
+
+class Rater(View):
+    """Answers one after the other, and three buttons to mark them: `.ratings` is what was marked.
+
+    pairs: (prompt, answer) each. options: the marks, best first. `rate` does what a button does.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]], options=("good", "fair", "bad")):
+        if not pairs:
+            raise ValueError("there is nothing to rate: give at least one (prompt, answer)")
+        self.pairs, self.options, self.ratings = list(pairs), tuple(options), []
+        self.shown, self.picture = ipywidgets.HTML(), _Image()
+        self.buttons = [ipywidgets.Button(description=option) for option in self.options]
+        for button in self.buttons:
+            button.on_click(lambda button: self.rate(button.description))
+        super().__init__([self.shown, ipywidgets.HBox(self.buttons), self.picture])
+        self._update()
+
+    def rate(self, option: str) -> None:
+        """Mark the answer that is shown, and show the next."""
+        if option not in self.options:
+            raise ValueError(f"rate {' or '.join(self.options)}, not {option!r}")
+        if len(self.ratings) < len(self.pairs):
+            self.ratings.append(option)
+            self._update()
+
+    def _update(self) -> None:
+        n, of = len(self.ratings), len(self.pairs)
+        text = "\n".join(self.pairs[n]) if n < of else "Thank you: all are rated."
+        self.shown.value = f"<pre style='white-space:pre-wrap'>{escape(text)}</pre>"
+        for button in self.buttons:
+            button.disabled = n == of
+        counts = [self.ratings.count(option) for option in self.options] + [of - n]
+        names, title = [*self.options, "not rated yet"], f"{n} of {of} answers are rated"
+        self.picture.value = plots.bars(names, counts, title, xlabel="answers").png()

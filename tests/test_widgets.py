@@ -22,6 +22,7 @@ VIEWS = {
     "merges": lambda: widgets.MergeExplorer(BPETokenizer.train("to be or not to be", 260), "to be"),
     "next": lambda: widgets.NextTokenExplorer(NeuralBigram(29), TOKENIZER, "to be"),
     "attention": lambda: widgets.AttentionExplorer(torch.eye(3).expand(2, 2, 3, 3), "abc"),
+    "rater": lambda: widgets.Rater([("a?", "b")]),
 }
 
 
@@ -215,6 +216,35 @@ def test_attention_layers_may_have_names_and_numbers_of_heads(drawn):
     view.layer.value = "last"
     assert (view.head.max, view.head.value) == (0, 0)
     assert drawn[-1][1][2] == "Layer last, head 0 looks 0.8 positions back"  # 0 + 1 + 1 + 1 over 4
+
+
+def test_answers_are_rated_one_after_the_other(drawn):
+    view = widgets.Rater([("<a>?", "b"), ("c?", "d")], options=("yes", "no"))
+    assert "&lt;a&gt;?\nb</pre>" in view.shown.value
+    view.buttons[1].click()
+    assert view.ratings == ["no"]
+    assert "c?\nd</pre>" in view.shown.value
+    assert not any(button.disabled for button in view.buttons)
+    view.rate("yes")
+    assert view.ratings == ["no", "yes"]
+    assert "all are rated" in view.shown.value
+    assert all(button.disabled for button in view.buttons)
+    view.rate("yes")  # nothing is left
+    assert view.ratings == ["no", "yes"]
+    counts = [(args[1], args[2]) for _, args, _ in drawn]
+    assert counts == [
+        ([0, 0, 2], "0 of 2 answers are rated"),
+        ([0, 1, 1], "1 of 2 answers are rated"),
+        ([1, 1, 0], "2 of 2 answers are rated"),
+    ]
+    assert view.png() == PNG + b"\x03"
+
+
+def test_a_rater_takes_answers_and_its_own_marks_only():
+    with pytest.raises(ValueError, match="nothing to rate"):
+        widgets.Rater([])
+    with pytest.raises(ValueError, match="rate good or fair or bad, not 'great'"):
+        widgets.Rater([("a?", "b")]).rate("great")
 
 
 def state(step, *, evaluated=False, sample=None, done=False, samples=()):

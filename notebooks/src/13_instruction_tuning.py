@@ -1,0 +1,398 @@
+# %% [markdown]
+# # 13 · Instruction tuning
+# *From a model that goes on talking to one that answers: the loss counts the answer only.*
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/13_instruction_tuning.ipynb)
+#
+# ← [10 · Speed](10_speed.ipynb)
+
+# %% tags=["setup"]
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("sacrebleu") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
+    pip = [sys.executable, "-m", "pip", "install", "-qq", f"llmkit[metrics] @ {source}"]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
+    importlib.invalidate_caches()
+
+# %% [markdown]
+# Ask a language model "First word?" and it may well reply "Second word?". It has learned one thing, to go on as its text
+# went on, and in a play a question is often followed by another question. How does such a model become something that does
+# what it is asked?
+#
+# Nothing about the model has to change, nor about training. What changes is what it reads: tasks with their answers, always
+# in the same form. And one detail of the loss.
+
+# %%
+import copy
+
+import torch
+import torch.nn.functional as F
+
+import llmkit
+from llmkit import instruct, plots, widgets
+
+runtime = llmkit.start(seed=1337)
+runtime
+
+# %% [markdown]
+# ## A model that completes
+#
+# First the kind of model that the earlier notebooks make: it has read a play, nothing else. (We use the fast model and
+# Muon of notebook 10, to have more seconds for the rest.)
+
+# %% tags=["trained"]
+text = llmkit.load_text(runtime.corpus)
+tokenizer = llmkit.CharTokenizer.from_text(text)
+T = 80  # the context, in characters
+shape = runtime.pick(
+    cpu=dict(n_layer=2, n_head=4, n_embd=96, dropout=0.05),
+    gpu=dict(n_layer=4, n_head=8, n_embd=256, dropout=0.2),
+)
+V = tokenizer.vocab_size
+config = llmkit.FastGPTConfig(V, T, **shape, ngram_rows=(8192, 16_384))
+base = llmkit.FastGPT(config).to(runtime.device)
+
+recipe = dict(optimizer="muon", adamw_share=0.5, schedule="linear", final_lr=0.0)
+steps = runtime.pick(cpu=60, gpu=1000)
+settings = llmkit.TrainConfig(steps=steps, batch_size=16, **recipe)
+history = llmkit.train(base, tokenizer.encode(text), config=settings)
+print(f"loss ≈ {history.loss[-1]:.2f} nats per character, ≈ {history.seconds:.0f} s")
+assert history.loss[-1] < 2.6
+
+# %% [markdown]
+# A first question to it. (What it says differs a little from machine to machine.)
+
+# %% tags=["nbval-ignore-output", "sampled-text"]
+prompt = tokenizer.encode("How many words?\nThe river is up\n")
+print(tokenizer.decode(llmkit.generate(base, prompt, 40, temperature=0.7, seed=1)))
+
+# %% [markdown]
+# It goes on. It was never shown that something can be *wanted*.
+#
+# ## Tasks with answers
+#
+# `data/instructions.jsonl` was written for this project: small tasks on words and lines of the play, and questions about it.
+# A tenth is held out. No question of that tenth is asked in the rest, nor is the same task set there on the same words. (Only
+# questions on the play may ask in other words for a fact that another one asks for too.)
+
+# %%
+items = instruct.load()
+train_items, val_items = llmkit.split(items, 0.1)
+tasks = sorted({item.task for item in items})
+print(f"{len(train_items):,} items to learn from, {len(val_items)} held out\n")
+for task in tasks:
+    item = next(item for item in train_items if item.task == task)
+    print(f"{task:14}{item.instruction:22}{plots.visible(item.input):34}{item.answer}")
+known = {(item.task, item.input) for item in train_items if item.input}
+assert not any((item.task, item.input) in known for item in val_items)
+
+# %% [markdown]
+# (↵ is a line end. The data have the 65 characters of the play, which knows no digit but 3: numbers are words.)
+#
+# ## One form for all
+#
+# The model reads characters. So each item becomes a text, always of the same form, the *prompt template*:
+
+# %%
+item = next(item for item in train_items if item.instruction == "What follows the?")
+prompt = f"Q: {item.instruction}\n{item.input}\nA: "
+whole = prompt + item.answer + "\n"
+print(whole)
+assert prompt == item.prompt  # llmkit has the template in one place, instruct.PROMPT
+
+# %% [markdown]
+# The last character matters too. An answer is one line, and the line end is our *end token*: the model must learn to predict
+# it, or it would never stop. And whoever asks this model later must use the very same form, down to the space behind `A:`.
+#
+# ## What counts
+#
+# As always, the target at each position is the next character. But do we want the model to learn to *ask* these questions?
+# A target of -100 is left out of the mean by PyTorch's cross-entropy (its `ignore_index`), and so by `model.loss`.
+
+# %%
+ids = tokenizer.encode(whole)  # (N,)
+x, y = ids[:-1], ids[1:].clone()  # (N - 1,) each: y[t] comes after x[t]
+y[: len(prompt) - 1] = -100  # the prompt's own characters; its last one predicts the answer's first
+for ours, theirs in zip((x, y), instruct.encode(item, tokenizer), strict=True):
+    assert torch.equal(ours, theirs)
+assert tokenizer.decode(y[y != -100]) == item.answer + "\n"
+
+x, y = x.to(runtime.device), y.to(runtime.device)
+base.eval()  # no dropout
+logits = base(x[None])[0]  # (N - 1, V)
+by_hand = F.cross_entropy(logits[y != -100], y[y != -100])
+assert torch.allclose(base.loss(x[None], y[None]), by_hand, atol=1e-5)
+print(f"{(y != -100).sum()} of {len(y)} targets count")
+
+# %%
+counts = torch.zeros(len(whole))
+counts[1:] = (y != -100).float().cpu()  # a character counts where it is a target
+plots.text_heat(
+    whole, counts, "The loss counts the answer and its end, nothing else", label="counts"
+)
+
+# %% [markdown]
+# ## Rows of equal length
+#
+# A batch is a rectangle, and items have all lengths. *Padding* gives each a row of its own and fills it up. *Packing* puts
+# several into a row, one behind the other. Here are three small items in rows of 60:
+
+# %%
+few = [instruct.encode(item, tokenizer) for item in train_items[:3]]
+for arrange in (instruct.pad, instruct.pack):
+    rows = arrange(few, 60)
+    print(f"{arrange.__name__}: {len(rows.x)} rows")
+    for row in rows.x:
+        print("   ", plots.visible(tokenizer.decode(row)))
+
+# %% [markdown]
+# Much of a padded row is filling (id 0, which happens to be the line end). It does no harm: attention looks back only, so no
+# position that counts sees it, and it counts nowhere. But the computer multiplies it all the same. How much is wasted on all
+# of the items?
+
+# %%
+examples = [instruct.encode(item, tokenizer) for item in train_items]
+padded, packed = instruct.pad(examples, T), instruct.pack(examples, T)
+used = {
+    "padded": sum(len(x) for x, _ in examples) / padded.x.numel(),
+    "packed": sum(len(x) for x, _ in examples) / packed.x.numel(),
+}
+print(f"{len(padded.x):,} rows padded, {len(packed.x):,} packed")
+print(f"of their positions count {padded.counted:.1%} and {packed.counted:.1%}")
+assert (padded.y != -100).sum() == (packed.y != -100).sum()  # nothing is lost
+assert len(packed.x) < 0.6 * len(padded.x)
+percent = [100 * share for share in used.values()]
+plots.bars(list(used), percent, "Packing fills the rows", xlabel="positions that hold an item (%)")
+
+# %% [markdown]
+# Packing has a price: **in a packed row, an item sees the items before it**. Let us look at it, on two rows that differ in the
+# first item only.
+
+# %%
+row = instruct.pack(few[:2], T).x  # (1, T)
+first = tokenizer.decode(row[0]).index("\nQ: ") + 1  # where the second item starts
+changed = row.clone()
+changed[0, 3] = (changed[0, 3] + 1) % V  # another character in the first question
+probe = llmkit.GPT(llmkit.GPTConfig(V, T, n_layer=2, n_head=2, n_embd=32))
+seen = (probe(row) - probe(changed)).abs().amax(dim=-1)[0]  # (T,): how much each position notices
+noticed, length = (seen[first:] > 0).sum().item(), len(seen[first:])
+print("before the change notice it:", (seen[:3] > 0).sum().item(), "of 3 positions")
+print("from the second item on:", noticed, "of", length)
+assert seen[:3].max() == 0 < seen[first:].min()
+
+# %% [markdown]
+# One could forbid it with a mask. We accept it, as large models' makers often do: neighbours are thrown together at random, so
+# that looking at them gains nothing, and half of the rows means half of the time.
+#
+# ## Before
+#
+# The mark is *exact match*: the share of answers that are right to the letter. First the model that has only read the play:
+
+# %% tags=["trained"]
+before = instruct.exact_match(val_items, instruct.answer(base, tokenizer, val_items, 30))
+print(f"exact match on {len(val_items)} held-out items: ≈ {before['all']:.0%}")
+assert before["all"] < 0.03
+
+# %% [markdown]
+# ## Loss on everything, loss on the answer
+#
+# Now two pupils, both copies of this model, both with the same number of steps on the same rows. For one every character
+# counts, questions too; for the other the answers do. `llmkit.train` takes `Rows` in place of a text.
+
+# %% tags=["trained"]
+steps = runtime.pick(cpu=550, gpu=1500)
+batch_size = runtime.pick(cpu=12, gpu=64)
+tuning = llmkit.TrainConfig(steps=steps, batch_size=batch_size, learning_rate=0.03, **recipe)
+everything = [instruct.encode(item, tokenizer, answer_only=False) for item in train_items]
+pupils, marks, said = {}, {"before": before}, {}
+for name, material in {"all counts": everything, "answer counts": examples}.items():
+    pupils[name] = copy.deepcopy(base)
+    llmkit.train(pupils[name], instruct.pack(material, T), config=tuning)
+    said[name] = instruct.answer(pupils[name], tokenizer, val_items, 30)
+    marks[name] = instruct.exact_match(val_items, said[name])
+print(f"{'':13}" + "".join(f"{name:>16}" for name in marks))
+for task in ["all", *tasks]:
+    print(f"{task:13}" + "".join(f"{'':10}≈ {mark[task]:4.0%}" for mark in marks.values()))
+assert marks["answer counts"]["all"] > 0.3 > 0.03 > before["all"]
+assert marks["answer counts"]["all"] > marks["all counts"]["all"]
+
+# %%
+after = marks["answer counts"]
+names = [f"{task}, {when}" for task in tasks for when in ("before", "after")]
+values = [100 * marks[when][task] for task in tasks for when in ("before", "answer counts")]
+title = "What the model can do depends on the task"
+plots.bars(names, values, title, xlabel="exact match on held-out items (%)", fmt="{:.0f}")
+
+
+# %% [markdown]
+# From nearly nothing to more than 30 %, in some seconds. Why does it pay to leave the questions out? Only one position in
+# seven belongs to an answer. Where all count, most of the gradient goes into learning to *ask*, which nobody will need. (A
+# long training would make the difference smaller.)
+#
+# But how much of it is guessing? For each task, always give the answer that is most frequent in training:
+
+# %%
+def most_frequent(task: str) -> str:
+    answers = [item.answer for item in train_items if item.task == task]
+    return max(sorted(set(answers)), key=answers.count)
+
+
+guesses = {task: most_frequent(task) for task in tasks}
+chance = instruct.exact_match(val_items, [guesses[item.task] for item in val_items])
+for task in tasks:
+    print(f"{task:14}{chance[task]:5.0%}  by always saying {guesses[task]!r}")
+print(f"{'all':14}{chance['all']:5.0%}")
+
+# %% tags=["trained"]
+for task in ("count words", "first word", "last word", "reverse"):
+    assert after[task] > chance[task] + 0.15
+assert after["all"] > 3 * chance["all"]
+facts = {item.answer for item in train_items if item.task == "the play"}
+held_out = [item.answer in facts for item in val_items if item.task == "the play"]
+print(f"{sum(held_out)} of {len(held_out)} held-out facts are the answer of a training question")
+assert sum(held_out) == len(held_out) == 6
+
+# %% [markdown]
+# So the tasks differ. The first word, the last word, a word backwards, the number of words are *procedures*: hundreds of examples
+# show the same steps, and new words need nothing new. For *count letters* our small model has found little better than the most
+# frequent answer. *Word after* and *who says it* first have to find a place by its content, and then copy from it: two steps, half
+# learned. In *rewrite*, every letter of a line must be right, and one slip makes it wrong. And *the play* asks for facts. Only six
+# of them are held out (so that one right answer is 17 %, a coarse mark), and all six can be found in training, under a question
+# in other words. But of a hundred questions a model learns the letters, not what they mean. Tuning on tasks teaches a form far
+# sooner than a fact.
+#
+# And is it learned by heart? The same mark on items that it was trained on:
+
+# %% tags=["trained"]
+seen_items = train_items[: len(val_items)]
+seen_said = instruct.answer(pupils["answer counts"], tokenizer, seen_items, 30)
+on_seen = instruct.exact_match(seen_items, seen_said)["all"]
+print(f"on items it was trained on ≈ {on_seen:.0%}, on held-out ones ≈ {after['all']:.0%}")
+assert on_seen > after["all"]
+
+# %% [markdown]
+# In part, then: on what it has read it does better. Only the held-out mark says what it *can* do. Some of its answers:
+
+# %% tags=["nbval-ignore-output", "sampled-text"]
+for item, answer in list(zip(val_items, said["answer counts"], strict=True))[:12]:
+    verdict = "" if answer == item.answer else f"(should be {item.answer})"
+    print(f"{item.instruction:20}{plots.visible(item.input):28}{answer:24}{verdict}")
+
+# %% [markdown]
+# ## Nearly right
+#
+# Exact match knows two marks. For longer answers, summaries or translations, one wants something between. *BLEU*
+# ([Papineni et al. 2002](https://aclanthology.org/P02-1040/)) counts how many runs of one to four words an answer shares with
+# a reference; *ROUGE-L* ([Lin 2004](https://aclanthology.org/W04-1013/)) looks for the longest sequence of words that occur in
+# both in this order. We take both from the libraries that the field uses.
+
+# %%
+reference = "Perrin rang the bell nine times and nobody came"
+tries = {
+    "the reference itself": reference,
+    "a slip of the pen": "Perrin rang the bell nine times and nobody cme",
+    "the same in other words": "No one answered although the dyer pulled the rope nine times",
+    "the opposite": "Perrin rang the bell nine times and somebody came",
+    "the wrong man": "Collas rang the bell nine times and nobody came",
+    "the words shaken": "nobody rang nine times and Perrin came the bell",
+}
+print(f"{'':26}{'BLEU':>6}{'ROUGE-1':>9}{'ROUGE-L':>9}")
+score = {}
+for name, answer in tries.items():
+    one, longest = (instruct.rouge([answer], [reference], kind) for kind in ("rouge1", "rougeL"))
+    score[name] = instruct.bleu([answer], [reference]), one, longest
+    print(f"{name:26}{score[name][0]:6.1f}{one:9.2f}{longest:9.2f}")
+assert score["the opposite"] > score["the same in other words"]
+assert score["the words shaken"][1] == 1.0  # ROUGE-1 has no order
+assert score["the wrong man"][0] > 80
+
+# %% [markdown]
+# **They measure words in common, not truth.** The opposite and the wrong man score high, the same in other words scores low.
+# And on our own answers, most of them a single word, BLEU finds no run of four anywhere:
+
+# %%
+one_word = instruct.bleu(["blue"], ["blue"])
+longest = instruct.rouge(["blue"], ["blue"])
+print(f"BLEU of a right answer of one word: {one_word:.0f}; ROUGE-L: {longest:.0f}")
+assert one_word < 1
+
+# %% [markdown]
+# So: exact match where an answer is right or wrong; BLEU and ROUGE over *many* longer answers, to compare systems of one kind.
+# Where the meaning matters, people read. Mark some answers yourself:
+
+# %% tags=["nbval-ignore-output", "sampled-text"]
+pairs = [
+    (item.prompt, answer) for item, answer in zip(val_items, said["answer counts"], strict=True)
+]
+rater = widgets.Rater(pairs[:8])
+rater
+
+# %%
+rater.rate("good")  # what a click on the first button does
+rater.rate("bad")
+print(rater.ratings)
+
+# %% [markdown]
+# Two people who rate the same answers will not quite agree, and neither do the big models' raters. What they prefer can itself
+# be learned from, which is the next step after this notebook's (RLHF, [Ouyang et al. 2022](https://arxiv.org/abs/2203.02155)).
+#
+# ## What we saw
+#
+# - A language model completes. Tasks in one fixed form, with an end token, make it answer.
+# - A target of -100 leaves a position out of the loss. Counting the answers alone taught more in the same number of steps.
+# - Padding wastes positions, packing fills them; in a packed row an item sees those before it.
+# - Held-out exact match went from nearly 0 to above 30 %, unevenly: what is a procedure was learned, what is a fact was not.
+# - BLEU and ROUGE count shared words. They call the opposite nearly right and a good paraphrase wrong.
+#
+# Our model answers in this notebook. How would it answer others, over a network, quickly and without our Python around it?
+#
+# ## Exercises
+#
+# **1 (warm-up).** How many targets of this item count in the loss: instruction `Backwards?`, input `eel`? Then check it.
+
+# %% tags=["exercise"]
+targets_of_eel = None  # your answer
+
+# %% [markdown]
+# **2 (medium).** The model was trained on `Q: ` and `A: `. Ask it in another form, say `Ask ` and `Say `. What becomes of exact
+# match? (`unittest.mock.patch.object(instruct, "PROMPT", ...)` changes the template inside a `with`.)
+
+# %% tags=["exercise"]
+other_form = "Ask {instruction}\n{input}\nSay "
+in_other_form = None  # your answer: the exact match
+
+# %% [markdown]
+# **3 (harder).** BLEU can be cheated. Find an answer of nine words that scores above 50 against `reference` and is wrong about who
+# rang *and* about who came.
+
+# %% tags=["exercise"]
+cheat = ""  # your answer
+
+# %% tags=["solution"]
+# @title Solution 1: three letters and an end
+eel = llmkit.instruct.Item(0, "reverse", "Backwards?", "eel", "lee")
+targets_of_eel = int((instruct.encode(eel, tokenizer)[1] != -100).sum())
+print(targets_of_eel)
+assert targets_of_eel == len("lee\n") == 4
+
+# %% tags=["solution", "trained"]
+# @title Solution 2: another form
+from unittest import mock
+
+with mock.patch.object(instruct, "PROMPT", other_form):
+    others = instruct.answer(pupils["answer counts"], tokenizer, val_items, 30)
+in_other_form = instruct.exact_match(val_items, others)["all"]
+print(f"in its own form ≈ {after['all']:.0%}, in another ≈ {in_other_form:.0%}")
+assert in_other_form < after["all"]
+
+# %% tags=["solution"]
+# @title Solution 3: false and well marked
+cheat = "Collas rang the bell nine times and everybody came"
+print(f"{instruct.bleu([cheat], [reference]):.0f}")
+assert instruct.bleu([cheat], [reference]) > 50
