@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/12_lora.ipynb)
 #
-# ← [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb)
+# ← [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) · [13 · Instruction tuning](13_instruction_tuning.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
