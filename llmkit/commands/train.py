@@ -1,0 +1,90 @@
+"""`python -m llmkit train`: trains a character-level model, measures it and lets it write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import llmkit
+from llmkit import checkpoint, distributed, plots
+from llmkit.recipes import recipe
+
+SAMPLE_CHARACTERS = 400
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """The command and its options."""
+    known = "; ".join(f"{name}: {what}" for name, what in llmkit.corpora().items())
+    command = commands.add_parser("train", help="train a character-level model and measure it")
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--corpus", default="embedded", help=f"what to train on ({known})")
+    source.add_argument("--text", metavar="FILE", help="a UTF-8 text file, or an http(s) address")
+    command.add_argument("--steps", type=int, help="updates of the weights (default: a minute's)")
+    command.add_argument("--seed", type=int, default=1337, help="same seed, same run (%(default)s)")
+    command.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
+    command.add_argument("--out", type=Path, metavar="FOLDER", help="default: runs/CORPUS")
+    command.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, measure the whole held-out split, sample; leave checkpoint, curve and report."""
+    runtime = llmkit.start(options.seed, options.device)
+    corpus = options.text or options.corpus
+    name = Path(corpus).stem
+    out = options.out or Path("runs") / name
+    text = llmkit.load_text(corpus)
+    tokenizer = llmkit.CharTokenizer.from_text(text)
+    train_ids, val_ids = llmkit.split(tokenizer.encode(text))
+    shape, config = recipe(
+        len(train_ids), tokenizer.vocab_size, runtime.device, options.steps, options.seed
+    )
+    state = None
+    if options.resume:
+        model, tokenizer = checkpoint.load(out / "checkpoint", device=runtime.device)
+        state = checkpoint.load_state(out / "checkpoint")
+        if state is None:
+            raise ValueError(f"the run in {out} is finished: there is nothing to resume")
+    else:
+        model = llmkit.FastGPT(shape).to(runtime.device)
+    print(
+        f"{name}: {len(text):,} characters, {tokenizer.vocab_size} of them distinct; "
+        f"a model of {model.num_parameters():,} parameters on {runtime.device}"
+    )
+    every = max(1, config.steps // 10)
+    keep = llmkit.Checkpointer(out / "checkpoint", tokenizer, every=every)
+    bar = llmkit.ProgressBar(desc="training", unit="step")
+    history = llmkit.train(model, train_ids, val_ids, config, callbacks=[bar, keep], resume=state)
+    if history.stopped == "interrupted":
+        print(f"stopped after step {history.step[-1]}; the same command with --resume goes on")
+        return 130
+    report = llmkit.evaluate(model, val_ids, characters=len(val_ids) - 1)
+    if distributed.rank() > 0:
+        return 0
+    checkpoint.save(out / "checkpoint", model, tokenizer)
+    title = f"{name}: validation loss {report.loss:.3f} after {history.seconds:.0f} seconds"
+    plots.loss_curves(history, title).savefig(out / "loss.png")
+    record = {
+        "corpus": corpus,
+        "val_loss": report.loss,
+        "val_perplexity": report.perplexity,
+        "bits_per_char": report.bits_per_char,
+        "val_tokens": report.tokens,
+        "train_seconds": history.seconds,
+        "steps": history.step[-1],
+        "best_step": history.best_step,
+        "tokens_seen": history.tokens[-1],
+        "seed": options.seed,
+    }
+    (out / "report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    start = tokenizer.encode("\n") if "\n" in text else train_ids[:1]
+    ids = llmkit.generate(model, start, SAMPLE_CHARACTERS, temperature=0.8, seed=options.seed)
+    print(f"validation loss  {report.loss:.4f} nats per character, over all {report.tokens:,}")
+    print(f"perplexity       {report.perplexity:.3f}")
+    print(f"bits per char    {report.bits_per_char:.4f}")
+    print(f"a sample:\n{tokenizer.decode(ids).rstrip()}\n")
+    print(f"checkpoint       {out / 'checkpoint'}")
+    print(f"loss curve       {out / 'loss.png'}")
+    print(f"report           {out / 'report.json'}")
+    return 0
