@@ -411,6 +411,21 @@ def test_what_is_left_after_a_loss_may_finish_its_sentence():
         signal.signal(signal.SIGTERM, before)
 
 
+def test_each_meeting_has_addresses_of_its_own(monkeypatch):
+    """After `leave`, what an earlier group left in the store must not be found by the next."""
+    shared, stores = torch.distributed.HashStore(), []
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda _: iter([(shared, 0, 1)]))
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *_, store, **__: stores.append(store)
+    )
+    distributed._meet()
+    distributed._meet()
+    first, second = stores
+    first.set("address of rank 0", "here")
+    assert first.check(["address of rank 0"])
+    assert not second.check(["address of rank 0"])
+
+
 def test_one_process_asks_nobody():
     assert (distributed.world(), distributed.rank(), distributed.local_rank()) == (1, 0, 0)
     assert distributed.total(1.5, True) == [1.5, 1.0]
