@@ -33,6 +33,8 @@ def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, state: Any
     folder that holds other files (it is left alone), OSError where writing fails.
     """
     model = plain(model)
+    if any(hasattr(weight, "qdata") for weight in model.parameters()):
+        raise TypeError("the model is quantized: save it with llmkit.export.save_int8")
 
     def fill(folder: Path) -> None:
         write_tensors(
