@@ -5,11 +5,22 @@ from those listed before it:
 
 distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · pieces · parallel ·
 resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation · inference ·
-decoding · generation · instruct · checkpoint · gpt2 · pretrained · train_config · run · training ·
-checks · lora · recipes · plots · widgets · playground
+decoding · generation · instruct · folder · checkpoint · gpt2 · pretrained · quantize · onnx_export ·
+export · train_config · run · training · checks · lora · recipes · plots · widgets · playground
 """
 
-from llmkit import checkpoint, checks, distributed, instruct, lora, pretrained, scale, tokenfile
+from llmkit import (
+    checkpoint,
+    checks,
+    distributed,
+    export,
+    instruct,
+    lora,
+    pretrained,
+    quantize,
+    scale,
+    tokenfile,
+)
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
 from llmkit.bpe import BPETokenizer
 from llmkit.data import Batches, corpora, load_text, split
@@ -50,12 +61,14 @@ __all__ = [
     "corpora",
     "distributed",
     "evaluate",
+    "export",
     "generate",
     "instruct",
     "load_text",
     "lora",
     "perplexity",
     "pretrained",
+    "quantize",
     "scale",
     "split",
     "start",

@@ -5,19 +5,14 @@
     state.json, state.safetensors    what training needs to go on, if it was given
     config.json                      the model's class and configuration; a checksum of each file
 
-No pickle: loading never runs code that came with a checkpoint. A save fills a hidden folder beside
-the old one and swaps the two by renaming: a run killed at any moment leaves one whole checkpoint,
-the old or the new. When to save, and what a state holds, is decided in ``training``.
+No pickle: loading never runs code that came with a checkpoint. That it is written as a whole or not
+at all is ``folder``'s work; when to save, and what a state holds, is decided in ``training``.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import zlib
 from dataclasses import asdict
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,10 +22,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from llmkit import tokenizer as tokenizers
-
-FORMAT = "llmkit checkpoint 1"
-MODELS = {"GPT": "llmkit.model", "FastGPT": "llmkit.fast"}  # class, and the module it lives in
-FILES = {"model.safetensors", "tokenizer.json", "state.json", "state.safetensors", "config.json"}
+from llmkit.folder import CHECKPOINT, MODELS, read, read_header, write
 
 
 def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, state: Any = None) -> Path:
@@ -40,24 +32,22 @@ def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, state: Any
     and None. Raises TypeError for another model or another thing in the state, ValueError for a
     folder that holds other files (it is left alone), OSError where writing fails.
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
-    if MODELS.get(type(model).__name__) != type(model).__module__:
-        raise TypeError(f"the model must be llmkit's GPT or FastGPT, not {type(model)}")
-    target = Path(folder).expanduser().resolve()
-    _refuse_foreign(target)
-    fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
-    try:
-        for leftover in [*target.parent.glob(f".{target.name}.saving-*")]:  # by saves killed here
-            shutil.rmtree(leftover.rename(fresh))  # one that still runs can then only fail
-        fresh.mkdir(parents=True)
-        _write(fresh, model, tokenizer, state)
-        _swap(fresh, target)
-    except OSError as error:
-        reason = f"no checkpoint could be saved in {folder} ({error.strerror or error})"
-        raise OSError(f"{reason}: free some disk space or choose another folder") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return Path(folder)
+    model = plain(model)
+    if any(hasattr(weight, "qdata") for weight in model.parameters()):
+        raise TypeError("the model is quantized: save it with llmkit.export.save_int8")
+
+    def fill(folder: Path) -> None:
+        write_tensors(
+            folder / "model.safetensors", dict(model.named_parameters())
+        )  # tied ones once
+        if tokenizer is not None:
+            tokenizer.save(folder / "tokenizer.json")
+        if state is not None:
+            tensors: dict[str, Tensor] = {}
+            (folder / "state.json").write_text(json.dumps(_encode(state, "state", tensors)))
+            write_tensors(folder / "state.safetensors", tensors)
+
+    return write(folder, header(CHECKPOINT, model), fill)
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Any]:
@@ -65,41 +55,54 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
 
     Raises FileNotFoundError for no folder, ValueError for a file in it that is not as it should be.
     """
-    folder, header = _open(folder)
-    model = _build(header["class"], header["config"])
-    _fill(model, folder / "model.safetensors", header)
-    has_tokenizer = "tokenizer.json" in header["files"]
-    tokenizer = tokenizers.load(folder / "tokenizer.json") if has_tokenizer else None
-    return model.to(device).eval(), tokenizer
+    folder, about = read_header(folder, CHECKPOINT)
+    model = build(about)
+    _fill(model, folder / "model.safetensors", about)
+    return model.to(device).eval(), load_tokenizer(folder, about)
 
 
 def load_state(folder: str | Path) -> Any:
     """The state, its tensors on the CPU; None if none was saved. Errors as in ``load``."""
-    folder, header = _open(folder)
-    if "state.json" not in header["files"]:
+    folder, about = read_header(folder, CHECKPOINT)
+    if "state.json" not in about["files"]:
         return None
-    tensors = safetensors.load(_read(folder / "state.safetensors", header))
-    return _decode(_read(folder / "state.json", header), tensors)
+    tensors = safetensors.load(read(folder / "state.safetensors", about))
+    return _decode(read(folder / "state.json", about), tensors)
 
 
-def _write(folder: Path, model: nn.Module, tokenizer: Any, state: Any) -> None:
-    """All files of a checkpoint, and wait until the disk has them."""
-    _write_tensors(folder / "model.safetensors", dict(model.named_parameters()))  # tied ones once
-    if tokenizer is not None:
-        tokenizer.save(folder / "tokenizer.json")
-    if state is not None:
-        tensors: dict[str, Tensor] = {}
-        (folder / "state.json").write_text(json.dumps(_encode(state, "state", tensors)))
-        _write_tensors(folder / "state.safetensors", tensors)
-    header = {"format": FORMAT, "class": type(model).__name__, "config": asdict(model.config)}
-    header["files"] = {path.name: zlib.crc32(path.read_bytes()) for path in folder.iterdir()}
-    (folder / "config.json").write_text(json.dumps(header, indent=1))
-    for path in folder.iterdir():
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
+def plain(model: nn.Module) -> nn.Module:
+    """The model without what torch.compile wrapped around it; TypeError for one not llmkit's."""
+    model = getattr(model, "_orig_mod", model)
+    if MODELS.get(type(model).__name__) != type(model).__module__:
+        raise TypeError(f"the model must be llmkit's GPT or FastGPT, not {type(model)}")
+    return model
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def header(format: str, model: nn.Module) -> dict[str, Any]:
+    """What a folder's config.json says of the model in it."""
+    return {"format": format, "class": type(model).__name__, "config": asdict(model.config)}
+
+
+def configuration(about: dict[str, Any]) -> Any:
+    """The model's configuration, of a header."""
+    module = import_module(MODELS[about["class"]])
+    return getattr(module, f"{about['class']}Config")(**about["config"])
+
+
+def build(about: dict[str, Any]) -> nn.Module:
+    """A new model, of a header; the caller's random state and default device stay out of it."""
+    module = import_module(MODELS[about["class"]])
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        return getattr(module, about["class"])(configuration(about))
+
+
+def load_tokenizer(folder: Path, about: dict[str, Any]) -> Any:
+    """The tokenizer of a folder with this header, None if none was saved."""
+    has_one = "tokenizer.json" in about["files"]
+    return tokenizers.load(folder / "tokenizer.json") if has_one else None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """A .safetensors file; it wants each tensor in order and in memory of its own."""
     own = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     path.write_bytes(safetensors.save(own))
@@ -129,69 +132,9 @@ def _decode(text: bytes, tensors: dict[str, Tensor]) -> Any:
     return json.loads(text, object_hook=lambda node: make[node["kind"]](node["content"]))
 
 
-def _refuse_foreign(target: Path) -> None:
-    """ValueError if replacing the folder would lose anything but a checkpoint."""
-    names = {path.name for path in target.glob("*")}
-    if foreign := names - FILES:
-        raise ValueError(f"{target} holds {min(foreign)}, no checkpoint: choose another folder")
-    if names:
-        _open(target)
-
-
-def _swap(fresh: Path, target: Path) -> None:
-    """Put ``fresh`` in the place of ``target``. Every rename is to a free name, as Windows asks."""
-    if any(target.glob("*")):
-        shutil.rmtree(_previous(target), ignore_errors=True)
-        target.rename(_previous(target))
-    elif target.exists():
-        target.rmdir()
-    fresh.rename(target)
-    shutil.rmtree(_previous(target), ignore_errors=True)
-
-
-def _previous(target: Path) -> Path:
-    """Where the earlier checkpoint waits while a save renames."""
-    return target.with_name(f".{target.name}.previous")
-
-
-def _open(folder: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The folder to read, and the content of its config.json once that is known to be ours."""
-    folder = Path(folder).expanduser().resolve()
-    if not any(folder.glob("*")) and _previous(folder).exists():  # killed between the renames
-        folder = _previous(folder)
-    if not folder.exists():
-        others = [path.parent.name for path in folder.parent.glob("*/config.json")]
-        close = get_close_matches(folder.name, others, n=1)
-        advice = f"did you mean {close[0]}?" if close else "save one there first"
-        raise FileNotFoundError(f"there is no checkpoint in {folder}: {advice}")
-    try:
-        header = json.loads((folder / "config.json").read_bytes())
-        if header["format"] == FORMAT and header["class"] in MODELS:
-            return folder, header
-        reason = "is from a newer llmkit: upgrade llmkit"
-    except (OSError, LookupError, TypeError, ValueError):
-        reason = "is missing, damaged or of another program: choose another folder"
-    raise ValueError(f"{folder / 'config.json'} {reason}")
-
-
-def _read(path: Path, header: dict[str, Any]) -> bytes:
-    """The content of a file, which must be what was written."""
-    content = path.read_bytes() if path.exists() else b""
-    if zlib.crc32(content) != header["files"][path.name]:
-        raise ValueError(f"{path} is missing or damaged: choose another folder")
-    return content
-
-
-def _build(name: str, config: dict[str, Any]) -> nn.Module:
-    """A new model; the caller's random state and default device stay out of it."""
-    module = import_module(MODELS[name])
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        return getattr(module, name)(getattr(module, f"{name}Config")(**config))
-
-
-def _fill(model: nn.Module, path: Path, header: dict[str, Any]) -> None:
+def _fill(model: nn.Module, path: Path, about: dict[str, Any]) -> None:
     """Give a model the weights of a file, dtypes and all."""
-    tensors, weights = safetensors.load(_read(path, header)), dict(model.named_parameters())
+    tensors, weights = safetensors.load(read(path, about)), dict(model.named_parameters())
     found, wanted = ({(n, tuple(t.shape)) for n, t in d.items()} for d in (tensors, weights))
     if found != wanted:
         raise ValueError(f"{path} does not fit its config.json: see {min(found ^ wanted)}")

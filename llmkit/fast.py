@@ -200,7 +200,7 @@ class FastGPT(nn.Module):
         if not self.ngrams:
             return x
         V, T, reach = self.config.vocab_size, ids.shape[1], len(self.config.ngram_rows)
-        past = ids.new_full((len(ids), reach), -1) if cache is None else cache.last
+        past = ids.new_full((ids.shape[0], reach), -1) if cache is None else cache.last
         window = torch.cat([past, ids], dim=1) + 1  # (B, reach + T); 0 = no token yet
         if cache is not None:
             cache.last = window[:, T:] - 1

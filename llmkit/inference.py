@@ -43,13 +43,15 @@ def product(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
     """The layer as a function, quick where `quick_linear` would make it so."""
     if _gains(layer):
         return partial(linear, layer)
-    return partial(F.linear, weight=layer.weight, bias=layer.bias)
+    return lambda x: F.linear(x, layer.weight, layer.bias)  # by place: quantized weights ask for it
 
 
 def _gains(layer: nn.Module) -> bool:
     if type(layer) is not nn.Linear or "forward" in vars(layer) or not is_amd():
         return False
     weight = layer.weight
+    if type(weight) not in (nn.Parameter, Tensor):  # quantized, say
+        return False
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous()
     return fits and weight.numel() >= LARGE
 

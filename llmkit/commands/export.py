@@ -1,0 +1,113 @@
+"""`python -m llmkit export`: a model as ONNX or with int8 weights, beside what that changes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import llmkit
+from llmkit import export, quantize
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """The command and its options."""
+    command = commands.add_parser("export", help="write a model as ONNX or with int8 weights")
+    where = "a checkpoint, a run's folder, or a GPT-2 as transformers saves it"
+    command.add_argument("folder", type=Path, metavar="FOLDER", help=where)
+    command.add_argument("--onnx", action="store_true", help="one file for onnxruntime and others")
+    command.add_argument("--int8", action="store_true", help="a byte for each weight")
+    out = "the export's folder; with both kinds, the one for `onnx` and `int8` (default: in the "
+    out += "run's folder, or beside the model's)"
+    command.add_argument("--out", type=Path, metavar="FOLDER", help=out)
+    source = command.add_mutually_exclusive_group()
+    names = ", ".join(llmkit.corpora())
+    corpus = f"whose held-out tenth to measure on: {names} (default: the run's, else embedded)"
+    source.add_argument("--corpus", help=corpus)
+    source.add_argument("--text", metavar="FILE", help="likewise, a UTF-8 text or its address")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export, load what was written, measure both, and print one table."""
+    if not (options.onnx or options.int8):
+        raise ValueError("say which export you want: --onnx, --int8 or both")
+    model, tokenizer = export.load(options.folder)
+    if isinstance(model, export.OnnxModel) or quantize.is_int8(model):
+        raise ValueError(f"{options.folder} is an export already: give the model that it came from")
+    ids, corpus = _held_out(options, tokenizer)
+    rows = [("original", export.file_bytes(options.folder), model)]
+    written = []
+    for name, wanted, save in (
+        ("onnx", options.onnx, export.save_onnx),
+        ("int8", options.int8, export.save_int8),
+    ):
+        if wanted:
+            folder = save(_place(options, name), model, tokenizer)
+            rows.append((name, export.file_bytes(folder), export.load(folder)[0]))
+            written.append((name, folder))
+    on = (
+        f"all {len(ids) - 1:,} held-out tokens of {corpus}"
+        if tokenizer
+        else "no text: no tokenizer"
+    )
+    print(f"{type(model).__name__} of {model.num_parameters():,} parameters, measured on {on}\n")
+    print(_table(rows, model, ids))
+    print()
+    for name, folder in written:
+        print(f"{name:10}{folder}")
+    return 0
+
+
+def _held_out(options: argparse.Namespace, tokenizer) -> tuple:
+    """Ids of the validation split, and its corpus's name; None, None without a tokenizer."""
+    if tokenizer is None:
+        return None, None
+    corpus = options.text or options.corpus
+    report = options.folder / "report.json"
+    if corpus is None and report.exists():
+        try:
+            corpus = json.loads(report.read_bytes())["corpus"]
+        except (ValueError, LookupError, TypeError):
+            raise ValueError(f"{report} is damaged: name a text with --corpus or --text") from None
+    corpus = corpus or "embedded"
+    ids = llmkit.split(tokenizer.encode(llmkit.load_text(corpus)))[1]
+    return ids, corpus
+
+
+def _place(options: argparse.Namespace, name: str) -> Path:
+    """Where an export goes."""
+    if options.out:
+        return options.out / name if options.onnx and options.int8 else options.out
+    folder = options.folder
+    if export.find(folder) != folder.expanduser():
+        return folder / name
+    return folder.resolve().with_name(f"{folder.resolve().name}-{name}")
+
+
+def _table(rows: list, original, ids) -> str:
+    """Sizes, speed and perplexity of each model."""
+    window = f"window of {original.config.block_size}"
+    lines = [("", "file", "linear weights", window, "tokens/s", "perplexity")]
+    for name, size, model in rows:
+        weights = original if name == "onnx" else model
+        found = export.measure(model, ids)
+        lines.append(
+            (
+                name,
+                _megabytes(size),
+                _megabytes(quantize.linear_bytes(weights)),
+                f"{found.window_ms:.2f} ms",
+                f"{found.tokens_per_second:,.0f}",
+                "" if found.perplexity is None else f"{found.perplexity:.4f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.2f} MB"

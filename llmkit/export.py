@@ -1,0 +1,158 @@
+"""Exports: a model as ONNX or with int8 weights, in a folder of its own; and every folder back.
+
+    config.json          format, class and configuration of the model; a checksum of each file
+    tokenizer.json       as in a checkpoint
+    model.onnx           an ONNX export: see ``onnx_export`` (and model.onnx.data, if it is large)
+    model.safetensors    an int8 export: see ``quantize``
+
+No pickle; written as a whole or not at all, as checkpoints are (``folder``). `load` takes whatever
+kind of model folder there is. Neither kind of export can be trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import torch as safetensors
+from torch import Tensor, nn
+
+from llmkit import checkpoint, pretrained, quantize
+from llmkit.evaluation import device_of, eval_mode, evaluate
+from llmkit.folder import CHECKPOINT, INT8, ONNX, read, read_header, write
+from llmkit.generation import generate
+from llmkit.onnx_export import OnnxModel, write_onnx
+from llmkit.runtime import fast_matmul
+
+
+def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Any = None) -> Path:
+    """Write an ONNX export, in place of the one that the folder may hold; returns the folder.
+
+    Raises ImportError without the packages of `llmkit[export]`; TypeError and ValueError for a
+    model that cannot be exported; ValueError for a folder that holds something else; OSError where
+    writing fails.
+    """
+    model = quantize.check(model)
+
+    def fill(place: Path) -> None:
+        write_onnx(model, place / "model.onnx")
+        _save_tokenizer(place, tokenizer)
+
+    return write(folder, checkpoint.header(ONNX, model), fill)
+
+
+def save_int8(folder: str | Path, model: nn.Module, tokenizer: Any = None) -> Path:
+    """Write an int8 export, likewise. model: an original, or one that `to_int8` made of it."""
+    model = model if quantize.is_int8(model) else quantize.to_int8(model)
+
+    def fill(place: Path) -> None:
+        checkpoint.write_tensors(place / "model.safetensors", quantize.tensors(model))
+        _save_tokenizer(place, tokenizer)
+
+    return write(folder, checkpoint.header(INT8, model), fill)
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Any]:
+    """The model, ready to predict, and its tokenizer, None if the folder has none.
+
+    folder: a checkpoint, a run's folder with `checkpoint` in it, an ONNX or int8 export, or a GPT-2
+        as transformers saves it. device: an ONNX export runs on the CPU and ignores it.
+
+    Raises FileNotFoundError for no folder, ValueError for one that is damaged or of another
+    program, ImportError without the packages that an export needs.
+    """
+    folder = find(folder)
+    if _is_huggingface(folder):
+        model, tokenizer = pretrained.load_gpt2(folder)
+        return model.to(device), tokenizer
+    place, about = read_header(folder, CHECKPOINT, ONNX, INT8)
+    if about["format"] == CHECKPOINT:
+        return checkpoint.load(folder, device)
+    if about["format"] == ONNX:
+        for name in sorted(about["files"]):
+            read(place / name, about)
+        model = OnnxModel(place / "model.onnx", checkpoint.configuration(about)).eval()
+    else:
+        found = safetensors.load(read(place / "model.safetensors", about))
+        try:
+            model = quantize.from_tensors(about, found).to(device)
+        except ValueError as error:
+            raise ValueError(f"{place / 'model.safetensors'}: {error}") from None
+    return model, checkpoint.load_tokenizer(place, about)
+
+
+def find(folder: str | Path) -> Path:
+    """The folder of the model: ``checkpoint`` in it, where that is what a run left behind."""
+    folder = Path(folder).expanduser()
+    inner = folder / "checkpoint"
+    return inner if inner.is_dir() and not (folder / "config.json").exists() else folder
+
+
+def file_bytes(folder: str | Path) -> int:
+    """Bytes of the files with the model in them; no tokenizer, no state of training."""
+    names = [*find(folder).glob("model*.safetensors"), *find(folder).glob("model.onnx*")]
+    return sum(path.stat().st_size for path in names)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a model does, on the machine and the device that it is on."""
+
+    window_ms: float  # milliseconds for the scores of one full window
+    tokens_per_second: float  # generated, one text, within one window, from one token on
+    perplexity: float | None  # of all of a text, None where there was none
+
+
+@torch.no_grad()
+def measure(model: nn.Module, ids: Tensor | None = None, seconds: float = 0.5) -> Measured:
+    """Time a model, and measure it on a text.
+
+    ids: (N,), the text. seconds: for each of the two times, which are medians of at least three.
+    """
+    room, device = model.config.block_size, device_of(model)
+    window = torch.arange(room, device=device)[None] % model.config.vocab_size  # (1, T)
+    new = min(room - 1, 128) or 1
+
+    def read_window() -> None:
+        with fast_matmul(device):
+            model(window)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def make_text() -> None:
+        generate(model, window[0, :1].cpu(), new, seed=0)
+
+    with eval_mode(model):
+        window_seconds, text_seconds = (_median(f, seconds) for f in (read_window, make_text))
+    perplexity = None if ids is None else evaluate(model, ids).perplexity
+    return Measured(1000 * window_seconds, new / text_seconds, perplexity)
+
+
+def _median(run: Callable[[], None], seconds: float) -> float:
+    """Seconds that a run takes, after one that does not count."""
+    run()
+    taken: list[float] = []
+    while len(taken) < 3 or sum(taken) < seconds:
+        started = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def _is_huggingface(folder: Path) -> bool:
+    """Whether a config.json is one of transformers'."""
+    try:
+        return "model_type" in json.loads((folder / "config.json").read_bytes())
+    except (OSError, TypeError, ValueError):
+        return False
+
+
+def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
+    if tokenizer is not None:
+        tokenizer.save(folder / "tokenizer.json")
