@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse
 
-from llmkit import serve_schema as schema
-from llmkit.serve_routes import Endpoints
+from llmkit.serve import schema
+from llmkit.serve.routes import Endpoints
 
 PAGE = Path(__file__).with_name("page.html")
 ERRORS = {

@@ -1,9 +1,4 @@
-"""The HTTP server: one model for many, over our own `/generate` and OpenAI's `/v1/completions`.
-
-`create_app` makes the application, `run` serves it until it is told to stop, `background` serves it
-beside a notebook or a test. What a request may say is in `serve_schema`, who is let in is decided
-in `serve_guard`, how requests are queued and run in `engine`.
-"""
+"""A server that listens: until it is told to stop (`run`), or beside a notebook (`background`)."""
 
 from __future__ import annotations
 
@@ -12,91 +7,18 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import uvicorn
+from fastapi import FastAPI
 from torch import nn
 
 from llmkit.engine import Engine
-
-try:
-    import uvicorn
-    from fastapi import FastAPI
-    from starlette.concurrency import run_in_threadpool
-
-    from llmkit import serve_docs, serve_errors
-    from llmkit.serve_guard import Guard
-    from llmkit.serve_routes import Endpoints
-except ImportError as error:
-    raise ImportError("serving needs fastapi and uvicorn: pip install 'llmkit[serve]'") from error
-
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The limits of a server, and what it is called.
-
-    Args:
-        name: of the model, as clients say it.
-        queue: how many requests may wait; one more is told 429.
-        max_prompt, max_tokens: tokens of a prompt, and to draw for it.
-        max_choices: texts that one request may ask for, prompts times n.
-        max_body: bytes of a request.
-        timeout: seconds from a request's coming to its last token.
-        grace: seconds that running requests have when the server is told to stop.
-        api_key: what clients must send, None: nothing.
-        hosts: the names under which the server may be addressed, None: any.
-    """
-
-    name: str = "llmkit"
-    queue: int = 32
-    max_prompt: int = 4096
-    max_tokens: int = 1024
-    max_choices: int = 16
-    max_body: int = 2**18
-    timeout: float = 60.0
-    grace: float = 10.0
-    api_key: str | None = None
-    hosts: tuple[str, ...] | None = LOOPBACK
-
-    def __post_init__(self):
-        for name in ("queue", "max_prompt", "max_tokens", "max_choices", "max_body", "timeout"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if self.grace < 0:
-            raise ValueError(f"grace must be 0 seconds or more, not {self.grace}")
-        if not self.name or "/" in self.name:
-            raise ValueError(f"a model's name is one character or more, no '/': {self.name!r}")
-        if self.api_key is not None and (not self.api_key or not self.api_key.isascii()):
-            raise ValueError("an API key is one ASCII character or more; None for no key")
-
-
-def create_app(model: nn.Module, tokenizer: Any, settings: Settings | None = None) -> FastAPI:
-    """The application, for any ASGI server; its engine is ``app.state.engine``.
-
-    Raises ValueError for a model and a tokenizer that are not a pair.
-    """
-    settings = settings or Settings()
-    engine = Engine(model, tokenizer, settings.queue, settings.timeout)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await run_in_threadpool(engine.close, settings.grace)
-
-    app = FastAPI(
-        title="llmkit", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
-    )
-    app.state.engine, app.state.settings = engine, settings
-    serve_docs.add(app, Endpoints(engine, settings))
-    serve_errors.add(app)
-    app.add_middleware(
-        Guard, api_key=settings.api_key, max_body=settings.max_body, hosts=settings.hosts
-    )
-    return app
+from llmkit.serve.app import create_app
+from llmkit.serve.settings import Settings
 
 
 @dataclass(frozen=True)
