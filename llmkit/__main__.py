@@ -8,9 +8,9 @@ import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 
 from llmkit import distributed
-from llmkit.commands import train
+from llmkit.commands import serve, train
 
-COMMANDS = (train,)
+COMMANDS = (train, serve)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
             status = options.run(options)
             distributed.leave()
             return status
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError, ImportError) as error:
             if distributed.first():
                 print(f"error: {error}", file=stderr)
             return 2

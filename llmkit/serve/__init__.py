@@ -11,8 +11,8 @@ How requests are queued and run, without a web, is in `llmkit.engine`.
 
 try:
     from llmkit.serve.app import create_app
-    from llmkit.serve.server import Running, background, run
-    from llmkit.serve.settings import Settings
+    from llmkit.serve.server import Running, background, is_loopback, run
+    from llmkit.serve.settings import LOOPBACK, Settings
 except ModuleNotFoundError as error:
     if error.name not in ("fastapi", "starlette", "pydantic", "uvicorn"):
         raise
@@ -20,4 +20,4 @@ except ModuleNotFoundError as error:
         f"serving needs {error.name}: pip install 'llmkit[serve]'", name=error.name
     ) from None
 
-__all__ = ["Running", "Settings", "background", "create_app", "run"]
+__all__ = ["LOOPBACK", "Running", "Settings", "background", "create_app", "is_loopback", "run"]

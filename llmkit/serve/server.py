@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
@@ -79,6 +80,15 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f"cannot listen on port {port} of {host}: {reason}") from None
     except OverflowError:
         raise OSError(f"there is no port {port}: take one from 0 (any) to 65535") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server there; OSError for a name of no address."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}: {error.strerror or error}") from None
+    return all(ip_address(where[0].partition("%")[0]).is_loopback for *_, where in found)
 
 
 def address(listener: socket.socket) -> str:
