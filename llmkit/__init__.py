@@ -3,10 +3,13 @@
 The names below are what notebooks use. Each lives in a module of its own, and a module imports only
 from those listed before it:
 
-distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · pieces · parallel ·
-resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation · inference ·
-decoding · generation · instruct · folder · checkpoint · gpt2 · pretrained · quantize · onnx_export ·
-export · train_config · run · training · checks · lora · recipes · plots · widgets · playground
+distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · textstream · pieces ·
+parallel · resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation ·
+inference · decoding · generation · instruct · folder · checkpoint · gpt2 · pretrained · quantize ·
+onnx_export · export · train_config · run · training · checks · lora · recipes · plots · widgets ·
+playground · engine · serve
+
+`python -m llmkit` has its commands in `llmkit.commands`, above all of these.
 """
 
 from llmkit import (

@@ -30,6 +30,9 @@ from llmkit.generation import generate
 from llmkit.onnx_export import OnnxModel, write_onnx
 from llmkit.runtime import fast_matmul
 
+# What `load` takes, as the commands' help says it.
+FOLDERS = "a run, a checkpoint, an export, or a GPT-2 as transformers saves it"
+
 
 def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Any = None) -> Path:
     """Write an ONNX export, in place of the one that the folder may hold; returns the folder.

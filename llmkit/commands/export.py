@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-import llmkit
 from llmkit import export, quantize
+from llmkit.commands import held_out
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -20,11 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     out = "the export's folder; with both kinds, the one for `onnx` and `int8` (default: in the "
     out += "run's folder, or beside the model's)"
     command.add_argument("--out", type=Path, metavar="FOLDER", help=out)
-    source = command.add_mutually_exclusive_group()
-    names = ", ".join(llmkit.corpora())
-    corpus = f"whose held-out tenth to measure on: {names} (default: the run's, else embedded)"
-    source.add_argument("--corpus", help=corpus)
-    source.add_argument("--text", metavar="FILE", help="likewise, a UTF-8 text or its address")
+    held_out.add(command)
     command.set_defaults(run=run)
 
 
@@ -35,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     model, tokenizer = export.load(options.folder)
     if isinstance(model, export.OnnxModel) or quantize.is_int8(model):
         raise ValueError(f"{options.folder} is an export already: give the model that it came from")
-    ids, corpus = _held_out(options, tokenizer)
+    ids, corpus = held_out.ids(options, tokenizer) if tokenizer else (None, None)
     rows = [("original", export.file_bytes(options.folder), model)]
     written = []
     for name, wanted, save in (
@@ -46,33 +41,15 @@ def run(options: argparse.Namespace) -> int:
             folder = save(_place(options, name), model, tokenizer)
             rows.append((name, export.file_bytes(folder), export.load(folder)[0]))
             written.append((name, folder))
-    on = (
-        f"all {len(ids) - 1:,} held-out tokens of {corpus}"
-        if tokenizer
-        else "no text: no tokenizer"
-    )
+    on = "no text: no tokenizer"
+    if tokenizer:
+        on = f"all {len(ids) - 1:,} held-out tokens of {corpus}"
     print(f"{type(model).__name__} of {model.num_parameters():,} parameters, measured on {on}\n")
     print(_table(rows, model, ids))
     print()
     for name, folder in written:
         print(f"{name:10}{folder}")
     return 0
-
-
-def _held_out(options: argparse.Namespace, tokenizer) -> tuple:
-    """Ids of the validation split, and its corpus's name; None, None without a tokenizer."""
-    if tokenizer is None:
-        return None, None
-    corpus = options.text or options.corpus
-    report = options.folder / "report.json"
-    if corpus is None and report.exists():
-        try:
-            corpus = json.loads(report.read_bytes())["corpus"]
-        except (ValueError, LookupError, TypeError):
-            raise ValueError(f"{report} is damaged: name a text with --corpus or --text") from None
-    corpus = corpus or "embedded"
-    ids = llmkit.split(tokenizer.encode(llmkit.load_text(corpus)))[1]
-    return ids, corpus
 
 
 def _place(options: argparse.Namespace, name: str) -> Path:
