@@ -471,6 +471,23 @@ def test_the_description_names_every_answer(server):
     assert set(operation) == set(map(str, statuses))
     assert set(operation["200"]["content"]) == {"application/json", "text/event-stream"}
     assert "HTTPValidationError" not in json.dumps(described)
+    fields = described["components"]["schemas"]["Completion"]["properties"]
+    for name, most in {"max_tokens": 200, "top_k": 32}.items():
+        assert fields[name]["anyOf"][0]["maximum"] == most
+
+
+def test_small_answers_are_sent_at_once(server):
+    """On a connection that is kept, Nagle's algorithm would hold each of them for 40 ms."""
+    at, times = urlsplit(server.url), []
+    connection = http.client.HTTPConnection(at.hostname, at.port, timeout=10)
+    for _ in range(20):
+        started = time.monotonic()
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/generate", '{"prompt": "a", "max_new_tokens": 1}', headers)
+        connection.getresponse().read()
+        times.append(time.monotonic() - started)
+    connection.close()
+    assert sorted(times)[10] < 0.03
 
 
 def test_health_is_quick_while_the_model_works(server):
