@@ -155,7 +155,8 @@ def next_token_probabilities(
     kept = torch.full_like(likeliest, likely)  # (B, 1): how many
     if top_p is not None and top_p < 1:
         sums = ranked.cumsum(-1, dtype=torch.float64)
-        kept = (sums - ranked < top_p * (sums[..., -1:] if top_k else 1)).sum(-1, keepdim=True)
+        enough = top_p * (sums[..., -1:] if top_k else 1)
+        kept = (sums - ranked < enough).sum(-1, keepdim=True).clamp(min=1)  # 1e-323 may become 0
     least = ranked.gather(-1, kept - 1)  # the last one kept, which may have equals
     above, equal = p > least, p == least
     keep = above | (equal & (equal.cumsum(-1) <= kept - above.sum(-1, keepdim=True)))

@@ -454,6 +454,8 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it():
     logits = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
     for top_p, kept in [(0.01, 1), (0.5, 1), (0.51, 2), (0.75, 2), (0.76, 3), (0.9, 4), (1.0, 4)]:
         assert (next_token_probabilities(logits, top_p=top_p) > 0).sum() == kept
+    least = next_token_probabilities(logits, top_k=3, top_p=5e-324)  # the least float above 0
+    assert (least > 0).sum() == 1
     tied = next_token_probabilities(torch.zeros(4), top_p=0.5)
     assert tied.tolist() == [0.5, 0.5, 0, 0]  # exactly enough, the lower ids
     both = next_token_probabilities(

@@ -29,7 +29,11 @@ ERRORS = {
     503: "the server is shutting down, or was too busy to begin in time",
 }
 SENT = (400, 401, 403, 408, 413, 415, 429, 500, 503)  # where a body is sent
-STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+STREAM = {  # each event's data is JSON, but for OpenAI's last one, which is [DONE]
+    "description": "the text; with stream, piece by piece",
+    "content": {"text/event-stream": {"itemSchema": EVENT}},
+}
 
 
 def add(app: FastAPI, endpoints: Endpoints) -> None:
@@ -55,7 +59,10 @@ def add(app: FastAPI, endpoints: Endpoints) -> None:
     get("/", response_class=HTMLResponse, responses=errors(403))(
         lambda: HTMLResponse(html, headers=headers)
     )
-    app.openapi = lambda: _openapi(app)
+    limits = {"max_new_tokens": endpoints.settings.max_tokens}
+    limits |= {"max_tokens": endpoints.settings.max_tokens}
+    limits |= {"top_k": endpoints.engine.tokenizer.vocab_size}
+    app.openapi = lambda: _openapi(app, limits)
 
 
 def page() -> tuple[str, dict[str, str]]:
@@ -80,14 +87,23 @@ def page() -> tuple[str, dict[str, str]]:
     }
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description without the 422 that it adds everywhere: ours are 400."""
+def _openapi(app: FastAPI, limits: dict[str, int]) -> dict[str, Any]:
+    """FastAPI's description without the 422 that it adds everywhere, as ours are 400, and with the
+    greatest number that this server takes in a field."""
     if app.openapi_schema is None:
         described = get_openapi(title=app.title, version=app.version, routes=app.routes)
         for path in described["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
+        schemas = described["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
-            described["components"]["schemas"].pop(name, None)
+            schemas.pop(name, None)
+        for model in (schemas["Generate"], schemas["Completion"]):
+            for name in limits.keys() & model["properties"].keys():
+                field = model["properties"][name]
+                kinds = [kind for kind in field.get("anyOf", [field]) if kind["type"] == "integer"]
+                for kind in kinds:
+                    kind.pop("exclusiveMaximum", None)
+                    kind["maximum"] = limits[name]
         app.openapi_schema = described
     return app.openapi_schema

@@ -66,9 +66,12 @@ def run(
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket on which others can knock. Raises OSError, with what to do about it."""
+    if not 0 <= port <= 65535:
+        raise OSError(f"there is no port {port}: take one from 0 (any that is free) to 65535")
     try:
-        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        *kind, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(*kind)  # family, type and protocol: TCP by name, else asyncio
+        # leaves Nagle's algorithm on, and each small answer waits 40 ms for the client's ACK
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(where)
         listener.listen()
@@ -78,8 +81,6 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             reason = "it is in use: stop what uses it, or choose another port"
         raise OSError(f"cannot listen on port {port} of {host}: {reason}") from None
-    except OverflowError:
-        raise OSError(f"there is no port {port}: take one from 0 (any) to 65535") from None
 
 
 def is_loopback(host: str) -> bool:

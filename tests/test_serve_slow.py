@@ -1,0 +1,243 @@
+"""The server under load, against its own description, and against what is no request at all.
+Run with `pytest -m slow`."""
+
+import json
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import openai
+import psutil
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+from serving import POEM, ask, events, expected, gpt, tokenizer
+
+import llmkit
+from llmkit import serve
+from llmkit.serve import guard
+
+pytestmark = pytest.mark.slow
+
+CHAR = tokenizer()
+CHECKS = [
+    not_a_server_error,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+]
+
+
+def test_a_thousand_requests_from_sixteen_clients():
+    """0.8 M parameters. None is lost; each is answered, and rightly, or told that the queue is
+    full; those told come again, so that in the end all thousand are answered."""
+    model = gpt(block_size=64, n_layer=4, n_head=4, n_embd=128)
+    assert 0.7e6 < model.num_parameters() < 0.9e6
+    new, told = 12, Counter()
+    wants = {s: expected(model, CHAR, "the fox", new, s) for s in range(50)}
+
+    def one(number, url, client):
+        seed, stream = number % 50, number % 3 == 0
+        while True:
+            try:
+                options = {"prompt": "the fox", "max_tokens": new, "seed": seed}
+                answer = client.completions.create(model="llmkit", stream=stream, **options)
+                chunks = list(answer) if stream else [answer]
+                assert "".join(chunk.choices[0].text for chunk in chunks) == wants[seed]
+                told["answered"] += 1
+                return
+            except openai.RateLimitError as error:
+                told[error.code] += 1
+                time.sleep(0.02 * random.random())
+
+    with serve.background(model, CHAR, queue=4) as running:
+        clients = [
+            openai.OpenAI(base_url=running.url + "/v1", api_key="x", max_retries=0)
+            for _ in range(16)
+        ]
+        with ThreadPoolExecutor(16) as pool:
+            jobs = [pool.submit(one, n, running.url, clients[n % 16]) for n in range(1000)]
+            for job in jobs:
+                job.result()
+        assert told["answered"] == running.engine.served == 1000
+        assert told["queue_full"] > 0
+        assert len(told) == 2
+        assert running.engine.waiting == running.engine.running == 0
+        for client in clients:
+            client.close()
+
+
+# Its own description
+
+
+BPE = llmkit.BPETokenizer.train(POEM, 300, ["<|endoftext|>"])
+
+
+@pytest.fixture(scope="module")
+def described():
+    """A tokenizer that takes any text, so that many generated requests are good ones."""
+    with serve.background(gpt(BPE.vocab_size), BPE, max_tokens=20, max_choices=4) as running:
+        yield schemathesis.openapi.from_url(running.url + "/openapi.json")
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_the_description_is_true(described, mode):
+    """Requests generated from it, right and wrong ones: every answer is one that it describes."""
+    seen = Counter()
+    for found in described.get_all_operations():
+        operation = found.ok()
+
+        @settings(
+            max_examples=200,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(operation.as_strategy(generation_mode=mode))
+        def check(case):
+            response = case.call_and_validate(checks=CHECKS)
+            seen[case.operation.label, response.status_code] += 1
+
+        try:
+            check()
+        except Unsatisfiable:  # there is no wrong request to an address without parameters
+            assert mode == GenerationMode.NEGATIVE
+    print(dict(seen))
+    assert seen["POST /v1/completions", 200 if mode == GenerationMode.POSITIVE else 400] > 20
+    assert seen["POST /generate", 200 if mode == GenerationMode.POSITIVE else 400] > 20
+
+
+# What is no request
+
+
+def malformed(random, secret):
+    """A way to be wrong: a path, a body and headers, and the statuses that it may be told."""
+    good = {"prompt": "the fox", "max_new_tokens": 2}
+    junk = random.choice(
+        [None, True, -1, 1.5, 2**80, "", "x" * 300, [], [[]], {}, {"a": 1}, "\ud800", [None], "é🦊"]
+    )
+    key = random.choice(["prompt", "max_new_tokens", "temperature", "top_k", "top_p", "stop",
+                         "seed", "stream", "model", "n", "logprobs", secret])  # fmt: skip
+    path = random.choice(["/generate", "/v1/completions"])
+    text = json.dumps(good).encode()
+    cut = random.randrange(len(text))
+    kinds = [
+        (json.dumps(good | {key: junk}).encode(), {}),
+        (text[:cut], {}),
+        (text[:cut] + random.randbytes(5) + text[cut:], {}),
+        (random.randbytes(random.randrange(2000)), {}),
+        (b"[" * random.randrange(1, 60_000), {}),
+        (b'{"a":' * random.randrange(1, 20_000) + b"1", {}),
+        (b'{"prompt": "' + b"a" * random.randrange(250_000, 2_000_000) + b'"}', {}),
+        (b'{"prompt": "a", "seed": ' + b"9" * random.randrange(1, 20_000) + b"}", {}),
+        (json.dumps({"prompt": chr(random.randrange(128, 0x110000))}).encode(), {}),
+        (b'{"prompt": "a", "top_p": ' + random.choice([b"NaN", b"-Infinity", b"1e999"]) + b"}", {}),
+        (text, {"Content-Type": random.choice(["text/plain", "a/b", "\xff", "a" * 5000])}),
+        (text, {"Host": "evil.example"}),
+        (text, {"Authorization": "Bearer " + "x" * random.randrange(5000)}),
+        (text.decode().encode("utf-16"), {}),
+    ]  # fmt: skip
+    return (path, *random.choice(kinds))
+
+
+def raw(url, data, slow=False):
+    """Send bytes and hang up, or (slow) send half of them and wait; the answer's beginning."""
+    at = urlsplit(url)
+    with socket.create_connection((at.hostname, at.port), timeout=10) as connection:
+        try:
+            connection.sendall(data[: -9 if slow else None])
+            if not slow:
+                connection.shutdown(socket.SHUT_WR)
+            return connection.recv(100)
+        except OSError:
+            return b""  # it hung up first, as it may
+
+
+def test_a_thousand_malformed_requests(monkeypatch):
+    """No 5xx, no crash, no growth."""
+    monkeypatch.setattr(guard, "READ_SECONDS", 0.3)
+    rng, statuses = random.Random(0), Counter()
+    head = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with serve.background(gpt(), CHAR, max_tokens=20) as running:
+
+        def wrong(_):
+            path, body, headers = malformed(rng, "unknown")
+            try:
+                statuses[ask(running.url, path, body, headers=headers)[0]] += 1
+            except OSError:  # a huge body to which it did not listen to the end
+                statuses["hung up"] += 1
+
+        def truncated(n):
+            lines = [
+                f"{head}Content-Length: 500\r\n\r\n{{'prompt'",
+                f"{head}Transfer-Encoding: chunked\r\n\r\nfff\r\nabc",
+                f"{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+                f"{head}Content-Length: -5\r\n\r\n",
+                f"{head}Content-Length: 99999999999999999999\r\n\r\n",
+                "GET / HTTP/9.9\r\n\r\n",
+                "\x00\x01\x02\r\n\r\n",
+                f"GET /{'a' * 100_000} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "POST /generate HTTP/1.1\r\n" + "X: y\r\n" * 20_000 + "\r\n",
+            ]
+            line = raw(running.url, lines[n % len(lines)].encode("latin-1"), slow=n % 9 < 2)
+            statuses[int(line[9:12]) if line.startswith(b"HTTP/1.1 ") else "hung up"] += 1
+
+        def batch(size):
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(wrong, range(size * 4 // 5)))
+                list(pool.map(truncated, range(size // 5)))
+
+        process = psutil.Process()
+        batch(250)  # to warm up
+        grown = []
+        for _ in range(3):
+            before = process.memory_info().rss
+            batch(250)
+            grown.append((process.memory_info().rss - before) / 2**20)
+        assert ask(running.url, "/generate", {"prompt": "the fox", "seed": 1})[0] == 400
+        good = {"prompt": "the fox", "seed": 1, "max_new_tokens": 9}
+        assert ask(running.url, "/generate", good)[2]["text"] == expected(
+            gpt(), CHAR, "the fox", 9, 1
+        )
+        assert running.engine.waiting == running.engine.running == 0
+    print(dict(statuses), [f"{mb:.1f} MB" for mb in grown])
+    assert sum(statuses.values()) == 1000
+    numbers = {status for status in statuses if isinstance(status, int)}
+    assert max(numbers) < 500, statuses
+    assert {400, 403, 408, 413, 415} <= numbers
+    assert grown[-1] < 8, grown  # the first may still fill caches; the last must be flat
+    assert threading.active_count() < 60
+
+
+def test_a_listener_that_does_not_listen():
+    """A stream to a client that reads nothing holds neither the model nor the others up."""
+    with serve.background(gpt(block_size=64), CHAR, max_tokens=20_000, grace=1) as running:
+        at = urlsplit(running.url)
+        body = json.dumps({"prompt": "a", "max_new_tokens": 20_000, "stream": True}).encode()
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect((at.hostname, at.port))
+            head = (
+                "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            )
+            deaf.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            content = ask(running.url, "/generate", {"prompt": "a", "seed": 2, "stream": True})[2]
+            assert len(events(content)) > 50
+            assert ask(running.url, "/health")[2]["running"] == 0
