@@ -5,8 +5,9 @@ from those listed before it:
 
 distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · pieces · parallel ·
 resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation · inference ·
-decoding · generation · instruct · folder · checkpoint · gpt2 · pretrained · quantize · onnx_export ·
-export · train_config · run · training · checks · lora · recipes · plots · widgets · playground
+decoding · generation · instruct · folder · checkpoint · gpt2 · pretrained · quantize ·
+onnx_export · export · train_config · run · training · checks · lora · recipes · plots · widgets ·
+playground
 """
 
 from llmkit import (
