@@ -8,9 +8,9 @@ import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 
 from llmkit import distributed
-from llmkit.commands import export, train
+from llmkit.commands import export, serve, train
 
-COMMANDS = (train, export)
+COMMANDS = (train, export, serve)
 
 
 def main(arguments: list[str] | None = None) -> int:

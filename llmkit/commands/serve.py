@@ -1,0 +1,103 @@
+"""`python -m llmkit serve`: a trained model over HTTP, with a page to try it in."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import llmkit
+from llmkit import checkpoint, pretrained
+
+KEY = "LLMKIT_API_KEY"
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """The command and its options."""
+    command = commands.add_parser("serve", help="answer requests over HTTP")
+    option = command.add_argument
+    option("folder", type=Path, metavar="FOLDER", help="a run, a checkpoint, or a GPT-2's folder")
+    option("--host", default="127.0.0.1", help="where to listen (%(default)s: this machine only)")
+    option("--port", type=int, default=8000, help="%(default)s; 0: one that is free")
+    option("--name", help="what clients call the model (default: the folder's name)")
+    option("--device", help="cpu, cuda ... (default: a GPU where there is one)")
+    option("--api-key", metavar="KEY", help=f"what clients must send (default: ${KEY}, if set)")
+    named = "another name under which the server may be addressed; may be repeated"
+    option("--allow-host", metavar="NAME", action="append", default=[], help=named)
+    limits = command.add_argument_group("limits")
+    limit = limits.add_argument
+    limit("--queue", type=int, default=32, help="requests that may wait (%(default)s)")
+    limit("--max-prompt", type=int, default=4096, help="tokens of a prompt (%(default)s)")
+    limit("--max-tokens", type=int, default=1024, help="tokens of an answer (%(default)s)")
+    limit("--max-body", type=int, default=2**18, help="bytes of a request (%(default)s)")
+    limit("--timeout", type=float, default=60.0, help="seconds for an answer (%(default)s)")
+    grace = "seconds that running requests have when told to stop (%(default)s)"
+    limit("--grace", type=float, default=10.0, help=grace)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM; then finish what runs, and end with status 0."""
+    from llmkit import serve
+
+    name, model, tokenizer = load(options.folder, options.device)
+    key = options.api_key if options.api_key is not None else os.environ.get(KEY) or None
+    local, names = serve.is_loopback(options.host), options.allow_host
+    settings = serve.Settings(
+        name=options.name or name,
+        queue=options.queue,
+        max_prompt=options.max_prompt,
+        max_tokens=options.max_tokens,
+        max_body=options.max_body,
+        timeout=options.timeout,
+        grace=options.grace,
+        api_key=key,
+        hosts=(*serve.LOOPBACK, options.host, *names) if local or names else None,
+    )
+    if not local and key is None:
+        print(
+            f"warning: on {options.host} others can reach this server, and it asks nobody for a "
+            "key: give --api-key, or stay on 127.0.0.1",
+            file=sys.stderr,
+        )
+
+    def announce(url: str) -> None:
+        print(f"serving {settings.name} on {url} (Ctrl-C stops it)", flush=True)
+
+    serve.run(serve.create_app(model, tokenizer, settings), options.host, options.port, announce)
+    return 0
+
+
+def load(folder: Path, device: str | None = None) -> tuple[str, Any, Any]:
+    """What a folder holds: a name for it, the model, in eval mode, and its tokenizer.
+
+    folder: a run's, with checkpoint/ in it; a checkpoint; or a GPT-2 as transformers saves it.
+    Raises FileNotFoundError for no folder, ValueError for one without a model or a tokenizer.
+    """
+    folder = Path(folder).expanduser()
+    place = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
+    named = place.resolve()
+    name = named.parent.name if named.name == "checkpoint" else named.name
+    name = re.sub(r"[^\w.-]+", "-", name) or "llmkit"
+    device = llmkit.start(device=device).device
+    if _is_gpt2(place):
+        model, tokenizer = pretrained.load_gpt2(place)
+        model = model.to(device)
+    else:
+        model, tokenizer = checkpoint.load(place, device)
+    if tokenizer is None:
+        raise ValueError(f"{place} has no tokenizer: save the model together with its own")
+    return name, model, tokenizer
+
+
+def _is_gpt2(folder: Path) -> bool:
+    """Whether config.json is one of transformers' and not llmkit's."""
+    try:
+        fields = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False  # checkpoint.load has the words for it
+    return isinstance(fields, dict) and "model_type" in fields

@@ -1,0 +1,340 @@
+"""The engine and its streams of text, against `llmkit.generate` and a tokenizer's own `decode`."""
+
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serving import CHARACTERS, POEM, Gate, expected, gpt, tokenizer
+
+import llmkit
+from llmkit.engine import Closing, Engine, Expired, QueueFull, Request
+from llmkit.textstream import TextStream
+
+BPE = llmkit.BPETokenizer.train(POEM, 300, ["<|endoftext|>"])
+CHAR = tokenizer()
+
+
+def ids_of(text):
+    return CHAR.encode(text).tolist()
+
+
+@pytest.fixture
+def engine():
+    engines = []
+
+    def make(model=None, tokens=CHAR, **options):
+        engines.append(Engine(model or gpt(), tokens, **options))
+        return engines[-1]
+
+    yield make
+    for each in engines:
+        if isinstance(each.model, Gate):
+            each.model.open()
+        each.close(grace=0)
+
+
+def whole(pieces):
+    """The text of each row, its finish reason and its count, from pieces."""
+    rows = {}
+    for piece in pieces:
+        text, _, _ = rows.get(piece.row, ("", None, 0))
+        rows[piece.row] = (text + piece.text, piece.finish_reason, piece.tokens)
+    return [rows[row] for row in sorted(rows)]
+
+
+def until(condition):
+    """Wait for a thread to get there."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.002)
+
+
+class Collector(list):
+    """A `deliver` that keeps the pieces."""
+
+    def __init__(self, rows=1):
+        super().__init__()
+        self.left, self.done = rows, threading.Event()
+
+    def __call__(self, piece):
+        self.append(piece)
+        self.left -= isinstance(piece, Exception) or piece.finish_reason is not None
+        if self.left <= 0 or isinstance(piece, Exception):
+            self.done.set()
+
+
+def streamed(stream, ids):
+    """The pieces of a TextStream up to its end."""
+    pieces = []
+    for i in ids:
+        pieces.append(stream.push(i))
+        if stream.stopped:
+            break
+    return [*pieces, stream.end()]
+
+
+@given(st.lists(st.integers(0, BPE.vocab_size - 1)))
+def test_pieces_of_bytes_join_to_what_decode_gives(ids):
+    pieces = streamed(TextStream(BPE), ids)
+    assert "".join(pieces) == BPE.decode(torch.tensor(ids, dtype=torch.long))
+
+
+def test_half_a_character_is_held_back():
+    stream = TextStream(BPE)
+    fox = [BPE._byte_ids[byte] for byte in "🦊".encode()]
+    assert [stream.push(i) for i in fox] == ["", "", "", "🦊"]
+    assert stream.push(fox[0]) == ""
+    assert stream.end() == "\ufffd"
+
+
+@settings(max_examples=300)
+@given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=4))
+def test_stop_strings_cut_where_a_search_in_the_text_so_far_cuts(text, stop):
+    tokens = llmkit.CharTokenizer("ab")
+    pieces = streamed(TextStream(tokens, stop), tokens.encode(text).tolist())
+    want = text
+    for n in range(len(text) + 1):  # the earliest place at which one is complete
+        if found := [at for at in (text[:n].find(s) for s in stop) if at >= 0]:
+            want = text[: min(found)]
+            break
+    assert "".join(pieces) == want
+    for n in range(len(pieces)):  # and nothing was shown that had to be taken back
+        assert want.startswith("".join(pieces[:n]))
+
+
+def test_only_what_may_become_a_stop_string_is_held_back():
+    stream = TextStream(CHAR, ["abc", "xx"])
+    assert [stream.push(i) for i in ids_of("zabdaabx")] == [
+        "z",
+        "",
+        "",
+        "abd",
+        "",
+        "a",
+        "",
+        "abx"[:2],
+    ]
+    assert stream.end() == "x"
+
+
+def test_a_stop_string_over_tokens_of_several_characters():
+    ids = BPE.encode("the quick brown fox").tolist()
+    assert len(ids) < len("the quick brown fox")
+    stream = TextStream(BPE, ["k br"])
+    assert "".join(streamed(stream, ids)) == "the quic"
+    assert stream.stopped
+
+
+@pytest.mark.parametrize("whole_", [False, True])
+def test_an_answer_is_what_generate_writes(engine, whole_):
+    model = gpt()
+    request = Request([ids_of("the fox")], 40, temperature=0.9, top_k=9, top_p=0.95, seed=5)
+    request = Request(**vars(request) | {"whole": whole_})
+    pieces = list(engine(model).stream(request))
+    want = expected(model, CHAR, "the fox", 40, 5, temperature=0.9, top_k=9, top_p=0.95)
+    assert whole(pieces) == [(want, "length", 40)]
+    assert len(pieces) == (1 if whole_ else 41)  # one a token, and one that says why it ended
+
+
+@pytest.mark.parametrize("kind", ["bytes", "fast"])
+def test_other_tokenizers_and_models(engine, kind):
+    if kind == "bytes":
+        model, tokens, prompt = gpt(BPE.vocab_size), BPE, "Grüße, 🦊"
+    else:
+        torch.manual_seed(0)
+        shape = {"block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 16, "ngram_rows": (64, 64)}
+        model = llmkit.FastGPT(llmkit.FastGPTConfig(len(CHARACTERS), **shape)).eval()
+        tokens, prompt = CHAR, "the fox"
+    request = Request([tokens.encode(prompt).tolist()], 60, seed=3)
+    pieces = list(engine(model, tokens).stream(request))
+    want = expected(model, tokens, prompt, 60, 3).partition("<|endoftext|>")[0]
+    assert whole(pieces)[0][0] == want
+    assert "\ufffd" in want or kind == "fast"  # a new model writes broken characters too
+
+
+def test_rows_are_what_they_would_be_alone(engine):
+    model = gpt()
+    prompts = [ids_of(text) for text in ("abc", "abd", "a longer one", "abc")]
+    rows = whole(engine(model).stream(Request(prompts, 30, seed=7)))
+    for b, (text, reason, tokens) in enumerate(rows):
+        assert (reason, tokens) == ("length", 30)
+        assert text == expected(model, CHAR, CHAR.decode(prompts[b]), 30, 7 + b)
+
+
+def test_rows_of_one_length_are_drawn_together_and_end_apart(engine):
+    model = gpt()
+    seen = []
+    model.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
+    stop = ["e"]
+    rows = whole(engine(model).stream(Request([ids_of("abc")] * 4, 30, stop=stop, seed=0)))
+    assert set(seen) == {4}
+    texts = [expected(model, CHAR, "abc", 30, b) for b in range(4)]
+    assert [row[0] for row in rows] == [text.partition("e")[0] for text in texts]
+    for (text, reason, tokens), full in zip(rows, texts, strict=True):
+        assert reason == ("stop" if "e" in full else "length")
+        assert tokens == (len(text) + 1 if "e" in full else 30)
+    assert len({row[2] for row in rows}) > 1
+
+
+def test_the_end_of_text_token_ends_a_text_and_is_not_shown(engine):
+    model = gpt(BPE.vocab_size)
+    end = BPE.special_tokens["<|endoftext|>"]
+    with torch.no_grad():
+        model.wte.weight[end] = model.wte.weight[BPE.encode("e")[0]]  # as likely as an e
+    model.lm_head.weight = model.wte.weight
+    prompt = BPE.encode("the").tolist()
+    for seed in range(40):
+        drawn = llmkit.generate(model, torch.tensor(prompt), 60, seed=seed)[len(prompt) :]
+        if end in drawn.tolist():
+            break
+    n = drawn.tolist().index(end)
+    [row] = whole(engine(model, BPE).stream(Request([prompt], 60, seed=seed)))
+    assert row == (BPE.decode(drawn[:n]), "stop", n + 1)
+
+
+def test_a_drawn_seed_is_told_and_repeats_the_text(engine):
+    model = gpt()
+    it = engine(model)
+    out = Collector()
+    job = it.submit(Request([ids_of("abc")], 20), out)
+    assert out.done.wait(10)
+    assert whole(out)[0][0] == expected(model, CHAR, "abc", 20, job.seed)
+    assert it.submit(Request([ids_of("abc")], 0), Collector()).seed != job.seed
+
+
+def test_the_queue_is_bounded_and_first_come_is_first_served(engine):
+    gate = Gate()
+    it = engine(gate, queue=2)
+    outs = [Collector() for _ in range(3)]
+    jobs = [it.submit(Request([ids_of("a")], 2), outs[0])]
+    until(lambda: gate.calls == 1)  # it runs: the queue is empty
+    jobs += [it.submit(Request([ids_of("a")], 2), out) for out in outs[1:]]
+    assert it.waiting == 2
+    with pytest.raises(QueueFull, match="2 requests wait already"):
+        it.submit(Request([ids_of("a")], 2), Collector())
+    gate.open()
+    assert all(out.done.wait(10) for out in outs)
+    assert jobs[0].started < jobs[1].started < jobs[2].started
+    assert it.served == 3
+
+
+def test_a_cancelled_request_leaves_the_queue_or_ends_at_its_next_token(engine):
+    gate = Gate()
+    it = engine(gate, queue=1)
+    running, waiting = Collector(), Collector()
+    first = it.submit(Request([ids_of("a")], 1000), running)
+    until(lambda: gate.calls == 1)
+    second = it.submit(Request([ids_of("b")], 1000), waiting)
+    it.cancel(second)
+    assert it.waiting == 0
+    it.submit(Request([ids_of("c")], 1), third := Collector())  # there is room again
+    it.cancel(first)
+    gate.permits.release(2)  # one token of the first, one of the third
+    assert third.done.wait(10)
+    assert gate.calls == 2
+    assert waiting == []
+    assert it.served == 1
+
+
+def test_leaving_the_loop_cancels(engine):
+    gate = Gate()
+    gate.open()
+    it = engine(gate)
+    for _ in it.stream(Request([ids_of("a")], 10**6)):
+        break
+    until(lambda: it.running == 0)
+    assert gate.calls < 10**4
+
+
+def test_the_time_limit_keeps_what_was_drawn(engine):
+    gate = Gate()
+    it = engine(gate, timeout=0.2)
+    first, second = Collector(), Collector()
+    it.submit(Request([ids_of("a")], 1000, seed=1), first)
+    it.submit(Request([ids_of("a")], 1000, seed=1), second)
+    gate.permits.release(3)
+    until(lambda: gate.calls == 4)
+    time.sleep(0.25)
+    gate.open()
+    assert first.done.wait(10)
+    assert second.done.wait(10)
+    [(text, reason, tokens)] = whole(first)
+    assert (reason, tokens) == ("length", 4)
+    assert text == expected(gate, CHAR, "a", 4, 1)
+    assert isinstance(second[0], Expired)  # its turn never came
+
+
+def test_closing_finishes_what_is_there_and_takes_nothing_new(engine):
+    gate = Gate()
+    it = engine(gate)
+    outs = [Collector(), Collector()]
+    for out in outs:
+        it.submit(Request([ids_of("a")], 3, seed=2), out)
+    it.refuse_new(grace=10)
+    with pytest.raises(Closing):
+        it.submit(Request([ids_of("a")], 3), Collector())
+    gate.open()
+    it.close()
+    assert [whole(out) for out in outs] == [[(expected(gate, CHAR, "a", 3, 2), "length", 3)]] * 2
+
+
+def test_after_the_grace_all_ends(engine):
+    gate = Gate()
+    it = engine(gate)
+    running, waiting = Collector(), Collector()
+    it.submit(Request([ids_of("a")], 10**6), running)
+    until(lambda: gate.calls == 1)
+    it.submit(Request([ids_of("a")], 10**6), waiting)
+    it.refuse_new(grace=0)
+    gate.open()
+    it.close(grace=0)
+    assert running[-1].finish_reason == "length"
+    assert isinstance(waiting[0], Expired)
+
+
+def test_one_requests_failure_is_its_own(engine):
+    gate = Gate()
+    gate.open()
+    it = engine(gate)
+    gate.failing = True
+    with pytest.raises(RuntimeError, match="on purpose"):
+        list(it.stream(Request([ids_of("a")], 3)))
+    gate.failing = False
+
+    def deaf(piece):
+        raise ValueError("nobody hears")
+
+    it.submit(Request([ids_of("a")], 3), deaf)
+    assert whole(it.stream(Request([ids_of("a")], 3)))[0][2] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"prompts": []}, "the prompt is empty"),
+        ({"prompts": [[]]}, "the prompt is empty"),
+        ({"prompts": [[1, 99]]}, "token 99 is not one of the ids 0 to 31"),
+        ({"prompts": [[-1]]}, "token -1"),
+        ({"top_k": 33}, "top_k must be from 1 to the vocabulary's 32, not 33"),
+        ({"stop": [""]}, "a stop string must have a character"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_at_once(engine, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        engine().submit(Request(**{"prompts": [[1]]} | change), Collector())
+
+
+def test_tiny_temperatures_are_greedy(engine):
+    model = gpt()
+    it = engine(model)
+    texts = [whole(it.stream(Request([ids_of("a")], 9, temperature=t))) for t in (0, 5e-324, 1e-9)]
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_a_tokenizer_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="the model scores 5 tokens, the tokenizer has 32"):
+        Engine(gpt(5), CHAR)
