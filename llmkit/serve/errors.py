@@ -57,8 +57,12 @@ def from_validation(error: dict[str, Any]) -> Refusal:
     message, kind = error["msg"].removeprefix("Value error, "), error["type"]
     if kind == "json_invalid":
         return Refusal(400, f"the body is not JSON: {error['ctx']['error']}")
-    if param is None:  # the body is no object, or two of its fields do not go together
-        return Refusal(400, message if kind == "value_error" else "the body must be a JSON object")
+    if kind == "string_unicode" and param is None:
+        return Refusal(400, "a name in the body has half a surrogate pair: there is none like it")
+    if param is None and kind == "value_error":  # two fields that do not go together
+        return Refusal(400, message, message.partition(":")[0])
+    if param is None:
+        return Refusal(400, "the body must be a JSON object")
     param = param[:80]
     if kind == "extra_forbidden":
         known = {*Completion.model_fields, *Generate.model_fields}

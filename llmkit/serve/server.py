@@ -66,6 +66,8 @@ def run(
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket on which others can knock. Raises OSError, with what to do about it."""
+    if not 0 <= port <= 65535:
+        raise OSError(f"there is no port {port}: take one from 0 (any that is free) to 65535")
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -78,8 +80,6 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             reason = "it is in use: stop what uses it, or choose another port"
         raise OSError(f"cannot listen on port {port} of {host}: {reason}") from None
-    except OverflowError:
-        raise OSError(f"there is no port {port}: take one from 0 (any) to 65535") from None
 
 
 def is_loopback(host: str) -> bool:
