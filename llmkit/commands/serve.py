@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import llmkit
-from llmkit import checkpoint, pretrained
+from llmkit import export
 
 KEY = "LLMKIT_API_KEY"
 
@@ -20,7 +19,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     """The command and its options."""
     command = commands.add_parser("serve", help="answer requests over HTTP")
     option = command.add_argument
-    option("folder", type=Path, metavar="FOLDER", help="a run, a checkpoint, or a GPT-2's folder")
+    option(
+        "folder", type=Path, metavar="FOLDER", help="a run, a checkpoint, an export, or a GPT-2's"
+    )
     option("--host", default="127.0.0.1", help="where to listen (%(default)s: this machine only)")
     option("--port", type=int, default=8000, help="%(default)s; 0: one that is free")
     option("--name", help="what clients call the model (default: the folder's name)")
@@ -75,29 +76,16 @@ def run(options: argparse.Namespace) -> int:
 def load(folder: Path, device: str | None = None) -> tuple[str, Any, Any]:
     """What a folder holds: a name for it, the model, in eval mode, and its tokenizer.
 
-    folder: a run's, with checkpoint/ in it; a checkpoint; or a GPT-2 as transformers saves it.
-    Raises FileNotFoundError for no folder, ValueError for one without a model or a tokenizer.
+    folder: whatever `export.load` takes. Raises as it does, and ValueError where there is no
+    tokenizer.
     """
-    folder = Path(folder).expanduser()
-    place = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
+    place = export.find(folder)
     named = place.resolve()
     name = named.parent.name if named.name == "checkpoint" else named.name
+    if named.name in ("onnx", "int8"):  # as `export` calls them in a run's folder
+        name = f"{named.parent.name}-{name}"
     name = re.sub(r"[^\w.-]+", "-", name) or "llmkit"
-    device = llmkit.start(device=device).device
-    if _is_gpt2(place):
-        model, tokenizer = pretrained.load_gpt2(place)
-        model = model.to(device)
-    else:
-        model, tokenizer = checkpoint.load(place, device)
+    model, tokenizer = export.load(place, llmkit.start(device=device).device)
     if tokenizer is None:
         raise ValueError(f"{place} has no tokenizer: save the model together with its own")
     return name, model, tokenizer
-
-
-def _is_gpt2(folder: Path) -> bool:
-    """Whether config.json is one of transformers' and not llmkit's."""
-    try:
-        fields = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return False  # checkpoint.load has the words for it
-    return isinstance(fields, dict) and "model_type" in fields
