@@ -39,7 +39,10 @@ CELL_SECONDS = 300  # as in pytest's options
 
 # What a notebook needs beyond llmkit's own dependencies:
 # its name -> (llmkit's extra, a module which that extra brings).
-EXTRAS: dict[str, tuple[str, str]] = {"13_instruction_tuning": ("metrics", "sacrebleu")}
+EXTRAS: dict[str, tuple[str, str]] = {
+    "13_instruction_tuning": ("metrics", "sacrebleu"),
+    "14_deployment": ("serve,client,export", "onnxscript"),  # Colab has others, but too old
+}
 
 SETUP = """\
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
@@ -380,6 +381,31 @@ def test_an_absent_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
         use(tmp_path / "m")
     one_sentence(error)
     assert not list(tmp_path.iterdir())
+
+
+# The server
+
+
+@pytest.mark.parametrize("kind", ["onnx", "int8"])
+def test_an_export_can_be_served(tmp_path, exported, kind):
+    from llmkit import serve
+    from llmkit.commands.serve import load
+
+    model, folder = exported["fast"]
+    if kind == "onnx":
+        shutil.copytree(folder, tmp_path / "run" / kind)
+    else:
+        export.save_int8(tmp_path / "run" / kind, model, TOKENIZER)
+    name, loaded, tokenizer = load(tmp_path / "run" / kind, "cpu")
+    assert name == f"run-{kind}"
+    with serve.background(loaded, tokenizer, name=name) as server:
+        body = {"prompt": "MARA:", "max_tokens": 30, "temperature": 0}
+        request = Request(f"{server.url}/v1/completions", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        with urlopen(request, timeout=60) as answer:
+            [choice] = json.loads(answer.read())["choices"]
+    expected = llmkit.generate(loaded, TOKENIZER.encode("MARA:"), 30, temperature=0)
+    assert "MARA:" + choice["text"] == TOKENIZER.decode(expected)
 
 
 # The command line

@@ -78,6 +78,8 @@ def load(folder: Path, device: str | None = None) -> tuple[str, Any, Any]:
     """
     named = export.find(folder).resolve()
     name = named.parent.name if named.name == "checkpoint" else named.name
+    if named.name in ("onnx", "int8"):  # as `export` calls them in a run's folder
+        name = f"{named.parent.name}-{name}"
     name = re.sub(r"[^\w.-]+", "-", name) or "llmkit"
     model, tokenizer = export.load(folder, llmkit.start(device=device).device)
     if tokenizer is None:
