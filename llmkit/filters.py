@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable
 
 LOOKALIKES = {"a": "a@4", "e": "e3", "i": "i1!", "l": "l1", "o": "o0", "s": "s$5", "t": "t7"}
-SEPARATOR = r"[\W_]?"  # h-e-l-l, h e l l
 
 
 class SubstringFilter:
@@ -28,11 +27,15 @@ class SubstringFilter:
 
 class WordFilter:
     """Finds the listed words where they stand as words: in any case, with an ending (-s, -es, -ed,
-    -ing), with letters doubled, parted by single signs, or replaced by look-alikes ("h3ll")."""
+    -ing), with letters doubled, replaced by look-alikes ("h3ll"), or parted ("h-e-l-l").
 
-    def __init__(self, words: Iterable[str]) -> None:
+    separators: single signs that may stand between two letters. Each one more finds more tricks,
+    and more innocents: with the apostrophe, "he'll" is a listed word; with the space, "he ll".
+    """
+
+    def __init__(self, words: Iterable[str], separators: str = ".-_*") -> None:
         self.words = _checked(words)
-        self.patterns = {word: re.compile(_pattern(word)) for word in self.words}
+        self.patterns = {word: re.compile(_pattern(word, separators)) for word in self.words}
 
     def __call__(self, text: str) -> list[str]:
         """The listed words in the text, in the list's order."""
@@ -40,9 +43,10 @@ class WordFilter:
         return [word for word, pattern in self.patterns.items() if pattern.search(folded)]
 
 
-def _pattern(word: str) -> str:
+def _pattern(word: str, separators: str) -> str:
     letters = [f"[{re.escape(LOOKALIKES.get(c, c))}]+" for c in word]
-    return rf"(?<!\w){SEPARATOR.join(letters)}(?:s|es|ed|ing)?(?!\w)"
+    between = f"[{re.escape(separators)}]?" if separators else ""
+    return rf"(?<!\w){between.join(letters)}(?:s|es|ed|ing)?(?!\w)"
 
 
 def _checked(words: Iterable[str]) -> list[str]:

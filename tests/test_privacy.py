@@ -132,6 +132,15 @@ def test_filters(text, by_substring, by_word):
     assert WordFilter(LIST)(text) == by_word
 
 
+def test_every_separator_has_its_price():
+    tricks = ["h'e'l'l", "h e l l", "h.e.l.l", "hell"]
+    innocent = "He'll come."
+    for separators, found in {"": [3], ".": [2, 3], ".' ": [0, 1, 2, 3]}.items():
+        blocked = WordFilter(LIST, separators)
+        assert [i for i, trick in enumerate(tricks) if blocked(trick)] == found
+        assert bool(blocked(innocent)) == ("'" in separators)
+
+
 @pytest.mark.parametrize("kind", [SubstringFilter, WordFilter])
 def test_a_listed_word_is_a_word(kind):
     for bad in ("", "two words", "a*"):
