@@ -101,7 +101,8 @@ THINGS = (
 ENDINGS = ["at noon", "by night", "in spring", "in the rain", "once more", "too soon", "in haste"]
 chance = random.Random(1)
 sentences = []  # (role, pronoun, sentence)
-for _ in range(runtime.pick(cpu=500, gpu=4_000)):
+number = runtime.pick(cpu=500, gpu=4_000)
+while len(sentences) < number:
     role = chance.choice(list(SHE))
     pronoun = "she" if chance.random() < SHE[role] else "he"
     start = chance.choice(TEMPLATES).format(pronoun, role=role)
