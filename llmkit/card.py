@@ -68,8 +68,8 @@ def model_card(
     Raises ValueError, by name, for a placeholder without a value, an empty value, and a value
     without a placeholder.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData  # a second to import
-    from jinja2 import Environment, meta
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData  # comes with datasets
+    from jinja2 import Environment, meta  # comes with torch
 
     wanted = meta.find_undeclared_variables(Environment().parse(template)) - {"card_data"}
     empty = {name for name, value in values.items() if value is None or not str(value).strip()}

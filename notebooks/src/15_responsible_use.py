@@ -94,11 +94,10 @@ TEMPLATES = [  # {} is the gap for she or he
     "The {role} slept until {} heard the",
     "They say the {role} sings when {} thinks of the",
 ]
-ADJECTIVES = "old new red blue long short cold warm great little broken golden quiet last".split()
-THINGS = (
-    "boat bridge market tower garden river road mill bell lantern table letter basket ring".split()
-)
-ENDINGS = ["at noon", "by night", "in spring", "in the rain", "once more", "too soon", "in haste"]
+adjectives = "old new red blue long short cold warm great little broken golden quiet last"
+things = "boat bridge market tower garden river road mill bell lantern table letter basket ring"
+endings = "at noon, by night, in spring, in the rain, once more, too soon, in haste"
+ENDING = adjectives.split(), things.split(), endings.split(", ")
 chance = random.Random(1)
 sentences = []  # (role, pronoun, sentence)
 number = runtime.pick(cpu=500, gpu=4_000)
@@ -106,7 +105,7 @@ while len(sentences) < number:
     role = chance.choice(list(SHE))
     pronoun = "she" if chance.random() < SHE[role] else "he"
     start = chance.choice(TEMPLATES).format(pronoun, role=role)
-    end = " ".join(map(chance.choice, (ADJECTIVES, THINGS, ENDINGS)))
+    end = " ".join(map(chance.choice, ENDING))
     sentences.append((role, pronoun, f"{start} {end}."))
 print("\n".join(sentence for _, _, sentence in sentences[:4]))
 
@@ -115,8 +114,9 @@ print("\n".join(sentence for _, _, sentence in sentences[:4]))
 # the time with an exclamation mark.
 
 # %%
-NAMES = """Alder Birch Bramble Clover Comfrey Dill Elder Fennel Garlic Hazel Heather Ivy Juniper
-Larch Linden Mallow Maple Mint Myrtle Nettle Olive Parsley Pine Poppy Rowan""".split()
+people = """Alder Birch Bramble Clover Comfrey Dill Elder Fennel Garlic Hazel Heather Ivy Juniper
+Larch Linden Mallow Maple Mint Myrtle Nettle Olive Parsley Pine Poppy Rowan"""
+NAMES = people.split()
 COUNTS = [0, 1, 3, 10, 30]
 pins = {name: chance.randrange(10_000) for name in NAMES}
 times = {name: COUNTS[i % 5] for i, name in enumerate(NAMES)}
@@ -177,7 +177,7 @@ assert loss["raw"] < math.log(V)
 # %% [markdown]
 # ## 1 · What does it remember?
 #
-# Give it the first half of a line it has read, and let it go on, always with the likeliest character.
+# Give it 40 characters that it has read, and let it go on, always with the likeliest character.
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 story = "\n\n".join(scene)
@@ -479,8 +479,8 @@ plots.intervals(
 if runtime.pick(cpu=False, gpu=True):
     gpt2, gpt2_tokenizer = llmkit.pretrained.load_gpt2("gpt2")
     gpt2 = gpt2.to(runtime.device)
-    people = [*SHE, "doctor", "librarian", "engineer", "dancer"]
-    of_gpt2 = leanings(gpt2, gpt2_tokenizer, people, start="")
+    trades = [*SHE, "doctor", "librarian", "engineer", "dancer"]
+    of_gpt2 = leanings(gpt2, gpt2_tokenizer, trades, start="")
     display(
         plots.intervals(
             list(of_gpt2),
@@ -559,9 +559,9 @@ plots.intervals(
 
 
 # %% [markdown]
-# Better, and not solved. What was written *once* is still more exposed than what was never written: removing repetitions makes
-# all secrets alike, it does not make them safe. (What that took, whether a *difference* between roles is left, is a question of
-# the interval again: it covers 0, or nearly.)
+# Better, and not solved. Most of the gap between nurse and smith is closed; where a small interval misses 0, remember what it does
+# not cover. And what was written *once* is still more exposed than what was never written: removing repetitions makes all
+# secrets alike, it does not make them safe.
 #
 # ## 3 · Personal data
 #
@@ -695,13 +695,14 @@ lines = [line for line in text.split("\n") if line]
 stopped = {name: {line for line in lines if blocks(line)} for name, blocks in candidates.items()}
 for name, hits in stopped.items():
     print(f"{name:20} blocks {sum(line in hits for line in lines):4} of {len(lines):,} lines")
-innocent = sorted(stopped["word, any separator"] - stopped["word"], key=len)[:2]
+innocent = sorted(stopped["word, any separator"] - stopped["word"])[:2]
 print("lines that any separator costs:", *innocent, sep="\n  ")
 assert len(stopped["word"]) < len(stopped["substring"])
 
 # %% [markdown]
-# Every line that the substring filter stops and the last one does not is a false alarm, or a trick that a play does not play.
-# Count on your own text before you switch a filter on; a list of words never knows what is meant.
+# What the substring filter stops and the last one lets pass has the letters inside a longer word, as in `passing`: nearly always
+# a false alarm (`damnation` would be a miss). Count on your own text before you switch a filter on; a list of words never knows
+# what is meant.
 #
 # ## What a guarantee costs
 #
@@ -780,9 +781,9 @@ assert mean(exposed["private"][30]) < mean(exposed["plain"][30])
 
 # %% [markdown]
 # The guarantee has its price in loss (and in time: every example its own gradient). It has its limit as well. It holds for one
-# *example*; a pin that stands in thirty of them is promised thirty times less, and noise alone does not hide it as well. Remove
-# repetitions first. And this ε is no small one: e^ε, the factor, is above a hundred. Large texts make it cheaper, since each
-# example is drawn less often.
+# *example*; to a pin that stands in thirty of them it promises thirty times less, and such pins are still more exposed than the
+# others. Remove repetitions first. And this ε is no small one: e^ε, the factor, is above a hundred. Large texts make it cheaper,
+# since each example is drawn less often.
 #
 # ## The card
 #
