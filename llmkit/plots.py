@@ -206,6 +206,36 @@ def stacked_bars(labels, parts: Mapping[str, Sequence], title: str, *, xlabel, e
 
 
 @_styled
+def intervals(labels, series: Mapping[str, Sequence], title: str, *, xlabel, truth=()) -> Picture:
+    """Means with what they are uncertain by, from the top down, one line for each label.
+
+    series: {name: (N, 3)}, mean and ends of an interval; or {name: (N, M)} with M > 3, single
+    measurements, drawn as dots about their mean. truth (N,): what should have been found.
+    """
+    height = 1.7 + (0.12 + 0.2 * len(series)) * len(labels)
+    picture = _picture(title, height)
+    axes, rows = picture.subplots(), np.arange(len(labels))
+    for i, (name, values) in enumerate(series.items()):
+        values = _array(values, f"series {name!r}", len(labels), None)
+        y, colour = rows + 0.3 * (i - (len(series) - 1) / 2), COLOURS[i % 7]
+        if values.shape[1] == 3:
+            mean, low, high = values.T
+            axes.hlines(y, low, high, color=colour, lw=2.5)
+        else:
+            mean = values.mean(axis=1)
+            axes.scatter(values, y.repeat(values.shape[1]), 22, color=colour, alpha=0.4, lw=0)
+        axes.plot(mean, y, "o", color=colour, ms=7, label=name)
+    if len(truth):
+        axes.plot(_array(truth, "truth", len(labels)), rows, "kD", mfc="none", ms=9, label="truth")
+    axes.set(xlabel=xlabel, ylim=(len(labels) - 0.5, -0.5), xmargin=0.06)
+    axes.grid(visible=False, axis="y")
+    _name_ticks(axes.yaxis, labels, 0.25)
+    look = {"frameon": False, "handlelength": 1, "columnspacing": 1.2, "numpoints": 1}
+    picture.legend(loc="outside lower left", ncols=len(series) + bool(len(truth)), **look)
+    return picture
+
+
+@_styled
 def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts="", log=False):
     """A Picture of a matrix (R, C) in coloured cells, or of several {name: matrix} on one scale.
 

@@ -105,6 +105,13 @@ GALLERY = {
         xlabel="milliseconds",
         ends=["1.00 ×", "1.72 × as fast"],
     ),
+    "intervals": lambda: plots.intervals(
+        ["nurse", "smith"],
+        {"raw": [[1, 0.5, 2], [-1, -2, -0.5]], "clean": RANDOM.random((2, 5))},
+        "What was found, and how sure one may be of it",
+        xlabel="log-odds (nats)",
+        truth=[2, -1],
+    ),
     "bars": lambda: plots.bars(
         list(CHARACTERS[:20]), RANDOM.random(20), "Frequencies", xlabel="share", ylabel="character"
     ),
@@ -214,6 +221,24 @@ def test_stacked_bars_begin_where_the_part_before_ends():
     assert axes.yaxis_inverted()
     assert [text.get_text() for text in picture.legends[0].get_texts()] == list(parts)
     assert axes.get_xlim()[1] > 5
+
+
+def test_intervals_show_the_mean_its_ends_and_the_truth():
+    both = {"a": [[1, 0, 3], [5, 4, 6]], "b": torch.tensor([[1.0, 2, 3, 6], [0, 0, 0, 4]])}
+    picture = plots.intervals(["x", "y"], both, "T", xlabel="nats", truth=[2, 7])
+    axes = picture.axes[0]
+    means = [line.get_xdata().tolist() for line in axes.lines]
+    assert means == [[1, 5], [3, 1], [2, 7]]
+    bars, dots = axes.collections
+    assert [path[:, 0].tolist() for path in bars.get_segments()] == [[0, 3], [4, 6]]
+    assert dots.get_offsets()[:, 0].tolist() == [1, 2, 3, 6, 0, 0, 0, 4]
+    heights = dots.get_offsets()[:, 1].reshape(2, 4)
+    assert (heights == heights[:, :1]).all()
+    assert axes.yaxis_inverted()
+    names_ = [text.get_text() for text in picture.legends[0].get_texts()]
+    assert names_ == ["a", "b", "truth"]
+    with pytest.raises(ValueError, match="series 'a'"):
+        plots.intervals(["x"], {"a": [[1, 2, 3]] * 2}, "T", xlabel="nats")
 
 
 def test_dollars_are_characters_not_formulas():
