@@ -5,11 +5,21 @@ from those listed before it:
 
 distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · pieces · parallel ·
 resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation · inference ·
-decoding · generation · instruct · checkpoint · gpt2 · pretrained · train_config · run · training ·
-checks · lora · recipes · plots · widgets · playground
+decoding · generation · instruct · languages · checkpoint · gpt2 · pretrained · train_config · run ·
+training · checks · lora · recipes · plots · widgets · playground
 """
 
-from llmkit import checkpoint, checks, distributed, instruct, lora, pretrained, scale, tokenfile
+from llmkit import (
+    checkpoint,
+    checks,
+    distributed,
+    instruct,
+    languages,
+    lora,
+    pretrained,
+    scale,
+    tokenfile,
+)
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
 from llmkit.bpe import BPETokenizer
 from llmkit.data import Batches, corpora, load_text, split
@@ -52,6 +62,7 @@ __all__ = [
     "evaluate",
     "generate",
     "instruct",
+    "languages",
     "load_text",
     "lora",
     "perplexity",
