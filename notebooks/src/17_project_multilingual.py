@@ -21,12 +21,12 @@ if importlib.util.find_spec("llmkit") is None:
     importlib.invalidate_caches()
 
 # %% [markdown]
-# A model learns from text, and nobody has told it what a language is. What if it reads five of them at once? Does it mix them up?
-# Does it get worse in each, because it has to share itself? Or better, because *Kapitän*, *capitaine* and *capitán* are nearly one
-# word?
+# A model learns from text, and nobody has told it what a language is. What if it reads five of them at once? Does it mix them
+# up? Does it get worse in each, because it has to share itself? Or better, because *Kapitän*, *capitaine* and *capitán* are
+# nearly one word?
 #
-# And how would we know? "1.5 bits per character in Russian, 1.2 in English" sounds like a comparison. We shall see that it is none,
-# and what to measure instead.
+# And how would we know? "1.5 bits per character in Russian, 1.2 in English" sounds like a comparison. We shall see that it is
+# none, and what to measure instead.
 
 # %%
 import math
@@ -45,10 +45,10 @@ runtime
 # %% [markdown]
 # ## The same story five times
 #
-# `data/languages.tsv` tells of a year in a harbour town, one sentence a row, in English, German, French, Spanish and Russian. Such
-# a text is called *parallel*. Ours was written for this project and is small. On a GPU we put together a larger one: Tatoeba, to
-# which volunteers give sentences and translations. It comes in pairs with English, and `aligned` keeps the sentences that have been
-# translated into all five.
+# `data/languages.tsv` tells of a year in a harbour town, one sentence a row, in English, German, French, Spanish and Russian.
+# Such a text is called *parallel*. Ours was written for this project and is small. On a GPU we put together a larger one:
+# Tatoeba, to which volunteers give sentences and translations. It comes in pairs with English, and `aligned` keeps the
+# sentences that have been translated into all five.
 
 # %%
 parallel = languages.load()
@@ -60,6 +60,7 @@ if runtime.pick(cpu=False, gpu=True):
         pairs[code] = zip(fetched["english"], fetched["non_english"], strict=True)
     parallel = languages.aligned(pairs, longest=110)
 codes = list(parallel)
+small = runtime.pick(cpu=True, gpu=False)  # our own text: what is said of numbers below is of it
 rows = list(zip(*parallel.values(), strict=True))  # (rows, 5): a sentence in five languages
 
 for code, sentence in zip(codes, rows[len(rows) // 4], strict=True):
@@ -74,18 +75,19 @@ for code in codes:
 
 
 # %% [markdown]
-# In UTF-8 a letter of the Latin alphabet is one byte, one with an accent two, and a Cyrillic letter two as well (notebook 09). So
-# the Russian text has the fewest characters of all and by far the most bytes, and says the same. Keep that in mind.
+# In UTF-8 a letter of the Latin alphabet is one byte, one with an accent two, and a Cyrillic letter two as well (notebook 09).
+# So the Russian text has the fewest characters of all and by far the most bytes, and says the same. Keep that in mind.
 #
 # ## What to hold out
 #
 # As always the last part is for testing. But a parallel text has a trap of its own. Were the sentences cut off language by
-# language, each at another place, then what is held out in French could be trained on in Spanish. Would that matter? Count how many
-# words of a French sentence stand in one of its translations, and, for comparison, in a translation of its neighbour:
+# language, each at another place, then what is held out in French could be trained on in Spanish. Would that matter? Count how
+# many words of a French sentence begin like a word of one of its translations, and, for comparison, of a row far away:
 
 # %%
 def shared(sentences: list[str], others: list[str]) -> float:
-    """Of the words of five letters and more, the share that the other sentence begins alike."""
+    """Of the words of five letters and more, the share that has a word like it in the other:
+    one whose first four letters are the same."""
     found = []
     for sentence, other in zip(sentences, others, strict=True):
         known = {word[:4] for word in other.lower().split()}
@@ -93,18 +95,17 @@ def shared(sentences: list[str], others: list[str]) -> float:
     return sum(found) / len(found)
 
 
-print("French words that begin alike in a sentence of\n")
+print("French words that begin like one of the sentence in")
 for code in ("es", "en", "de"):
     own = shared(parallel["fr"], parallel[code])
-    next_ = shared(parallel["fr"], parallel[code][1:] + parallel[code][:1])
-    print(
-        f"{languages.NAMES[code]:8} {own:5.1%} in its translation, {next_:5.1%} in the next row's"
-    )
-    assert own > 2 * next_
+    half = len(rows) // 2
+    far = shared(parallel["fr"], parallel[code][half:] + parallel[code][:half])
+    print(f"{languages.NAMES[code]:8} {own:5.1%} of its own row, {far:5.1%} of a row far away")
+    assert own > 2 * far
 
 # %% [markdown]
-# Names, and pairs like *capitaine* and *capitán*: **a parallel text leaks through translation.** So whole rows are held out, the same ones
-# in every language.
+# Names, and pairs like *capitaine* and *capitán*: **a parallel text leaks through translation.** So whole rows are held out,
+# the same ones in every language.
 
 # %%
 train_rows, val_rows = llmkit.split(rows, runtime.pick(cpu=0.15, gpu=0.02))
@@ -118,9 +119,9 @@ assert not any(set(train[code]) & set(val[code]) for code in codes)
 # %% [markdown]
 # ## The tax on other languages
 #
-# Large models read subwords, and their tokenizer was learned from text that is English for the most part. What does it do to the
-# others? We do the same in small: learn the merges of a BPE tokenizer from our English rows alone, and count the tokens of the
-# held-out sentences. Beside it, a tokenizer of the same size that has learned from all five:
+# Large models read subwords, and their tokenizer was learned from text that is English for the most part. What does it do to
+# the others? We do the same in small: learn the merges of a BPE tokenizer from our English rows alone, and count the tokens of
+# the held-out sentences. Beside it, a tokenizer of the same size that has learned from all five:
 
 # %%
 V_bpe = 1000
@@ -145,7 +146,7 @@ assert max(fair.values()) < 2 * min(fair.values())
 plots.bars(
     [languages.NAMES[code] for code in codes],
     [tax[code] / tax["en"] for code in codes],
-    "With a tokenizer made for English, the same sentence costs others more",
+    "A tokenizer made for English makes the others pay",
     xlabel="tokens for the same sentences, English = 1",
     fmt="{:.2f}",
     highlight="English",
@@ -153,13 +154,13 @@ plots.bars(
 
 # %% [markdown]
 # Nobody wanted that. But who pays by the token pays more, waits longer, and fits less into the window, for the same words
-# ([Petrov et al. 2023](https://arxiv.org/abs/2305.15425) measured it for the large models, up to fifteen times). A tokenizer that has
-# read all five spreads its merges, and English pays a little for it.
+# ([Petrov et al. 2023](https://arxiv.org/abs/2305.15425) measured it for the large models, up to fifteen times). A tokenizer
+# that has read all five spreads its merges, and English pays a little for it.
 #
 # ## Characters or bytes?
 #
-# Our models will read characters, so that no language is at a disadvantage. Or should they read bytes? A byte vocabulary is finished
-# before the first text comes, and nothing is unknown to it. The characters must be collected:
+# Our models will read characters, so that no language is at a disadvantage. Or should they read bytes? A byte vocabulary is
+# finished before the first text comes, and nothing is unknown to it. The characters must be collected:
 
 # %%
 everything = "".join(s for code in codes for s in parallel[code])
@@ -177,9 +178,9 @@ assert bytes(list(new.encode())).decode() == new
 
 
 # %% [markdown]
-# And the price? Let counting show it, which takes no time: n-gram models as in notebook 07, one for each language, over characters
-# and over bytes. The loss of the first is per character, that of the others per byte. To compare them we need a unit that both have.
-# **A sentence is one**: add up what all its tokens cost, in bits.
+# And the price? Let counting show it, which takes no time: n-gram models as in notebook 07, one for each language, over
+# characters and over bytes. The loss of the first is per character, that of the others per byte. To compare them we need a unit
+# that both have. **A sentence is one**: add up what all its tokens cost, in bits.
 
 # %%
 class Bytes:
@@ -212,9 +213,9 @@ for code in ("en", "ru"):
             counted_bits(counter(code, order, reader), code, reader) for order in orders
         ]
 english, english_bytes, russian, russian_bytes = (torch.tensor(c) for c in curves.values())
-assert (english - english_bytes).abs().max() < 10
-assert russian_bytes[2] > russian[2] + 20  # order 4
-assert russian.min() < russian_bytes.min() < russian.min() + 40
+assert torch.allclose(english, english_bytes, rtol=0.05)
+assert russian_bytes[2] > 1.1 * russian[2]  # order 4
+assert russian.min() < russian_bytes.min() < russian_bytes[2]
 plots.lines(
     orders,
     curves,
@@ -224,9 +225,10 @@ plots.lines(
 )
 
 # %% [markdown]
-# In English a character is a byte, and the two curves lie upon each other. In Russian every letter takes two, so that a memory of
-# four bytes sees two letters. With enough memory bytes come near; they pay with rows twice as long. Models that are meant for every
-# language of the world do start from bytes, and merge them (notebook 09), so that frequent pieces are short again.
+# In English a character is a byte, and the two curves lie upon each other. In Russian every letter takes two, so that a memory
+# of four bytes sees two letters. With more memory the bytes come nearer, though not all the way: there are twice as many tokens
+# to predict. Models that are meant for every language of the world do start from bytes, and merge them (notebook 09), so that
+# frequent pieces are short again.
 #
 # ## Three units
 #
@@ -247,14 +249,14 @@ assert max(codes, key=lambda c: counted[c] / length[c]) == "ru"
 
 # %% [markdown]
 # By the byte Russian is the easiest of the five, by the character the hardest, and nothing has changed but the unit. A Russian
-# sentence has fewer letters (no articles, endings in place of small words), each of which says more. **Bits per character can compare
-# two models on one language, and never two languages.** Bits per sentence can, if the sentences say the same: that is what a parallel
-# text is good for. (And even so it measures these translations, and how much text each counter had.)
+# sentence has fewer letters (no articles, endings in place of small words), each of which says more. **Bits per character can
+# compare two models on one language, and never two languages.** Bits per sentence can, if the sentences say the same: that is
+# what a parallel text is good for. (And even so it measures these translations, and how much text each counter had.)
 #
 # ## One for all, or one for each?
 #
-# Now the models. Each line of text gets a *tag*, the name of its language. A tag is like the name of a speaker in a play: what follows
-# depends on it. The lines of all languages are shuffled:
+# Now the models. Each line of text gets a *tag*, the name of its language. A tag is like the name of a speaker in a play: what
+# follows depends on it. The lines of all languages are shuffled:
 
 # %%
 def lines_of(some: list[str]) -> str:
@@ -264,11 +266,12 @@ def lines_of(some: list[str]) -> str:
     return "".join(lines) + "\n"
 
 
-print(lines_of(codes)[:400])
+print(lines_of(codes).strip()[:400])
 
 # %% [markdown]
-# The candidates: **one GPT for all** five, and **five GPTs** that read one language each. They have the same shape, and all five
-# together get as many steps as the one. So each language is read equally often by both; but the five have five times the weights.
+# The candidates: **one GPT for all** five, and **five GPTs** that read one language each. They have the same shape, and all
+# five together get as many steps as the one. So each language is read equally often by both; but the five have five times the
+# weights.
 
 # %% tags=["trained"]
 T = 128  # the context, in characters
@@ -296,8 +299,8 @@ five = {code: trained([code], max(1, steps // 5)) for code in codes}
 print(f"{one.num_parameters():,} parameters for all, 5 times {five['en'].num_parameters():,}")
 
 # %% [markdown]
-# To measure a GPT on single sentences, each goes in with its tag before it. The tag costs nothing; what counts are the sentence and
-# its line end. By hand for one:
+# To measure a GPT on single sentences, each goes in with its tag before it. The tag costs nothing; what counts are the sentence
+# and its line end. By hand for one:
 
 # %%
 sentence = val["fr"][0]
@@ -338,9 +341,10 @@ mean = {name: sum(result.values()) / 5 for name, result in results.items()}
 print(f"{'bits per character':18}" + "".join(f"{code:>8}" for code in codes) + "    mean")
 for name, result in results.items():
     print(f"{name:18}" + "".join(f"  ≈ {b:.2f}" for b in [*result.values(), mean[name]]))
-assert mean["one counter"] > mean["five counters"] + 0.1
-assert abs(mean["one GPT"] - mean["five GPTs"]) < 0.1
-assert mean["five counters"] < mean["one GPT"] < mean["one counter"]
+if small:
+    assert mean["one counter"] > mean["five counters"] + 0.1
+    assert abs(mean["one GPT"] - mean["five GPTs"]) < 0.1
+    assert mean["five counters"] < mean["one GPT"] < mean["one counter"]
 
 # %%
 plots.matrix(
@@ -354,25 +358,28 @@ plots.matrix(
 
 
 # %% [markdown]
-# *One GPT keeps up with five.* It has a fifth of their weights and has read nothing more. Which language it is stands at the start
-# of the line, and attention can look it up from anywhere in the line.
+# *One GPT keeps up with five.* It has a fifth of their weights and has read nothing more. Which language it is stands at the
+# start of the line, and attention can look it up from anywhere in the line.
 #
-# *One counter is worse than five.* A counter of order 6 sees five characters, and soon no tag among them. After *" la "* it does not
-# know whether it is in Spanish or in French.
+# *One counter is worse than five.* A counter of order 6 sees five characters, and soon no tag among them. After *" la "* it
+# does not know whether it is in Spanish or in French.
 #
-# *The counters win all the same*, if each may keep to its own language: some 20,000 characters of each are little to learn from. On
-# the play of notebook 07, seven times as long, it was the other way round. (Do both know the same? Exercise 3 mixes them.)
+# *The counters win all the same*, if each may keep to its own language: some 20,000 characters of each are little to learn
+# from. On the play of notebook 07, seven times as long, it was the other way round. (Do both know the same? Exercise 3 mixes
+# them.)
 #
-# And does one language help another? Here hardly: one and five come out level. What a small model learns first is spelling, and that
-# each language has for itself. Large models do transfer, most of all to languages with little text, until too many of them share too
-# few weights ([Conneau et al. 2020](https://arxiv.org/abs/1911.02116) call it the curse of multilinguality).
+# And does one language help another? Here hardly: one and five come out level. What a small model learns first is spelling, and
+# that each language has for itself. Large models do transfer, most of all to languages with little text, until too many of them
+# share too few weights ([Conneau et al. 2020](https://arxiv.org/abs/1911.02116) call it the curse of multilinguality).
 #
 # ## Which language is this?
 #
 # Our one GPT can say what a sentence costs *if it were French*, *if it were Spanish*: put another tag before it. That is a
-# probability of the text, given the language. We want the language, given the text, and Bayes' rule turns the one into the other:
+# probability of the text, given the language. We want the language, given the text, and Bayes' rule turns the one into the
+# other:
 #
-# $$P(\text{language} \mid \text{text}) = \frac{P(\text{text} \mid \text{language}) \, P(\text{language})}{\sum_{\text{others}} \dots}$$
+# $$P(\text{language} \mid \text{text}) =
+# \frac{P(\text{text} \mid \text{language}) \, P(\text{language})}{\text{the same, summed over all languages}}$$
 #
 # All five are equally frequent here, so P(language) drops out, and what is left is the softmax of minus the losses, added up.
 
@@ -393,14 +400,14 @@ plots.matrix(
     list(sentence),
     "Letter by letter, the model makes up its mind",
     axes=("", "read so far, up to this character"),
-    label="probability of the language",
+    label="probability",
 )
 
 
 # %% [markdown]
-# How often is it right, and after how many characters? We take the beginnings of all held-out sentences. Its opponent are our five
-# counters, asked in the same way. An accuracy measured on a few hundred sentences is itself uncertain; *Wilson's interval* says
-# between which values the true one lies, in 95 of 100 such tests:
+# How often is it right, and after how many characters? We take the beginnings of all held-out sentences. Its opponent are our
+# five counters, asked in the same way. An accuracy measured on a few hundred sentences is itself uncertain; *Wilson's interval*
+# says between which values the true one lies, in 95 of 100 such tests:
 
 # %%
 def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -441,20 +448,21 @@ for k in (1, 3, 5, 10, 20, 30):
     print()
 assert right["GPT"][0] < 0.8 * n
 assert right["GPT"][29] > 0.95 * n
-assert right["five counters"][9] > 0.9 * n
+if small:
+    assert right["five counters"][9] > max(0.95 * n, right["GPT"][9])
 
 # %%
 plots.lines(
     range(1, K + 1),
     {method: 100 * count / n for method, count in right.items()},
-    "Ten characters tell the language nearly always; counting needs fewer than the GPT",
+    "To tell the language, counting needs fewer characters than the GPT",
     xlabel="characters read",
     ylabel="held-out beginnings recognised (%)",
 )
 
 # %% [markdown]
-# (A first character tells more than one would think, for an opening „ is German and a ¿ Spanish.) Which ones are mistaken for each
-# other, after four characters?
+# (A first character tells more than one would think, for an opening „ is German and a ¿ Spanish.) Which ones are mistaken for
+# each other, after four characters?
 
 # %% tags=["trained"]
 confused = {}
@@ -462,13 +470,17 @@ for method, guess in guesses.items():
     places = [torch.bincount(guess[i, :, 3], minlength=5) for i in range(5)]
     confused[method] = torch.stack(places)  # (5, 5): row i, what language i was taken for
     assert confused[method].sum() == n
-    assert confused[method][4, :4].sum() + confused[method][:4, 4].sum() <= 2  # Russian: never
+    assert confused[method][4, :4].sum() + confused[method][:4, 4].sum() <= n // 200  # Russian
+both_ways = confused["five counters"] + confused["five counters"].T  # (5, 5), of each pair
+pair = both_ways.fill_diagonal_(0).argmax().item()
+if small:
+    assert {codes[pair // 5], codes[pair % 5]} == {"fr", "es"}
 names = [languages.NAMES[code] for code in codes]
 plots.matrix(
     confused,
     names,
-    names,
-    "After four characters: the four of one alphabet get confused, Russian never",
+    codes,
+    "The four that share an alphabet get confused, Russian never",
     axes=("is", "taken for"),
     label="held-out beginnings",
     texts="{:.0f}",
@@ -476,15 +488,17 @@ plots.matrix(
 
 
 # %% [markdown]
-# Russian has an alphabet of its own here. (With Ukrainian and Bulgarian in the box, that would be no help.) Among the others, *la*,
-# *le*, *un*, *en* are words of two languages at once. The GPT is behind the counters, though not by much. A tool that recognises
-# languages counts characters to this day, and for good reasons: it is small, quick, and hard to beat.
+# Russian has an alphabet of its own here. (With Ukrainian and Bulgarian in the box, that would be no help.) Among the others,
+# *la*, *le*, *un*, *en* are words of two languages at once; French and Spanish are the pair that the counters confuse most. The
+# GPT needs more characters than they do. Many a tool that recognises languages counts characters to this day, and for good
+# reasons: it is small, quick, and hard to beat.
 #
 # ## Does it stay in its language?
 #
 # Tags work the other way too: with a tag before it, the model should write that language. We give it beginnings of held-out
-# sentences, twelve characters each, and the counters, which are no part of the model, say what language the continuation is in. First
-# with the right tag; then with none, which it has never seen; then with *another's* tag, so that text and tag contradict each other.
+# sentences, twelve characters each, and the counters, which are no part of the model, say what language the continuation is in.
+# First with the right tag; then with none, which it has never seen; then with *another's* tag, so that text and tag contradict
+# each other.
 
 # %%
 def continued(code: str, tag: str) -> list[str]:
@@ -511,7 +525,10 @@ for case in ("right tag", "no tag", "another's tag"):
     print(f"{case:14} goes on in the language of the text: ≈ {as_text / total:.0%}", end="")
     print(f", of the tag: ≈ {as_tag / total:.0%}" if case == "another's tag" else "")
 assert stays["right tag"][0] > 0.9
-assert stays["no tag"][0] < stays["right tag"][0]
+assert stays["no tag"][0] <= stays["right tag"][0]
+if small:
+    assert 0.5 < stays["no tag"][0] < 0.95
+    assert stays["another's tag"][1] > stays["another's tag"][0]
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TAGS["de"]}.items():
@@ -519,13 +536,14 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
     print(f"{tag.strip():4} {start}|{text}")
 
 # %% [markdown]
-# With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it still follows the text
-# most of the time, and at times loses the thread and drifts into a neighbour. Set tag against text, and mostly the tag wins: in
-# training the tag was always right. **What decides is what was reliable in training**, and not what we meant.
+# With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it still follows
+# the text most of the time, and at times loses the thread and drifts into a neighbour. Set tag against text, and mostly the tag
+# wins: in training the tag was always right. **What decides is what was reliable in training**, and not what we meant.
 #
-# Large models have no tags. Their prompts are pages long, and the text itself says what it is, twelve characters of it a hundred
-# times over.
-#
+# Large models have no such tags. Their prompts are pages long, and the text itself says what it is, twelve characters of it a
+# hundred times over.
+
+# %% [markdown]
 # ## What the series built
 #
 # | | built | left open |
@@ -574,39 +592,43 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # - [vLLM](https://docs.vllm.ai) to serve many users on GPUs, [llama.cpp](https://github.com/ggml-org/llama.cpp) to run a model on a laptop.
 # - [nanoGPT](https://github.com/karpathy/nanoGPT), to read: GPT-2 trained from nothing, in two files.
 #
-# *Courses*: [CS336](https://stanford-cs336.github.io) (a language model from scratch, for engineers), [CS224N](https://web.stanford.edu/class/cs224n/) (language and deep learning), [Dive into Deep Learning](https://d2l.ai) (the mathematics, with code), the [LLM course](https://huggingface.co/learn/llm-course) (the libraries above), [Neural networks: zero to hero](https://karpathy.ai/zero-to-hero.html) (videos that type everything out).
+# *Courses*: [CS336](https://stanford-cs336.github.io) (a language model from scratch, for engineers),
+# [CS224N](https://web.stanford.edu/class/cs224n/) (language and deep learning), [Dive into Deep Learning](https://d2l.ai) (the
+# mathematics, with code), the [LLM course](https://huggingface.co/learn/llm-course) (the libraries above), [Neural networks:
+# zero to hero](https://karpathy.ai/zero-to-hero.html) (videos that type everything out).
 #
-# Best of all: take a text that you care about, and a question that it can answer. Hold out a tenth, count first, and say what your
-# model was measured against.
+# Best of all: take a text that you care about, and a question that it can answer. Hold out a tenth, count first, and say what
+# your model was measured against.
 #
 # ## What we saw
 #
 # - The same sentences cost others up to several times the tokens, with a tokenizer that has learned from English.
 # - A parallel text leaks through translation: hold out whole rows.
 # - By the byte Russian looked easiest, by the character hardest. Bits per sentence of a parallel text can be compared.
-# - One GPT with tags kept up with five, on a fifth of their weights; one counter did not. On so little text five counters beat all.
+# - One GPT with tags kept up with five, on a fifth of their weights; one counter did not. On so little text five counters beat
+#   all.
 # - Bayes' rule makes a recogniser of languages out of a language model; counting characters does it better.
 # - The tag decided what was written, even against the text, because it had always been right.
 
 # %% [markdown]
 # ## Exercises
 #
-# **1 (warm-up).** Turn the tax around: train a tokenizer of 1,000 tokens on the Russian rows alone. How many tokens does an English
-# sentence take, and how many a Russian one?
+# **1 (warm-up).** Turn the tax around: train a tokenizer of 1,000 tokens on the Russian rows alone. How many tokens does an
+# English sentence take, and how many a Russian one?
 
 # %% tags=["exercise"]
 turned = {}  # your answer: tokens per held-out sentence, by language
 
 # %% [markdown]
-# **2 (medium).** How much of the recognition is owed to punctuation, as „ and ¿? Train the counters on small letters and spaces alone,
-# ask them about beginnings of five letters and spaces, and compare with beginnings of five characters as they are.
+# **2 (medium).** How much of the recognition is owed to punctuation, as „ and ¿? Train the counters on small letters and spaces
+# alone, ask them about beginnings of five letters and spaces, and compare with beginnings of five characters as they are.
 
 # %% tags=["exercise"]
 letters_only = None  # your answer: the share that is recognised
 
 # %% [markdown]
-# **3 (harder).** Mix the one GPT with the counter of each language, half and half: p = (p_GPT + p_counter) / 2 for each character. How
-# many bits per character, in the mean of the five languages? (`sentence_losses` gives -ln p of both.)
+# **3 (harder).** Mix the one GPT with the counter of each language, half and half: p = (p_GPT + p_counter) / 2 for each
+# character. How many bits per character, in the mean of the five languages? (`sentence_losses` gives -ln p of both.)
 
 # %% tags=["exercise"]
 mixture = {}  # your answer: bits per character, by language
@@ -653,4 +675,5 @@ for code in codes:
 mixed_mean = sum(mixture.values()) / 5
 print(f"the mixture ≈ {mixed_mean:.2f}, five counters ≈ {mean['five counters']:.2f}", end="")
 print(f", one GPT ≈ {mean['one GPT']:.2f} bits per character")
-assert mixed_mean < min(mean.values()) - 0.03
+if small:
+    assert mixed_mean < min(mean.values()) - 0.03
