@@ -67,6 +67,7 @@ __all__ = [
     "export",
     "generate",
     "instruct",
+    "languages",
     "load_text",
     "lora",
     "perplexity",
