@@ -5,9 +5,9 @@ from those listed before it:
 
 distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · textstream · pieces ·
 parallel · resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation ·
-inference · decoding · generation · instruct · folder · checkpoint · gpt2 · pretrained · quantize ·
-onnx_export · export · train_config · run · training · checks · lora · recipes · plots · widgets ·
-playground · engine · serve
+inference · decoding · generation · instruct · languages · folder · checkpoint · gpt2 · pretrained ·
+quantize · onnx_export · export · train_config · run · training · checks · lora · recipes · probes ·
+memorisation · privacy · filters · dp · card · plots · widgets · playground · engine · serve
 
 `python -m llmkit` has its commands in `llmkit.commands`, above all of these.
 """
@@ -18,6 +18,7 @@ from llmkit import (
     distributed,
     export,
     instruct,
+    languages,
     lora,
     pretrained,
     quantize,
