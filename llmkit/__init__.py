@@ -6,7 +6,7 @@ from those listed before it:
 distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · pieces · parallel ·
 resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation · inference ·
 decoding · generation · instruct · checkpoint · gpt2 · pretrained · train_config · run · training ·
-checks · lora · recipes · plots · widgets · playground
+checks · lora · recipes · pysource · completion · plots · widgets · playground
 """
 
 from llmkit import checkpoint, checks, distributed, instruct, lora, pretrained, scale, tokenfile
