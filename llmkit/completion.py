@@ -4,6 +4,7 @@ character of a text surprises it. How tokens are drawn: `generation`; the code i
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ def first_block(text: str, indent: int) -> str:
     """The lines up to the first that is indented by `indent` spaces or less and not blank. A last
     line without its line end is left out: nobody knows how it would go on."""
     kept = []
-    for line in text.splitlines(keepends=True):
+    for line in re.split("(?<=\n)", text):
         if not line.endswith("\n") or (line.strip() and indentation(line) <= indent):
             break
         kept.append(line)

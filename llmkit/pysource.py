@@ -142,16 +142,19 @@ class Task:
     rest: str
 
 
-def line_tasks(files: Iterable[SourceFile]) -> list[Task]:
-    """Every line of four words or more (as the tokenizer's regular expression cuts it), cut at half
-    of its words. So a cut never divides a word, and the tokens before it are those of the file."""
+def line_tasks(files: Iterable[SourceFile], at: float = 0.5) -> list[Task]:
+    """Every line of four words or more (as the tokenizer's regular expression cuts it), cut where
+    the share `at` of its words, rounded down, is given. So a cut never divides a word, and the
+    tokens before it are those of the file."""
+    if not 0 < at < 1:
+        raise ValueError(f"at must be above 0 and below 1, a share of the words, not {at}")
     tasks = []
     for file in files:
         start = 0
         for line, kind in zip(file.text.split("\n"), line_kinds(file.text), strict=True):
             words = PATTERN.findall(line.lstrip())
             if len(words) >= 4:
-                rest = "".join(words[len(words) // 2 :])
+                rest = "".join(words[max(1, int(at * len(words))) :])
                 cut = start + len(line) - len(rest)
                 tasks.append(Task(file.name, kind, file.text[:cut], rest.rstrip()))
             start += len(line) + 1
@@ -173,7 +176,7 @@ def functions(files: Iterable[SourceFile], most_lines: int = 12) -> list[Functio
     """Every function whose head is one line and whose body is 2 to most_lines lines."""
     found = []
     for file in files:
-        lines = file.text.splitlines(keepends=True)
+        lines = re.split("(?<=\n)", file.text)  # splitlines would cut at form feeds, too
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
         nodes = [node for node in ast.walk(syntax_tree(file.text)) if isinstance(node, kinds)]
         for node in sorted(nodes, key=lambda node: node.lineno):

@@ -146,6 +146,11 @@ def test_a_line_is_cut_at_half_of_its_words():
     first, second = pysource.line_tasks(files)
     assert first == pysource.Task("a.py", "assignment", "import os\n\nx = y\nx =", " y + 1")
     assert second == pysource.Task("b.py", "other", "é(", "a)")
+    assert [task.rest for task in pysource.line_tasks(files, at=0.75)] == [" + 1", ")"]
+    assert [task.rest for task in pysource.line_tasks(files, at=0.01)] == [" = y + 1", "(a)"]
+    for at in (0, 1):
+        with pytest.raises(ValueError, match="at must be above 0 and below 1"):
+            pysource.line_tasks(files, at=at)
 
 
 def test_the_tokens_before_a_cut_are_those_of_the_file():
@@ -175,6 +180,7 @@ def test_functions_with_their_bodies():
         "\n"
         "async def g(x): # why\n"
         "    pass\n"
+        "\f\n"
         "def h(x):\n"
         "    a\n"
         "    b\n"
