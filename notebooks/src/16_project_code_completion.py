@@ -62,9 +62,8 @@ everything = pysource.library()
 share = runtime.pick(cpu=0.3, gpu=1.0)  # on a CPU, three files in ten are enough
 files = [file for file in everything if random.Random(file.name).random() < share]
 size = sum(len(file.text) for file in files)
-print(
-    f"≈ {len(everything)} files; we take ≈ {len(files)} of them, ≈ {size / 1e6:.1f} million characters"
-)
+print(f"≈ {len(everything)} files; we take ≈ {len(files)} of them")
+print(f"≈ {size / 1e6:.1f} million characters")
 assert len(everything) > 200
 assert size > 1e6
 
@@ -136,7 +135,7 @@ for line, count in [item for item in places.most_common(400) if len(item[0]) >= 
 #
 # ## Tokens for code
 #
-# The held-out part plays no role in what follows. Which tokens? `BPETokenizer` (notebook 09) starts from the 256 bytes, so nothing
+# The choice of the tokens is made on the training files alone. `BPETokenizer` (notebook 09) starts from the 256 bytes, so nothing
 # is ever unknown, and learns which neighbours to merge. One special token says where a file begins.
 
 # %%
@@ -157,10 +156,10 @@ plots.token_boxes(pieces_of_code, ids.tolist(), title)
 # regular expression cuts.) With single characters a model would spend four, eight, twelve steps on such an indentation.
 #
 # How many merges? More of them make a text shorter, and each token harder to predict. Bits per character are fair to both
-# (notebook 09), and counting n-grams is a quick judge. For each vocabulary we take its best order:
+# (notebook 09), and counting n-grams is a quick judge: on the first million characters, tried on the last 200,000.
 
 # %% tags=["trained"]
-sample, rest = train_text[:1_000_000], "".join(by_file[1])[:200_000]
+sample, rest = train_text[:1_000_000], train_text[-200_000:]
 judged = {}
 print("tokens   characters each   bits per character, counted")
 for V in (256, 512, 1024, 2048):
@@ -178,7 +177,7 @@ assert abs(judged[2048] - judged[1024]) < 0.05 * judged[1024]
 #
 # ## What counting reaches
 #
-# The opponent, at its best, on all of the training files and all of the held-out ones:
+# The opponent, on all of the training files and all of the held-out ones; its order may even be chosen to suit the latter:
 
 # %% tags=["trained"]
 tokenizer = whole.first(1024 - 256)
@@ -213,8 +212,8 @@ assert flattered < 0.97 * counted
 #
 # ## A network
 #
-# `FastGPT` with Muon, as in the notebooks before. On a CPU it reads little more than half as many tokens as the counter has counted: code is
-# large, and seconds are few.
+# `FastGPT` with Muon, as in the notebooks before. On a CPU it reads little more than half as many tokens as the counter has
+# counted: code is large, and seconds are few.
 
 # %% tags=["trained"]
 T = runtime.pick(cpu=128, gpu=256)  # the context, in tokens
@@ -244,7 +243,7 @@ assert report.bits_per_char < counted
 #
 # ## What is easy in code, and what is hard
 #
-# `completion.surprise` spreads the bits that each token costs over its characters. A piece of a held-out file, and then all of them:
+# `completion.surprise` spreads the bits that each token costs over its characters. Here is a piece of a held-out file:
 
 # %% tags=["trained"]
 chosen = max(pysource.functions(val_files, most_lines=9), key=lambda f: len(f.head + f.body))
@@ -269,25 +268,28 @@ def spans(text: str) -> list[tuple[str, int, int]]:
     for line in text.split("\n"):
         rows.append(rows[-1] + len(line) + 1)
     found, end, met = [], 0, set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        word, start = token.string, rows[token.start[0] - 1] + token.start[1]
+    for what, word, (row, column), (end_row, end_column), _ in tokenize.generate_tokens(
+        io.StringIO(text).readline
+    ):
+        start = rows[row - 1] + column
         if not word.strip():
             continue  # a line end or an indentation: part of the gap before the next word
         if "\n" in text[end:start]:
             found.append(("line end, indentation", end, start))
             end = start
         kind = "comment, string, number"
-        if token.type == tokenize.NAME:
+        if what == tokenize.NAME:
             kind = "name, again" if word in met else "name, first time in the file"
             kind = "keyword" if keyword.iskeyword(word) else "self" if word == "self" else kind
             met.add(word)
-        elif token.type == tokenize.OP:
+        elif what == tokenize.OP:
             kind = "closing bracket" if word in ")]}" else "other sign"
-        found.append((kind, end, rows[token.end[0] - 1] + token.end[1]))
+        found.append((kind, end, rows[end_row - 1] + end_column))
         end = found[-1][2]
     return found
 
 
+# %%
 small = "if x:\n    f(x)\n"
 for kind, start, end in spans(small):
     print(f"{plots.visible(small[start:end]):6}{kind}")
@@ -314,9 +316,9 @@ plots.bars(
 
 
 # %% [markdown]
-# What the grammar decides costs little: a bracket closes, a line ends, `self` comes first. What somebody had to *decide* costs much,
-# and that is names. One that the file has used before costs somewhat less than a new one. To copy it from far back is a skill that a
-# network learns late, and ours, on a CPU, has hardly begun.
+# What the grammar decides costs little: a bracket closes, a line ends, `self` comes first. What somebody had to *decide* costs
+# much, and that is names. One that the file has used before costs somewhat less than a new one. To copy it from far back is a
+# skill that a network learns late, and ours, on a CPU, has hardly begun.
 #
 # ## Completing a line
 #
@@ -424,9 +426,9 @@ assert sum(right["network"]) > 1.3 * sum(right["network, half given"])
 assert sum(right["network"]) > 0.01 * count
 
 # %% [markdown]
-# To the letter is a hard mark: a few lines in a hundred with three quarters given, and fewer with half. And look at the intervals of the
-# three. Where two overlap, so many lines do not tell who is better. **The loss is a finer measure than the score**: it hears from
-# every token of the held-out files, and told the network from the counter at once. By kind of line:
+# To the letter is a hard mark: a few lines in a hundred with three quarters given, and fewer with half. And look at the
+# intervals of the three. Where two overlap, so many lines do not tell who is better. **The loss is a finer measure than the
+# score**: it hears from every token of the held-out files, and told the network from the counter at once. By kind of line:
 
 # %% tags=["trained"]
 names = ["import", "def, class", "return", "if, for, with", "assignment", "other", "text"]
@@ -448,8 +450,8 @@ plots.bars(
 )
 
 # %% [markdown]
-# (Some kinds have few lines among our tasks, so their bars are coarse.) Comments and docstrings come last: a sentence could go on in a
-# hundred good ways. What does the network do where it is wrong?
+# (Some kinds have few lines among our tasks, so their bars are coarse.) A comment or docstring could go on in a hundred good
+# ways. What does the network do where it is wrong?
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 wrong = [n for n in code_lines if not right["network"][n]][:40:5]
@@ -458,13 +460,13 @@ for n in wrong:
     print(f"{half}\n    its rest ⟶{said['network'][n]}\n    the file ⟶{tasks[n].rest}")
 
 # %% [markdown]
-# Often it is well formed, and about something else: names from other files, which it has read more often. Another name for the
+# Often it is well formed, and about something else, with names that belong to other files. Another name for the
 # same thing would be wrong, too, by this mark.
 #
 # ## Completing a function
 #
 # Given a file up to a `def` line, write the body. It ends where a line is indented no more than the `def`: at the *dedent*
-# (`until="block"`). To the letter it will never be right. But does it parse? Python's parser reads it, and runs nothing.
+# (`until="block"`). To the letter it will hardly ever be right. But does it parse? Python's parser reads it, and runs nothing.
 
 # %% tags=["trained"]
 bodies = pysource.functions(val_files)
@@ -532,7 +534,7 @@ print(f"cut before the space ≈ {before} right, after it ≈ {after}")
 assert after < before
 
 # %% [markdown]
-# So the prompt that tells *more* is completed worse. Editors hide this by taking back the last token and letting the model write
+# So the prompt that tells *more* is completed worse. Tools for completion avoid this by taking back the last token and letting the model write
 # it again (*token healing*).
 #
 # ## A completion with its perplexity
@@ -568,9 +570,8 @@ print(prompt + own)
 print(f"perplexity {marks[own]:.2f} per token")
 
 # %% [markdown]
-# A completion with its perplexity. Its own line is the one it is surest of; it took the likeliest token each time. Whether it is a good
-# line is another question, and if it is a strange one, it is probably a line of some training file. Our own idea surprises it
-# more, and in disorder more still.
+# Each token of its own line was the likeliest at its place, so it finds that line likelier than ours in disorder. Whether it is a
+# good line, no perplexity can say.
 #
 # ## What we saw
 #
@@ -581,8 +582,9 @@ print(f"perplexity {marks[own]:.2f} per token")
 # - A few lines come out to the letter, hardly any in comments; so few that the score could not rank the models, where the loss
 #   could. Some bodies parse, more than the counter's, and do nothing useful.
 # - What is wrong still: the names. Our network takes them from its memory, where it should take them from the file before it. That
-#   comes with longer training and a larger model, as on a GPU.
-#
+#   should come with longer training and a larger model, as on a GPU.
+
+# %% [markdown]
 # What real models for code do beyond that: they learn to fill a gap from both sides (*fill in the middle*,
 # [Bavarian et al. 2022](https://arxiv.org/abs/2207.14255)); they are given the other files of the project
 # ([Zhang et al. 2023](https://arxiv.org/abs/2303.12570)); and they are marked by *running* what they write against tests, several
@@ -600,7 +602,8 @@ print(f"perplexity {marks[own]:.2f} per token")
 # indentation has three spaces in place of four.
 
 # %% tags=["exercise"]
-tidy = "def total(values):\n    result = 0\n    for value in values:\n        result += value\n    return result\n"
+tidy = "def total(values):\n    result = 0\n    for value in values:\n"
+tidy += "        result += value\n    return result\n"
 bits_tidy, bits_three = None, None
 
 # %% [markdown]
