@@ -534,8 +534,8 @@ print(f"cut before the space ≈ {before} right, after it ≈ {after}")
 assert after < before
 
 # %% [markdown]
-# So the prompt that tells *more* is completed worse. Tools for completion avoid this by taking back the last token and letting the model write
-# it again (*token healing*).
+# So the prompt that tells *more* is completed worse. Tools for completion avoid this by taking back the last token and letting
+# the model write it again (*token healing*).
 #
 # ## A completion with its perplexity
 #
