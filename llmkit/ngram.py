@@ -107,11 +107,12 @@ class NGram(nn.Module):
             context = F.pad(table.find(context[..., :-1], ids), (1, 0), value=-1)  # (..., T + 1)
         return p
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids (B, T) -> log-probabilities (B, T, V) of the next token, float64; at position t the
-        context is what ids hold of the last ``order - 1`` tokens up to t."""
+    def forward(self, ids: Tensor, last_only: bool = False) -> Tensor:
+        """ids (B, T) -> log-probabilities (B, T, V) of the next token, float64, or with last_only
+        (B, 1, V); at position t the context is what ids hold of the last ``order - 1`` tokens up to
+        t."""
         check_ids(ids.flatten(), self.config.vocab_size)
-        return self.mix(ids, (..., slice(1, None), None), self.tokens).log()
+        return self.mix(ids, (..., slice(-1 if last_only else 1, None), None), self.tokens).log()
 
     def probabilities(self, context: Tensor) -> Tensor:
         """The distribution (V,), float64, after a context (k,), k from 0 to any length."""

@@ -111,6 +111,12 @@ def test_loss_and_forward_equal_the_dictionaries(order, discount):
         assert log_p[row, t].tolist() == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_last_position_alone():
+    model = NGram(markov_text(6, 300, seed=1), 3, 6)
+    x = markov_text(6, 20, seed=2).view(2, 10)
+    assert torch.equal(model(x, last_only=True), model(x)[:, -1:])
+
+
 def test_three_discounts_come_from_the_counts():
     """n1 = 4, n2 = 3, n3 = 2, n4 = 1: Y = 4/10, so D = 1 - .6, 2 - .8, 3 - .8."""
     counts = torch.tensor([1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 50])
