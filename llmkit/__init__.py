@@ -7,7 +7,8 @@ distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe 
 parallel · resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation ·
 inference · decoding · generation · instruct · languages · folder · checkpoint · gpt2 · pretrained ·
 quantize · onnx_export · export · train_config · run · training · checks · lora · recipes · probes ·
-memorisation · privacy · filters · dp · card · plots · widgets · playground · engine · serve
+memorisation · privacy · filters · dp · card · pysource · completion · plots · widgets ·
+playground · engine · serve
 
 `python -m llmkit` has its commands in `llmkit.commands`, above all of these.
 """

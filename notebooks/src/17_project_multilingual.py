@@ -565,9 +565,9 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [11](11_pretrained_gpt2.ipynb) | GPT-2 in our model, fine-tuned | how to learn and not forget |
 # | [12](12_lora.ipynb) | a few percent of the weights | which weights, and of what rank |
 # | [13](13_instruction_tuning.ipynb) | a model that answers | whether the answers are true |
-# | 14 | a served model | thousands of users at once |
-# | 15 | memory, bias, privacy, measured | what we did not think of measuring |
-# | 16 | a model that completes code | programs that do what was asked |
+# | [14](14_deployment.ipynb) | a served model | thousands of users at once |
+# | [15](15_responsible_use.ipynb) | memory, bias, privacy, measured | what we did not think of measuring |
+# | [16](16_project_code_completion.ipynb) | a model that completes code | programs that do what was asked |
 # | 17 | one model, five languages | the other seven thousand |
 
 # %% [markdown]
