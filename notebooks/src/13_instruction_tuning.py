@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/13_instruction_tuning.ipynb)
 #
-# ← [12 · LoRA](12_lora.ipynb)
+# ← [12 · LoRA](12_lora.ipynb) · [14 · Deployment](14_deployment.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
