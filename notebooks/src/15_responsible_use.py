@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/15_responsible_use.ipynb)
 #
-# ← [13 · Instruction tuning](13_instruction_tuning.ipynb)
+# ← [14 · Deployment](14_deployment.ipynb) · [16 · Project: code completion](16_project_code_completion.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.

@@ -366,9 +366,9 @@ for prompt, line in zip(prompts, theirs, strict=True):
 # *look-up*. That searches the training lines which begin in the same way, and gives the most frequent rest.
 
 # %%
-count = 600
+n_tasks = runtime.pick(cpu=600, gpu=2000)
 tasks_at = {
-    at: random.Random(runtime.seed).sample(pysource.line_tasks(val_files, at), count)
+    at: random.Random(runtime.seed).sample(pysource.line_tasks(val_files, at), n_tasks)
     for at in (0.5, 0.75)
 }
 known = sorted(line.strip() for text in by_file[0] for line in text.split("\n"))
@@ -387,7 +387,7 @@ print("if __name__ ==" + look_up("if __name__ ==").replace("'", '"'))
 
 
 # %% [markdown]
-# A share of 600 lines is itself uncertain. The interval of
+# A share of some hundred lines is itself uncertain. The interval of
 # [Wilson (1927)](https://doi.org/10.1080/01621459.1927.10502953) holds the true share in about 95 of 100 such samples. (It takes
 # the lines to be independent. Those of one file are not quite, so the truth is a little wider.)
 
@@ -420,10 +420,10 @@ halves = [task.prompt for task in tasks_at[0.5]]
 halves = completion.complete(model, tokenizer, halves, 16)
 right["network, half given"] = to_the_letter(halves, tasks_at[0.5])
 for name, marks in right.items():
-    low, high = interval(sum(marks), count)
-    print(f"{name}: ≈ {sum(marks) / count:.1%} right, from ≈ {low:.1%} to ≈ {high:.1%}")
+    low, high = interval(sum(marks), n_tasks)
+    print(f"{name}: ≈ {sum(marks) / n_tasks:.1%} right, from ≈ {low:.1%} to ≈ {high:.1%}")
 assert sum(right["network"]) > 1.3 * sum(right["network, half given"])
-assert sum(right["network"]) > 0.01 * count
+assert sum(right["network"]) > 0.01 * n_tasks
 
 # %% [markdown]
 # To the letter is a hard mark: a few lines in a hundred with three quarters given, and fewer with half. And look at the
