@@ -2,7 +2,11 @@
 
 import http.client
 import json
+import os
+import subprocess
+import sys
 import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -82,3 +86,20 @@ def expected(model, tokenizer, prompt, new, seed, **choices):
     ids = tokenizer.encode(prompt)
     ids = llmkit.generate(model, ids, new, seed=seed, **choices)[len(ids) :]
     return tokenizer.decode(ids)
+
+
+@contextmanager
+def command(*arguments, **environment):
+    """`python -m llmkit serve` in a process of its own, and the line in which it tells where."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmkit", "serve", *arguments, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+    try:
+        yield process, process.stdout.readline()
+    finally:
+        process.kill()
+        process.communicate()

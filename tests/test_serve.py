@@ -3,7 +3,6 @@ unmodified, its limits, its end."""
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 import torch
-from serving import CHARACTERS, POEM, Gate, ask, events, expected, gpt, tokenizer
+from serving import CHARACTERS, POEM, Gate, ask, command, events, expected, gpt, tokenizer
 
 import llmkit
 from llmkit import checkpoint, pretrained, serve
@@ -574,23 +573,6 @@ def folder(tmp_path_factory):
     run.mkdir()
     checkpoint.save(run / "checkpoint", gpt(block_size=64), CHAR)
     return run
-
-
-@contextmanager
-def command(*arguments, **environment):
-    """`python -m llmkit serve` in a process of its own, and the line in which it tells where."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llmkit", "serve", *arguments, "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
-    try:
-        yield process, process.stdout.readline()
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_the_command_serves_and_finishes_a_stream_when_told_to_stop(folder):

@@ -93,7 +93,7 @@ def test_it_streams_and_stops(open_page):
         page.fill("#max_new_tokens", "900")
         page.click("#go")
         gate.permits.release(5)
-        wait_for(page, "^a.{4,5}$", "#output")
+        wait_for(page, "^a[^]{4,5}$", "#output")
         assert page.is_disabled("#go")
         page.keyboard.press("Escape")
         wait_for(page, "^stopped$")
@@ -101,10 +101,6 @@ def test_it_streams_and_stops(open_page):
         assert page.is_enabled("#go")
         assert page.is_disabled("#halt")
         assert gate.calls < 100
-        gate.open()
-        page.click("#go")
-        page.click("#halt", timeout=5000) if page.is_enabled("#halt") else None
-        wait_for(page, "^stopped$|tokens")
 
 
 def release_until_idle(gate, running):

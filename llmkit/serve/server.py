@@ -38,18 +38,18 @@ def background(
 
     settings: those of `Settings`. At the end running requests finish, as with `run`.
     """
-    app = create_app(model, tokenizer, Settings(**settings))
-    listener = listen("127.0.0.1", port)
-    server = _Server(app)
-    thread = threading.Thread(target=server.run, args=([listener],), name="llmkit server")
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        yield Running(address(listener), app.state.engine)
-    finally:
-        server.should_exit = True
-        thread.join()
+    with listen("127.0.0.1", port) as listener:
+        app = create_app(model, tokenizer, Settings(**settings))
+        server = _Server(app)
+        thread = threading.Thread(target=server.run, args=([listener],), name="llmkit server")
+        thread.start()
+        try:
+            while not server.started and thread.is_alive():
+                time.sleep(0.005)
+            yield Running(address(listener), app.state.engine)
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def run(
