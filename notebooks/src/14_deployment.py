@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/14_deployment.ipynb)
 #
-# ← [13 · Instruction tuning](13_instruction_tuning.ipynb)
+# ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [15 · Responsible use](15_responsible_use.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
