@@ -63,7 +63,7 @@ tokenizer = llmkit.CharTokenizer.from_text(text)
 train_ids, val_ids = llmkit.split(tokenizer.encode(text))
 shape = runtime.pick(
     cpu=dict(block_size=64, n_layer=2, n_head=4, n_embd=96, ngram_rows=(4_356, 8_192)),
-    gpu=dict(block_size=256, n_layer=5, n_head=6, n_embd=384, ngram_rows=(4_356,)),
+    gpu=dict(block_size=128, n_layer=4, n_head=4, n_embd=256, ngram_rows=(4_356, 8_192)),
 )
 model = llmkit.FastGPT(llmkit.FastGPTConfig(tokenizer.vocab_size, dropout=0.1, **shape))
 model = model.to(runtime.device)
@@ -309,7 +309,7 @@ assert len(said[1]) == len("The river") + 20
 # %%
 torch.set_num_threads(1)  # one core for the model; the others for those who ask
 stack = ExitStack()  # what is opened on it stays open until we close it
-settings = dict(name="play", queue=8, max_tokens=500)
+settings = dict(name="play", queue=8, max_tokens=2_000)
 server = stack.enter_context(serve.background(loaded, tokenizer, **settings))
 assert server.url.startswith("http://127.0.0.1:")  # this machine, and no other
 
@@ -455,7 +455,7 @@ plots.lines(
 # Eight may wait. To see what the next one is told, we keep the worker busy with a long stream, and let eight stand in line:
 
 # %%
-long = client.completions.create(**asked | {"max_tokens": 500}, seed=1, stream=True)
+long = client.completions.create(**asked | {"max_tokens": 2_000}, seed=1, stream=True)
 next(iter(long))  # it is being answered now
 pool = ThreadPoolExecutor(8)
 line = [pool.submit(client.completions.create, **asked | {"max_tokens": 1}) for _ in range(8)]
