@@ -89,10 +89,13 @@ def expected(model, tokenizer, prompt, new, seed, **choices):
 
 
 @contextmanager
-def command(*arguments, **environment):
-    """`python -m llmkit serve` in a process of its own, and the line in which it tells where."""
+def command(*arguments, first="", **environment):
+    """`python -m llmkit serve` in a process of its own, and the line in which it tells where.
+    first: a statement to run before."""
+    code = f"import sys; from llmkit.__main__ import main; {first}\nsys.exit(main(sys.argv[1:]))"
+    start = [sys.executable, *(["-c", code] if first else ["-m", "llmkit"])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "llmkit", "serve", *arguments, "--port", "0"],
+        [*start, "serve", *arguments, "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
