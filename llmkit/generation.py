@@ -146,7 +146,7 @@ def next_token_probabilities(
         raise ValueError(f"the highest score is {bad}: the model's numbers have run away")
     if temperature == 0:
         return torch.zeros_like(logits, dtype=torch.float32).scatter_(-1, likeliest, 1.0)
-    p = (logits / temperature).softmax(dim=-1).float()
+    p = ((logits - highest) / temperature).softmax(dim=-1).float()
     if top_k is None and top_p is None:
         return p
     # Sorting 50,000 takes long: leave out those that are not needed to reach top_k or top_p.

@@ -564,3 +564,9 @@ def test_top_k_is_checked_without_a_vocab_size():
     assert generate(model, torch.tensor([0]), 3, temperature=0).tolist() == [0, 2, 2, 2]
     with pytest.raises(ValueError, match="top_k must be from 1 to the vocabulary's 3"):
         generate(model, torch.tensor([0]), 3, top_k=4)
+
+
+def test_the_lowest_temperature_there_is_takes_the_likeliest():
+    """5e-324 is the smallest float above 0: scores divided by it are infinite."""
+    p = next_token_probabilities(torch.tensor([2.0, 5.0, -1.0]), temperature=5e-324)
+    assert p.tolist() == [0.0, 1.0, 0.0]
