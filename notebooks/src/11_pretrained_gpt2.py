@@ -32,14 +32,19 @@ if importlib.util.find_spec("llmkit") is None:
 # %%
 import copy
 import inspect
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import torch
+
+logging.disable(logging.WARNING)  # transformers tells of GPU libraries that it cannot load
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+logging.disable(logging.NOTSET)
 
 import llmkit
 from llmkit import plots

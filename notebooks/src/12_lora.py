@@ -29,6 +29,7 @@ if importlib.util.find_spec("llmkit") is None:
 import copy
 import importlib.util
 import inspect
+import logging
 import math
 import tempfile
 from pathlib import Path
@@ -282,8 +283,10 @@ print(f"layers with an adapter: {len(lora.adapters(kits))}; the two agree")
 
 # %%
 if importlib.util.find_spec("peft"):
+    logging.disable(logging.WARNING)  # it tells of GPU libraries that it cannot load
     import peft
 
+    logging.disable(logging.NOTSET)
     settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules=list(EVERY))
     theirs = peft.inject_adapter_in_model(settings, copy.deepcopy(base).cpu())
     mine = copy.deepcopy(kits).cpu().eval()
