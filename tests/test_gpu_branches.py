@@ -23,7 +23,7 @@ import nbformat
 import pytest
 
 NOTEBOOKS = sorted(build.NOTEBOOKS.glob("*.ipynb"))
-CAPS = {"steps": 3, "epochs": 3, "batch_size": 4, "max_new_tokens": 16, "tasks": 60}
+CAPS = {"steps": 3, "epochs": 3, "batch_size": 4, "max_new_tokens": 16, "tasks": 60, "seconds": 1}
 
 PRELUDE = """
 def rehearse():
