@@ -72,7 +72,8 @@ class Colab:
         local = ("LLMKIT_", "PYTHON", "HF_", "MPLBACKEND")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(local)}
         environment["LLMKIT_SOURCE"] = os.environ.get(
-            "LLMKIT_SOURCE", f"git+file://{build.NOTEBOOKS.parent}"
+            "LLMKIT_SOURCE",
+            f"git+file://localhost{build.NOTEBOOKS.parent}",  # older pips want a host
         )
 
         class Specs(KernelSpecManager):
