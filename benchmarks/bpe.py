@@ -27,8 +27,8 @@ import torch
 from common import alternate, parse, parser, versions, write_result
 
 from llmkit import BPETokenizer, load_text
-from llmkit.bpe import PATTERN
-from llmkit.bpe_files import spell
+from llmkit.bpe.files import spell
+from llmkit.bpe.tokenizer import PATTERN
 
 MERGES = 1000
 

@@ -25,7 +25,9 @@ import torch
 from torch import nn
 
 import llmkit
-from llmkit import checkpoint, export, plots, quantize, recipes
+from llmkit import checkpoint, plots
+from llmkit.commands import recipes
+from llmkit.deploy import export, int8
 from llmkit.runtime import fast_matmul
 
 FLOAT, HALF, ONNX, INT8, BOTH = "float32", "bfloat16", "ONNX", "int8", "int8, activations too"
@@ -65,7 +67,7 @@ def contenders(model: nn.Module, folder: Path) -> dict[str, tuple[nn.Module, int
         ONNX: export.save_onnx(folder / "onnx", model),
         INT8: folder / "int8",
     }
-    linear = quantize.linear_bytes
+    linear = int8.linear_bytes
     found = {}
     for name, place in places.items():
         loaded, _ = export.load(place)

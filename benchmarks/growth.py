@@ -6,7 +6,7 @@ From one base shape each size is varied alone: as it is, with gradient checkpoin
 with the same rows in passes of a few, accumulated. Every configuration trains for a few steps in a
 process of its own. Memory is its peak above what it took after a step of a tiny model, without the
 pages of a token file; on a GPU, what PyTorch allocated. Beside it stands the estimate of
-`scale.training_memory`.
+`cost.training_memory`.
 
 The corpus is text of up to --gigabytes, made and turned into token files in a temporary folder
 (which takes four times as much), then trained on, and a slice evaluated, without being loaded.
@@ -31,10 +31,11 @@ import torch
 from matplotlib import style
 
 import llmkit
-from llmkit import plots, scale, tokenfile
+from llmkit import plots
 from llmkit.attention import fuses
 from llmkit.run import Run
 from llmkit.runtime import peak_memory
+from llmkit.scale import cost, token_file
 
 BASE = dict(batch_size=16, block_size=128, n_layer=4, n_embd=192)
 SIZES = {
@@ -128,7 +129,7 @@ def measure(
     if path is None:
         ids = torch.randint(65, (200_000,), generator=torch.Generator().manual_seed(0))
     else:
-        ids, _ = tokenfile.load(path)
+        ids, _ = token_file.load(path)
     rows = ROWS if way == "accumulation" else batch_size
     config = llmkit.TrainConfig(
         steps=10**6,
@@ -152,7 +153,7 @@ def measure(
         seconds.append(time.perf_counter() - started)
     if path is not None:
         llmkit.evaluate(model, ids[-VALIDATED:])
-    estimate = scale.training_memory(
+    estimate = cost.training_memory(
         shape,
         rows,
         fused=fuses(block_size, torch.device(device), torch.float32),
@@ -188,7 +189,7 @@ def corpus_rows(options, base: dict) -> list[dict]:
                 for _ in range(max(1, round(megabytes * 1e6 / len(text)))):
                     file.write(text)
             started = time.perf_counter()
-            tokenfile.write(target, source, tokenizer)
+            token_file.write(target, source, tokenizer)
             tokenized = time.perf_counter() - started
             rows.append(row(options, "corpus", megabytes, "plain", base, target))
             rows[-1]["tokenize_seconds"] = tokenized

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 import llmkit
 from llmkit import FastGPTConfig, TrainConfig, plots
-from llmkit.recipes import recipe, sprint
+from llmkit.commands.recipes import recipe, sprint
 
 SETTINGS = {  # the recipes of nanoGPT's README, and what makes them print and save what we need
     "cpu": "--device=cpu --compile=False --eval_iters=20 --block_size=64 --batch_size=12"

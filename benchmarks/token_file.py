@@ -31,7 +31,8 @@ from pathlib import Path
 
 from common import parse, parser, versions, write_result
 
-from llmkit import CharTokenizer, load_text, parallel, tokenfile
+from llmkit import CharTokenizer, load_text
+from llmkit.scale import parallel, token_file
 
 MEGABYTE = 1_000_000
 SHARES = {"one process": 1, "all cores": 1, "streaming": 5, "textbook": 20}  # of the text: 1/n
@@ -49,7 +50,7 @@ def make_text(path: Path, size: int) -> None:
 
 def ours(source: str | Path, target: Path, workers: int) -> Callable[[], None]:
     tokenizer = CharTokenizer.from_text(load_text("embedded"))
-    return lambda: tokenfile.write(target, source, tokenizer, workers=workers)
+    return lambda: token_file.write(target, source, tokenizer, workers=workers)
 
 
 def streaming(source: Path, target: Path) -> Callable[[], None]:
@@ -138,7 +139,7 @@ def read_memory(pid: int) -> tuple[int, int]:
 
 def check(target: Path, source: Path) -> None:
     """SystemExit unless the ids stand for the text."""
-    ids, tokenizer = tokenfile.load(target)
+    ids, tokenizer = token_file.load(target)
     size = source.stat().st_size
     with open(source, "rb") as file:
         for start in (0, size // 2, size - 1000):

@@ -9,7 +9,7 @@ forward, backward, clipping where the peer's own loop clips, and the peer's own 
 has none, and with them against the others. Dropout is 0 for all. For information: ours in
 bfloat16, `FastGPT`, and (--compile) torch.compile, with the time that its first update took.
 
-Share of peak: `scale.flops_per_token` times tokens a second over `scale.matmul_peak`, the higher of
+Share of peak: `cost.flops_per_token` times tokens a second over `cost.matmul_peak`, the higher of
 one measurement before and one after.
 """
 
@@ -30,9 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import llmkit
-from llmkit import plots, scale
-from llmkit.fast import FastGPT, FastGPTConfig
+from llmkit import plots
 from llmkit.run import Run
+from llmkit.scale import cost
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 VOCAB = 65
 SHAPES = {  # n_layer, n_head, n_embd, block_size, batch: on a CPU, on a GPU; updates in a turn
@@ -222,13 +223,13 @@ def measure(name: str, shape: tuple[int, ...], options) -> dict:
         common.synchronize(device)
         first[contender] = time.perf_counter() - started
     seconds = 0.05 if options.quick else 2.0
-    peaks = [scale.matmul_peak(device, race.dtype, seconds)]
+    peaks = [cost.matmul_peak(device, race.dtype, seconds)]
     turns = [repeated(update, race.updates) for update in updates.values()]
     clock = time.process_time if options.busy else time.perf_counter
     times = common.alternate(*turns, repeats=options.rounds, device=device, clock=clock)
     times = dict(zip(updates, times, strict=True))
-    peaks.append(scale.matmul_peak(device, race.dtype, seconds))
-    flops = scale.flops_per_token(llmkit.GPTConfig(**race.sizes, bias=False))
+    peaks.append(cost.matmul_peak(device, race.dtype, seconds))
+    flops = cost.flops_per_token(llmkit.GPTConfig(**race.sizes, bias=False))
     rows = {}
     for contender, taken in times.items():
         against = common.compare(times[rivals.get(contender, "llmkit")], taken)

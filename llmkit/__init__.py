@@ -1,33 +1,26 @@
 """llmkit: the tested building blocks behind a series of notebooks on making a language model.
 
-The names below are what notebooks use. Each lives in a module of its own, and a module imports only
-from those listed before it:
+The files of this folder are the course, notebooks 01 to 08; they import each other, and nothing
+else of llmkit. Each folder is one later part of it:
 
-distributed · runtime · data · tokenizer · bpe_files · bpe_training · bpe · textstream · pieces ·
-parallel · resumable · tokenfile · ngram · attention · model · fast · optim · scale · evaluation ·
-inference · decoding · generation · instruct · languages · folder · checkpoint · gpt2 · pretrained ·
-quantize · onnx_export · export · train_config · run · training · checks · lora · recipes · probes ·
-memorisation · privacy · filters · dp · card · pysource · completion · plots · widgets ·
-playground · engine · serve
+    bpe/            09          subword tokens
+    speed/          10          a racing model, decoding
+    scale/          10          what a model costs, many processes, text larger than memory
+    finetune/       11 to 13    GPT-2's weights, LoRA, instructions
+    deploy/         14          exports, and a server
+    responsible/    15          memory, bias, personal data
+    projects/       16, 17      code completion, several languages
+    commands/                   python -m llmkit
 
-`python -m llmkit` has its commands in `llmkit.commands`, above all of these.
+A folder imports the files and, where its docstring says so, another folder. `import llmkit` loads
+the files alone; a folder comes when it is asked for.
 """
 
-from llmkit import (
-    checkpoint,
-    checks,
-    distributed,
-    export,
-    instruct,
-    languages,
-    lora,
-    pretrained,
-    quantize,
-    scale,
-    tokenfile,
-)
+from importlib import import_module
+from typing import Any
+
+from llmkit import checkpoint, checks
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
-from llmkit.bpe import BPETokenizer
 from llmkit.data import Batches, corpora, load_text, split
 from llmkit.evaluation import evaluate, perplexity
 from llmkit.generation import generate, stream
@@ -41,16 +34,20 @@ from llmkit.training import Checkpointer, ProgressBar, train
 
 __version__ = "0.1.0"
 
+LATER = {  # what a folder gives to `llmkit.`, and where it stands
+    "BPETokenizer": "llmkit.bpe",
+    "FastGPT": "llmkit.speed.fast_gpt",
+    "FastGPTConfig": "llmkit.speed.fast_gpt",
+    "pretrained": "llmkit.finetune",
+}
+
 __all__ = [
     "GPT",
-    "BPETokenizer",
     "Batches",
     "Block",
     "CausalSelfAttention",
     "CharTokenizer",
     "Checkpointer",
-    "FastGPT",
-    "FastGPTConfig",
     "GPTConfig",
     "History",
     "NGram",
@@ -64,30 +61,25 @@ __all__ = [
     "checkpoint",
     "checks",
     "corpora",
-    "distributed",
     "evaluate",
-    "export",
     "generate",
-    "instruct",
-    "languages",
     "load_text",
-    "lora",
     "perplexity",
-    "pretrained",
-    "quantize",
-    "scale",
     "split",
     "start",
     "stream",
-    "tokenfile",
     "train",
+    *LATER,
 ]
 
 
-def __getattr__(name: str):
-    """`FastGPT` is for racing: it is loaded when asked for, and stays out of a reader's way."""
-    if name in ("FastGPT", "FastGPTConfig"):
-        from llmkit import fast
+def __getattr__(name: str) -> Any:
+    """What lives in a folder is imported when it is first asked for."""
+    if name not in LATER:
+        raise AttributeError(f"module 'llmkit' has no attribute {name!r}")
+    home = import_module(LATER[name])
+    return getattr(home, name, None) or import_module(f"{LATER[name]}.{name}")
 
-        return getattr(fast, name)
-    raise AttributeError(f"module 'llmkit' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -34,7 +34,7 @@ def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, state: Any
     """
     model = plain(model)
     if any(hasattr(weight, "qdata") for weight in model.parameters()):
-        raise TypeError("the model is quantized: save it with llmkit.export.save_int8")
+        raise TypeError("the model is quantized: save it with llmkit.deploy.export.save_int8")
 
     def fill(folder: Path) -> None:
         write_tensors(

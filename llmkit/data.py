@@ -94,12 +94,20 @@ def strip_gutenberg(text: str) -> str:
     return book[1].strip() + "\n"
 
 
+def packaged(name: str) -> Path:
+    """The path of a file that comes with llmkit, such as "embedded.txt"."""
+    here = Path(__file__).parent  # an installed llmkit has _data in it, a repository data beside it
+    inside = here / "_data" / name
+    return inside if inside.is_file() else here.parent / "data" / name
+
+
 def _locate(corpus: Corpus) -> str:
     """The path of a copy on this machine, else the URL."""
-    here = Path(__file__).parent  # an installed llmkit has _data in it, a repository data beside it
-    folders = [os.environ.get("LLMKIT_DATA"), here / "_data", here.parent / "data"]
-    copies = [os.path.expanduser(os.path.join(f, corpus.file)) for f in folders if f]
-    return next(filter(os.path.isfile, copies), corpus.url or copies[-1])
+    copies = [packaged(corpus.file)]
+    if folder := os.environ.get("LLMKIT_DATA"):
+        copies.insert(0, Path(folder).expanduser() / corpus.file)
+    found = next((copy for copy in copies if copy.is_file()), None)
+    return str(found or corpus.url or copies[-1])
 
 
 def _read(name: str) -> bytes:

@@ -74,17 +74,28 @@ def evaluate(
     with eval_mode(model), fast_matmul(device):
         batches = enumerate(windows(ids, block_size, stride, batch_size))
         for i, batch in islice(batches, distributed.rank(), None, distributed.world()):
-            x, y = (part.to(device, torch.int64) for part in batch)  # (B, T) each
-            # Row by row: all of (B, T, V) in float64 would need twice the memory of the logits.
-            rows = zip(model(x), y, strict=True)  # (T, V), (T,) each
-            loss = [F.cross_entropy(row.double(), y, reduction="none") for row, y in rows]
-            loss = torch.stack(loss)  # (B, T)
+            x, y = batch  # (B, T) each
+            loss = token_losses(model, x, y)  # (B, T)
             # The head of every window but the very first was predicted by the one before it.
             loss[int(i == 0) :, : block_size - stride] = 0
             total += loss.sum()  # where the model is: a GPU need not wait
     [total] = distributed.total(float(total))
     bits = None if characters is None else total / (characters * math.log(2))
     return Report(total / (len(ids) - 1), len(ids) - 1, bits)
+
+
+def token_losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """What each target costs, -log p in nats: inputs x and targets y (B, T) -> (B, T), float64, on
+    the model's device. A target of -100 costs nothing.
+
+    The model is called as it is: put it in `eval_mode`, and switch gradients off, around this.
+    """
+    device = device_of(model)
+    logits = model(x.to(device, torch.int64))  # (B, T, V)
+    # Row by row: all of (B, T, V) in float64 would need twice the memory of the logits.
+    rows = zip(logits, y.to(device, torch.int64), strict=True)  # (T, V), (T,) each
+    losses = [F.cross_entropy(row.double(), target, reduction="none") for row, target in rows]
+    return torch.stack(losses)
 
 
 def windows(ids: Tensor, block_size: int, stride: int, batch_size: int) -> Iterator:

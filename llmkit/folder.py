@@ -24,7 +24,10 @@ FILES = {
     ONNX: {"model.onnx", "model.onnx.data", "tokenizer.json"},
     INT8: {"model.safetensors", "tokenizer.json"},
 }
-MODELS = {"GPT": "llmkit.model", "FastGPT": "llmkit.fast"}  # class, and the module it lives in
+MODELS = {
+    "GPT": "llmkit.model",
+    "FastGPT": "llmkit.speed.fast_gpt",
+}  # class, and the module it lives in
 
 
 def write(folder: str | Path, header: dict[str, Any], fill: Callable[[Path], None]) -> Path:

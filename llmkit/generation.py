@@ -14,11 +14,11 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from llmkit import decoding
 from llmkit.data import check_ids
 from llmkit.evaluation import device_of, eval_mode
-from llmkit.inference import quick_linear
 from llmkit.runtime import fast_matmul
+from llmkit.speed import decoding
+from llmkit.speed.linear import quick_linear
 
 
 def generate(

@@ -185,19 +185,16 @@ class GPT(nn.Module):
 
         With a cache from ``new_cache``, ids continue the positions it holds, and it grows by T.
         With last_only, the last position alone is scored: (B, 1, V), which is all that drawing a
-        token takes. ValueError where ids are not (B, T), too many, or (on a CPU) not in the
-        vocabulary.
+        token takes. ValueError where ids are not (B, T), or too many. (Ids are not compared with
+        the vocabulary here, which a GPU would have to wait for, but where they enter: in `train`,
+        `evaluate` and `generate`.)
         """
         if ids.dim() != 2 or ids.numel() == 0:
             raise ValueError(f"ids must be (B, T) and not empty; their shape is {tuple(ids.shape)}")
-        V, room = self.config.vocab_size, self.config.block_size
+        room = self.config.block_size
         start = 0 if cache is None else cache[0].length
         if (stop := start + ids.size(1)) > room:
             raise ValueError(f"{stop} tokens do not fit into block_size {room}: shorten the ids")
-        if ids.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would wait
-            for end in ids.aminmax():
-                if not 0 <= end.item() < V:
-                    raise ValueError(f"id {end} is outside the vocabulary: vocab_size is {V}")
         x = self.wte(ids)  # (B, T, C)
         if self.config.position == "learned":
             x = x + self.wpe.weight[start:stop]  # + (T, C): along time, alike in every row

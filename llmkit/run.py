@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from llmkit import distributed
 from llmkit.data import Batches
 from llmkit.evaluation import device_of, evaluate
-from llmkit.instruct import Rows
+from llmkit.finetune.instructions import Rows
 from llmkit.optim import make_optimizers, schedule, set_learning_rate
 from llmkit.runtime import default_dtype, fast_matmul
 from llmkit.train_config import TrainConfig

@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 
 from llmkit import checkpoint, distributed
 from llmkit.evaluation import device_of
+from llmkit.finetune.instructions import Rows
 from llmkit.generation import generate
-from llmkit.instruct import Rows
 from llmkit.run import History, Run
 from llmkit.train_config import TrainConfig
 

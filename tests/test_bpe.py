@@ -21,10 +21,12 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import llmkit
-from llmkit import bpe, bpe_files, tokenfile
 from llmkit import tokenizer as tokenizer_module
-from llmkit.bpe import BPETokenizer
-from llmkit.bpe_files import spell
+from llmkit.bpe import files
+from llmkit.bpe import tokenizer as bpe
+from llmkit.bpe.files import spell
+from llmkit.bpe.tokenizer import BPETokenizer
+from llmkit.scale import token_file
 
 DATA = Path(os.environ.get("LLMKIT_DATA", "."))
 END = "<|endoftext|>"
@@ -99,7 +101,7 @@ def naive_merges(text: str, count: int) -> list[tuple[bytes, bytes]]:
     """All counted again for each merge; a tie goes to the lowest ids."""
     words = Counter(bpe.PATTERN.findall(text))
     spelled = {word: [bytes([b]) for b in word.encode()] for word in words}
-    ids = {token: i for i, token in enumerate(bpe_files.BYTES)}
+    ids = {token: i for i, token in enumerate(files.BYTES)}
     merges = []
     while len(ids) < 256 + count:
         pairs = Counter()
@@ -173,13 +175,13 @@ def test_merges_by_hand():
 
 
 def test_the_byte_alphabet_is_gpt2s():
-    alphabet = bpe_files.ALPHABET
+    alphabet = files.ALPHABET
     assert sorted(alphabet) == list(range(256))
     assert len(set(alphabet.values())) == 256
     assert set(alphabet.values()) == set(pre_tokenizers.ByteLevel.alphabet())
     assert spell(" été\n".encode()) == "ĠÃ©tÃ©Ċ"
-    assert bpe_files.unspell(spell(bytes(range(256)))) == bytes(range(256))
-    assert bpe_files.BYTES[:3] == [b"!", b'"', b"#"]
+    assert files.unspell(spell(bytes(range(256)))) == bytes(range(256))
+    assert files.BYTES[:3] == [b"!", b'"', b"#"]
 
 
 def test_words_are_cut_as_gpt2_cuts_them():
@@ -418,11 +420,11 @@ def test_it_travels_with_a_model(small, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_token_files_have_its_ids(small, play, tmp_path, monkeypatch, workers):
-    monkeypatch.setattr("llmkit.pieces.PIECE", 1 << 14)
-    monkeypatch.setattr("llmkit.pieces.WINDOW", 16)
+    monkeypatch.setattr("llmkit.scale.pieces.PIECE", 1 << 14)
+    monkeypatch.setattr("llmkit.scale.pieces.WINDOW", 16)
     (tmp_path / "play.txt").write_text(play, "utf-8")
-    tokenfile.write(tmp_path / "ids", tmp_path / "play.txt", small, workers=workers)
-    ids, back = tokenfile.load(tmp_path / "ids")
+    token_file.write(tmp_path / "ids", tmp_path / "play.txt", small, workers=workers)
+    ids, back = token_file.load(tmp_path / "ids")
     same(small, back)
     assert ids.long().equal(small.encode(play))
 
@@ -571,13 +573,13 @@ def test_half_a_surrogate_pair_is_named_with_its_place(small, code):
 
 def test_tokens_and_merges_must_fit():
     with pytest.raises(ValueError, match="must be distinct"):
-        BPETokenizer([], tokens=[*bpe_files.BYTES, b"a"])
+        BPETokenizer([], tokens=[*files.BYTES, b"a"])
     with pytest.raises(ValueError, match=r"the merges need b'a', which"):
-        BPETokenizer([], tokens=[token for token in bpe_files.BYTES if token != b"a"])
+        BPETokenizer([], tokens=[token for token in files.BYTES if token != b"a"])
     with pytest.raises(ValueError, match=r"the merges need b'xy', which"):
         BPETokenizer([(b"xy", b"z")])
     with pytest.raises(ValueError, match=r"no merge makes 1 of the tokens, b'ab' for one"):
-        BPETokenizer([], tokens=[*bpe_files.BYTES, b"ab"])
+        BPETokenizer([], tokens=[*files.BYTES, b"ab"])
 
 
 def test_repr_is_short(small):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from llmkit.card import TEMPLATE, model_card
+from llmkit.responsible.card import TEMPLATE, model_card
 
 NAMES = set(re.findall(r"\{\{ (\w+) \}\}", TEMPLATE)) - {"card_data"}
 VALUES = {name: f"measured {name}" for name in NAMES}

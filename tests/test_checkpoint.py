@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 
 from llmkit import checkpoint
 from llmkit import folder as folder_module
-from llmkit.fast import FastGPT, FastGPTConfig
 from llmkit.model import GPT, GPTConfig
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 from llmkit.tokenizer import CharTokenizer, WordTokenizer
 
 TINY = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=8)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from llmkit import checks
 from llmkit.attention import causal_mask
 from llmkit.checks import leaks_future, mixes_batch, overfits_batch, starts_uniform
-from llmkit.fast import FastGPT, FastGPTConfig
 from llmkit.model import GPT, GPTConfig
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 V, T, C = 23, 12, 16
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import llmkit
-from llmkit import checkpoint, export
+from llmkit import checkpoint
 from llmkit.__main__ import main
+from llmkit.deploy import export
 
 TEXT = "MARA:\nThe river keeps no ledger of the rain.\n\nTOM:\nThen who pays?\n\n" * 60
 

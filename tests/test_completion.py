@@ -7,8 +7,8 @@ import math
 import pytest
 
 import llmkit
-from llmkit import completion
-from llmkit.completion import FILE
+from llmkit.projects import code_completion
+from llmkit.projects.code_completion import FILE
 
 GOOD = 'def f(x):\n    """Twice."""\n    return 2 * x\n'
 
@@ -19,12 +19,12 @@ def tokenizer(text: str = GOOD, merges: int = 20) -> llmkit.BPETokenizer:
 
 def test_a_special_token_stands_before_each_text():
     tok, texts = tokenizer(), [GOOD, "é = 1\n"]
-    ids = completion.encode(texts, tok)
+    ids = code_completion.encode(texts, tok)
     assert tok.decode(ids) == f"{FILE}{GOOD}{FILE}é = 1\n"
     assert (ids == tok.special_tokens[FILE]).sum() == 2
-    assert len(completion.encode([], tok)) == 0
+    assert len(code_completion.encode([], tok)) == 0
     with pytest.raises(ValueError, match="needs the special token"):
-        completion.encode(texts, llmkit.CharTokenizer.from_text(GOOD))
+        code_completion.encode(texts, llmkit.CharTokenizer.from_text(GOOD))
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def test_a_special_token_stands_before_each_text():
     ],
 )
 def test_a_block_ends_at_a_dedent(text, indent, block):
-    assert completion.first_block(text, indent) == block
+    assert code_completion.first_block(text, indent) == block
 
 
 def test_a_line_ends_at_its_end():
-    assert completion.first_line("a b\nc\n") == "a b"
-    assert completion.first_line("a") == "a"
+    assert code_completion.first_line("a b\nc\n") == "a b"
+    assert code_completion.first_line("a") == "a"
 
 
 BOOK = (
@@ -64,7 +64,7 @@ BOOK = (
 def memory() -> tuple[llmkit.NGram, llmkit.BPETokenizer]:
     """A model that knows one file by heart."""
     tok = tokenizer(BOOK, 60)
-    ids = completion.encode([BOOK], tok)
+    ids = code_completion.encode([BOOK], tok)
     return llmkit.NGram(ids, 8, tok.vocab_size), tok
 
 
@@ -76,40 +76,42 @@ def test_lines_are_completed_up_to_their_end(memory):
         BOOK[: BOOK.index(" = width")],
     ]
     rests = [" height):", " greet(name):", "def area(width, height):", " = width * height"]
-    assert completion.complete(*memory, prompts, 40) == rests
-    [start] = completion.complete(*memory, prompts[:1], 1)
+    assert code_completion.complete(*memory, prompts, 40) == rests
+    [start] = code_completion.complete(*memory, prompts[:1], 1)
     assert start != rests[0]
     assert rests[0].startswith(start)
 
 
 def test_a_block_is_completed_up_to_the_dedent(memory):
     heads = ["def area(width, height):\n", BOOK[: BOOK.index("    print")]]
-    first, second = completion.complete(*memory, heads, 100, until="block")
+    first, second = code_completion.complete(*memory, heads, 100, until="block")
     assert first == "    size = width * height\n    return size\n"
     assert second.startswith("    print('é', name)\n")
-    assert completion.complete(*memory, heads, 2, until="block") == ["", ""]
+    assert code_completion.complete(*memory, heads, 2, until="block") == ["", ""]
     with pytest.raises(ValueError, match="until must be 'line' or 'block', not 'file'"):
-        completion.complete(*memory, heads, 2, until="file")
+        code_completion.complete(*memory, heads, 2, until="file")
 
 
 def test_a_prompt_longer_than_the_window(memory):
     model, tok = memory
     prompt = "x = 1\n" * 500 + BOOK[: BOOK.index(" size\n\n")]
     assert len(tok.encode(prompt)) > model.config.block_size
-    assert completion.complete(model, tok, [prompt], 20) == [" size"]
+    assert code_completion.complete(model, tok, [prompt], 20) == [" size"]
 
 
 def test_options_go_to_generate(memory):
-    draws = [completion.complete(*memory, ["def "], 20, temperature=2.0, seed=s) for s in (1, 1, 2)]
+    draws = [
+        code_completion.complete(*memory, ["def "], 20, temperature=2.0, seed=s) for s in (1, 1, 2)
+    ]
     assert draws[0] == draws[1] != draws[2]
 
 
 @pytest.mark.parametrize("text", [BOOK, "a", "é", BOOK * 20])
 def test_the_surprise_of_the_characters_sums_to_the_loss(memory, text):
     model, tok = memory
-    bits = completion.surprise(model, tok, text)
+    bits = code_completion.surprise(model, tok, text)
     assert len(bits) == len(text)
-    ids = completion.encode([text], tok)
+    ids = code_completion.encode([text], tok)
     report = llmkit.evaluate(model, ids)
     total = report.loss * report.tokens / math.log(2)
     assert bits.sum().item() == pytest.approx(total)
@@ -120,5 +122,5 @@ def test_the_surprise_of_a_token_is_shared_by_its_bytes():
     tok = llmkit.BPETokenizer([(b"a", b"b")], [FILE])
     model = llmkit.NeuralBigram(tok.vocab_size)
     one = math.log2(258)
-    bits = completion.surprise(model, tok, "abéc")
+    bits = code_completion.surprise(model, tok, "abéc")
     assert bits.tolist() == pytest.approx([one / 2, one / 2, 2 * one, one])

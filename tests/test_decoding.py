@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from llmkit import GPT, FastGPT, FastGPTConfig, GPTConfig, decoding, generate, inference
-from llmkit.decoding import Decoder, knows
+from llmkit import GPT, FastGPT, FastGPTConfig, GPTConfig, generate
+from llmkit.speed import decoding
+from llmkit.speed.decoding import Decoder, knows
 
 V, T = 11, 8
 VARIANTS = [
@@ -34,8 +35,8 @@ def make(**choices):
 @pytest.mark.parametrize("amd", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 def test_a_decoder_gives_what_the_model_gives(monkeypatch, variant, amd):
-    monkeypatch.setattr(inference, "is_amd", lambda: amd)
-    monkeypatch.setattr(inference, "LARGE", 1)
+    monkeypatch.setattr("llmkit.speed.linear.is_amd", lambda: amd)
+    monkeypatch.setattr("llmkit.speed.linear.LARGE", 1)
     model = make(**variant)
     ids = torch.randint(V, (3, T))
     cache = model.new_cache(3)

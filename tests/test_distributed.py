@@ -20,8 +20,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 import llmkit
 from llmkit import checkpoint, distributed
 from llmkit.__main__ import main
-from llmkit.fast import FastGPT
 from llmkit.model import GPT, GPTConfig
+from llmkit.speed.fast_gpt import FastGPT
 from llmkit.tokenizer import CharTokenizer
 from llmkit.training import Checkpointer, TrainConfig, interruptible, train
 
@@ -186,9 +186,9 @@ def killed(folder, rank):
 
 def command(folder):
     """`python -m llmkit` with an error, without one, and with an interrupt of torchrun."""
-    for model in llmkit.recipes.MODELS.values():
+    for model in llmkit.commands.recipes.MODELS.values():
         model |= dict(block_size=16, n_layer=1, n_head=2, n_embd=16)
-    for run in llmkit.recipes.RUNS.values():
+    for run in llmkit.commands.recipes.RUNS.values():
         run["batch_size"] = 8
     (folder / "poem.txt").write_text(TEXT)
     arguments = ["train", "--text", str(folder / "poem.txt"), "--out"]

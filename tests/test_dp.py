@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmkit import GPT, FastGPT, FastGPTConfig, GPTConfig
-from llmkit.dp import epsilon, per_example_gradients, poisson_sample, private_gradient, rdp
+from llmkit.responsible.differential_privacy import (
+    epsilon,
+    per_example_gradients,
+    poisson_sample,
+    private_gradient,
+    rdp,
+)
 
 
 def small():

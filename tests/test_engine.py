@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from serving import CHARACTERS, POEM, Gate, expected, gpt, tokenizer
 
 import llmkit
-from llmkit.engine import Closing, Engine, Expired, QueueFull, Request
-from llmkit.textstream import TextStream
+from llmkit.deploy.engine import Closing, Engine, Expired, QueueFull, Request
+from llmkit.deploy.text_stream import TextStream
 
 BPE = llmkit.BPETokenizer.train(POEM, 300, ["<|endoftext|>"])
 CHAR = tokenizer()

@@ -15,12 +15,14 @@ import torch
 from torch import nn
 
 import llmkit
-from llmkit import checkpoint, export, lora, quantize
+from llmkit import checkpoint
 from llmkit.__main__ import main
-from llmkit.fast import FastGPT, FastGPTConfig
+from llmkit.commands.recipes import sprint
+from llmkit.deploy import export, int8
+from llmkit.deploy.onnx import OnnxModel, write_onnx
+from llmkit.finetune import lora
 from llmkit.model import GPT, GPTConfig
-from llmkit.onnx_export import OnnxModel, write_onnx
-from llmkit.recipes import sprint
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 TEXT = llmkit.load_text("embedded")
 TOKENIZER = llmkit.CharTokenizer.from_text(TEXT)
@@ -148,7 +150,7 @@ def test_every_variant_as_onnx(tmp_path, monkeypatch, config, amd):
 
 @pytest.mark.slow
 def test_a_large_model_takes_a_second_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("llmkit.onnx_export.LARGE", 1000)
+    monkeypatch.setattr("llmkit.deploy.onnx.LARGE", 1000)
     model = build(PLAIN)
     export.save_onnx(tmp_path / "m", model)
     assert (tmp_path / "m" / "model.onnx.data").exists()
@@ -165,7 +167,7 @@ def test_a_large_model_takes_a_second_file(tmp_path, monkeypatch):
 def test_each_row_is_rounded_to_its_scale(config):
     """The definition by hand, in float64: the scale takes the row's largest number to 127.5."""
     model = build(config)
-    quantized, seen = quantize.to_int8(model), 0
+    quantized, seen = int8.to_int8(model), 0
     for name, part in model.named_modules():
         if isinstance(part, (nn.Linear, nn.Embedding)) and name != "wpe":
             weight = part.weight.detach().double()
@@ -184,7 +186,7 @@ def test_each_row_is_rounded_to_its_scale(config):
 
 def test_an_embedding_is_the_row_times_its_scale():
     model = build(FAST)
-    table = quantize.to_int8(model).wte
+    table = int8.to_int8(model).wte
     ids = torch.tensor([[3, 0], [64, 3]])
     assert table(ids).shape == (2, 2, 16)
     assert torch.equal(table(ids)[0, 0], table.weight.dequantize()[3])
@@ -194,8 +196,8 @@ def test_an_embedding_is_the_row_times_its_scale():
 @pytest.mark.parametrize("name", ["fast", "gpt"])
 def test_int8_is_small_and_as_good(trained, name):
     model = trained[name]
-    quantized = quantize.to_int8(model)
-    assert quantize.linear_bytes(model) >= 3.5 * quantize.linear_bytes(quantized)
+    quantized = int8.to_int8(model)
+    assert int8.linear_bytes(model) >= 3.5 * int8.linear_bytes(quantized)
     before, after = (llmkit.evaluate(each, VAL).perplexity for each in (model, quantized))
     assert before < 12  # it has learned something that could be lost
     assert before != after
@@ -205,20 +207,20 @@ def test_int8_is_small_and_as_good(trained, name):
 def test_the_original_is_left_alone(trained):
     model = trained["gpt"]
     before = [weight.clone() for weight in model.parameters()]
-    quantize.to_int8(model)
-    assert not quantize.is_int8(model)
+    int8.to_int8(model)
+    assert not int8.is_int8(model)
     assert all(map(torch.equal, before, model.parameters()))
 
 
 @pytest.mark.parametrize("name", ["fast", "gpt"])
 def test_int8_comes_back_bit_for_bit(tmp_path, trained, name):
-    quantized = quantize.to_int8(trained[name])
+    quantized = int8.to_int8(trained[name])
     for made_of in (trained[name], quantized):
         folder = export.save_int8(tmp_path / "m", made_of, TOKENIZER)
         loaded, tokenizer = export.load(folder)
         assert tokenizer.tokens == TOKENIZER.tokens
         assert (loaded.config, loaded.training) == (quantized.config, False)
-        ours, theirs = quantize.tensors(quantized), quantize.tensors(loaded)
+        ours, theirs = int8.tensors(quantized), int8.tensors(loaded)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
         assert torch.equal(loaded(VAL[None, :32]), quantized(VAL[None, :32]))
@@ -228,7 +230,7 @@ def test_int8_comes_back_bit_for_bit(tmp_path, trained, name):
 def test_a_tied_head_reads_the_bytes_of_the_embedding(tmp_path):
     loaded, _ = export.load(export.save_int8(tmp_path / "m", build(PLAIN)))
     assert loaded.lm_head.weight.qdata.data_ptr() == loaded.wte.weight.qdata.data_ptr()
-    other = quantize.to_int8(build(OTHER))
+    other = int8.to_int8(build(OTHER))
     assert other.lm_head.weight.qdata.data_ptr() != other.wte.weight.qdata.data_ptr()
 
 
@@ -237,10 +239,10 @@ def test_a_tied_head_reads_the_bytes_of_the_embedding(tmp_path):
 @pytest.mark.parametrize("config", [PLAIN, FAST], ids=["gpt", "fast"])
 def test_generation_takes_an_int8_model(monkeypatch, config, cache, amd):
     """Its weights stand for floats: the text of the model with those floats in it."""
-    monkeypatch.setattr("llmkit.inference.is_amd", lambda: amd)
-    monkeypatch.setattr("llmkit.inference.LARGE", 1)
+    monkeypatch.setattr("llmkit.speed.linear.is_amd", lambda: amd)
+    monkeypatch.setattr("llmkit.speed.linear.LARGE", 1)
     model = build(config)
-    quantized = quantize.to_int8(model)
+    quantized = int8.to_int8(model)
     with torch.no_grad():
         for name, weight in dict(quantized.named_parameters()).items():
             floats = weight.dequantize() if hasattr(weight, "qdata") else weight
@@ -350,11 +352,11 @@ def test_an_export_replaces_its_own_kind_only(tmp_path):
 
 def test_what_cannot_be_exported_says_why(tmp_path):
     model = build(PLAIN)
-    quantized = quantize.to_int8(model)
+    quantized = int8.to_int8(model)
     with pytest.raises(ValueError, match="quantized already"):
         export.save_onnx(tmp_path / "m", quantized)
     with pytest.raises(ValueError, match="quantized already"):
-        quantize.to_int8(quantized)
+        int8.to_int8(quantized)
     with pytest.raises(TypeError, match=r"export\.save_int8"):
         checkpoint.save(tmp_path / "m", quantized)
     with pytest.raises(TypeError, match="llmkit's GPT or FastGPT"):
@@ -388,8 +390,8 @@ def test_an_absent_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
 
 @pytest.mark.parametrize("kind", ["onnx", "int8"])
 def test_an_export_can_be_served(tmp_path, exported, kind):
-    from llmkit import serve
     from llmkit.commands.serve import load
+    from llmkit.deploy import server
 
     model, folder = exported["fast"]
     if kind == "onnx":
@@ -398,7 +400,7 @@ def test_an_export_can_be_served(tmp_path, exported, kind):
         export.save_int8(tmp_path / "run" / kind, model, TOKENIZER)
     name, loaded, tokenizer = load(tmp_path / "run" / kind, "cpu")
     assert name == f"run-{kind}"
-    with serve.background(loaded, tokenizer, name=name) as server:
+    with server.background(loaded, tokenizer, name=name) as server:
         body = {"prompt": "MARA:", "max_tokens": 30, "temperature": 0}
         request = Request(f"{server.url}/v1/completions", json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
@@ -449,7 +451,7 @@ def test_the_command_exports_and_compares(tmp_path, capsys, trained, quick):
         folder = tmp_path / "run" / ("checkpoint" if name == "original" else name)
         assert megabytes(row[0]) == pytest.approx(export.file_bytes(folder) / 1e6, abs=0.005)
         assert export.load(folder)[1].tokens == TOKENIZER.tokens
-    weights = quantize.linear_bytes(trained["fast"]) / 1e6
+    weights = int8.linear_bytes(trained["fast"]) / 1e6
     assert megabytes(rows["original"][1]) == pytest.approx(weights, abs=0.005)
     assert rows["onnx"][1] == rows["original"][1]
     assert megabytes(rows["int8"][1]) <= weights / 3.5

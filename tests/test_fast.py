@@ -1,4 +1,4 @@
-"""`llmkit.fast`: the raced model keeps the interface, and each of its parts does what it says."""
+"""`speed.fast_gpt`: the raced model keeps the interface, and each part does what it says."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llmkit.attention import causal_attention, rotary, rotary_table, rotate
-from llmkit.fast import FastGPT, FastGPTConfig, bucket, dropout, norm
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig, bucket, dropout, norm
 
 SMALL = dict(vocab_size=11, block_size=12, n_layer=2, n_head=2, n_embd=16)
 
@@ -92,7 +92,7 @@ def test_norm_against_its_formula_and_that_queries_and_keys_have_it(monkeypatch)
         seen.update(q=q, k=k)
         return causal_attention(q, k, v)
 
-    monkeypatch.setattr("llmkit.fast.causal_attention", spy)
+    monkeypatch.setattr("llmkit.speed.fast_gpt.causal_attention", spy)
     layer(x, turns, None)
     for part in seen.values():  # normalised, and rotation keeps the length
         lengths = part.square().mean(dim=-1)

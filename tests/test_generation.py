@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from llmkit.fast import FastGPT, FastGPTConfig
 from llmkit.generation import fitting, generate, next_token_probabilities, sample, stream
 from llmkit.model import GPT, GPTConfig
 from llmkit.ngram import NeuralBigram, NGram
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 quick = settings(deadline=None, max_examples=40)
 

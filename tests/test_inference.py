@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmkit import inference, runtime
-from llmkit.inference import FEW_ROWS, quick_linear, stripes
+from llmkit import runtime
 from llmkit.runtime import fast_matmul
+from llmkit.speed.linear import FEW_ROWS, quick_linear, stripes
 
 
 @pytest.fixture(autouse=True)
 def anywhere(monkeypatch):
-    monkeypatch.setattr(inference, "is_amd", lambda: True)
+    monkeypatch.setattr("llmkit.speed.linear.is_amd", lambda: True)
 
 
 def layer(C=144, O=1024, **options):  # noqa: E741
@@ -30,7 +30,7 @@ def test_a_few_rows_give_values_and_gradients_of_the_formula(monkeypatch, shape,
     monkeypatch.setattr(torch, "bmm", lambda *args: calls.append(args) or bmm(*args))
     model, x = layer(O=O, bias=bias), torch.randn(shape, requires_grad=True)
     exact, y = copy.deepcopy(model).double(), x.detach().double().requires_grad_()
-    monkeypatch.setattr(inference, "LARGE", O * 144)
+    monkeypatch.setattr("llmkit.speed.linear.LARGE", O * 144)
     with quick_linear(model):
         ours = model(x)
     assert len(calls) == 1

@@ -18,12 +18,12 @@ from llmkit import (
     FastGPTConfig,
     GPTConfig,
     TrainConfig,
-    instruct,
     load_text,
     split,
     train,
 )
-from llmkit.instruct import END, IGNORE, Item, encode, exact_match, load, pack, pad
+from llmkit.finetune import instructions
+from llmkit.finetune.instructions import END, IGNORE, Item, encode, exact_match, load, pack, pad
 
 TOKENIZER = CharTokenizer.from_text(load_text("embedded"))
 CAT = Item(1, "reverse", "Backwards?", "cat", "tac")
@@ -289,12 +289,12 @@ def small_model():
 
 def test_a_model_learns_to_answer_and_stops_where_the_answer_ends():
     items, model = [CAT, DOG, WHO], small_model()
-    before = exact_match(items, instruct.answer(model, TOKENIZER, items))
+    before = exact_match(items, instructions.answer(model, TOKENIZER, items))
     assert before["all"] == 0
     config = TrainConfig(steps=60, batch_size=6, optimizer="muon")
     history = train(model, rows_of(items), config=config)
     assert history.loss[-1] < 0.1 < history.loss[0]
-    assert instruct.answer(model, TOKENIZER, items) == ["tac", "god", "me"]
+    assert instructions.answer(model, TOKENIZER, items) == ["tac", "god", "me"]
 
 
 def test_rows_are_no_text_to_sample_from():
@@ -340,14 +340,14 @@ class Parrot(nn.Module):
 
 
 def test_answers_come_in_the_order_of_the_items_and_end_in_time():
-    assert instruct.answer(Parrot(64), TOKENIZER, [CAT, WHO, DOG]) == ["ab"] * 3
-    assert instruct.answer(Parrot(64, ends=False), TOKENIZER, [WHO, CAT], 5) == ["ababa"] * 2
-    assert instruct.answer(Parrot(24, ends=False), TOKENIZER, [CAT]) == ["aba"]  # 21 and 3 more
+    assert instructions.answer(Parrot(64), TOKENIZER, [CAT, WHO, DOG]) == ["ab"] * 3
+    assert instructions.answer(Parrot(64, ends=False), TOKENIZER, [WHO, CAT], 5) == ["ababa"] * 2
+    assert instructions.answer(Parrot(24, ends=False), TOKENIZER, [CAT]) == ["aba"]  # 21 and 3 more
 
 
 def test_a_prompt_over_the_context_is_told_with_the_item():
     with pytest.raises(ValueError, match=r"item 1: its prompt of 21 tokens .*block_size 21"):
-        instruct.answer(Parrot(21), TOKENIZER, [WHO, CAT])
+        instructions.answer(Parrot(21), TOKENIZER, [WHO, CAT])
 
 
 def test_exact_match_by_task():
@@ -368,15 +368,15 @@ def test_bleu_and_rouge_are_what_their_papers_say():
     given, wanted = "the boat is on the river", "the boat was on the river"
     # By hand: 5 of 6 words, 3 of 5 pairs, 1 of 4 threes, 0 of 3 fours, which counts as half of one.
     by_hand = 100 * math.exp(sum(map(math.log, (5 / 6, 3 / 5, 1 / 4, 1 / 6))) / 4)
-    assert instruct.bleu([given], [wanted]) == pytest.approx(by_hand)
-    assert instruct.rouge([given], [wanted], "rouge1") == pytest.approx(5 / 6)
-    assert instruct.rouge([given], [wanted], "rouge2") == pytest.approx(3 / 5)
-    assert instruct.rouge([given], [wanted]) == pytest.approx(5 / 6)
-    assert instruct.rouge([given, "no"], [wanted, "No!"]) == pytest.approx((5 / 6 + 1) / 2)
-    assert instruct.bleu([wanted] * 2, [wanted] * 2) == pytest.approx(100)
+    assert instructions.bleu([given], [wanted]) == pytest.approx(by_hand)
+    assert instructions.rouge([given], [wanted], "rouge1") == pytest.approx(5 / 6)
+    assert instructions.rouge([given], [wanted], "rouge2") == pytest.approx(3 / 5)
+    assert instructions.rouge([given], [wanted]) == pytest.approx(5 / 6)
+    assert instructions.rouge([given, "no"], [wanted, "No!"]) == pytest.approx((5 / 6 + 1) / 2)
+    assert instructions.bleu([wanted] * 2, [wanted] * 2) == pytest.approx(100)
 
 
-@pytest.mark.parametrize("measure", [instruct.bleu, instruct.rouge])
+@pytest.mark.parametrize("measure", [instructions.bleu, instructions.rouge])
 def test_measures_take_one_reference_for_each_answer(measure):
     with pytest.raises(ValueError, match="1 answers, 2 references"):
         measure(["a"], ["a", "b"])
@@ -384,7 +384,7 @@ def test_measures_take_one_reference_for_each_answer(measure):
         measure([], [])
 
 
-@pytest.mark.parametrize("measure", [instruct.bleu, instruct.rouge])
+@pytest.mark.parametrize("measure", [instructions.bleu, instructions.rouge])
 def test_where_the_library_is_missing_a_sentence_names_the_extra(measure, monkeypatch):
     real = builtins.__import__
 

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmkit import BPETokenizer, CharTokenizer, FastGPT, FastGPTConfig, NGram, languages, load_text
-from llmkit.languages import aligned, load, sentence_losses
+from llmkit import BPETokenizer, CharTokenizer, FastGPT, FastGPTConfig, NGram, load_text
+from llmkit.projects import languages
+from llmkit.projects.languages import aligned, load, sentence_losses
 
 # --- the data
 

@@ -1,8 +1,9 @@
-"""llmkit's modules stand on each other in one order, which `llmkit.__doc__` tells: none imports one
-that is listed after it, and none is left out."""
+"""The order of the house, by folder: files import files; a folder imports the files and, where its
+docstring says so, another folder; nothing goes round in a circle."""
 
 import ast
-import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,34 +11,62 @@ import pytest
 import llmkit
 
 PACKAGE = Path(llmkit.__file__).parent
-ORDER = re.findall(r"\w+", re.search(r"\n\n(\w+ ·.*?)\n\n", llmkit.__doc__, re.DOTALL)[1])
-ABOVE = {"__init__", "__main__", "commands"}  # what stands on all the others
-
-
-def rooms() -> dict[str, list[Path]]:
-    """Modules, and packages with their files, by name."""
-    folders = [path.parent for path in PACKAGE.glob("*/__init__.py")]
-    packages = {folder.name: [*folder.glob("*.py")] for folder in folders}
-    return packages | {path.stem: [path] for path in PACKAGE.glob("*.py")}
+FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+CORE = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
-    """The modules of llmkit that a file imports, wherever in it."""
+    """The modules of llmkit that a file imports, wherever in it: "data", "bpe.tokenizer"."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "llmkit":
+            names |= {f"llmkit.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            inside = [f"{node.module}.{alias.name}" for alias in node.names]
-            names |= set(inside) if node.module == "llmkit" else {node.module}
-    return {name.split(".")[1] for name in names if name.startswith("llmkit.")}
+            names |= {node.module}
+    return {name.removeprefix("llmkit.") for name in names if name.startswith("llmkit.")}
 
 
-def test_every_module_has_its_place():
-    assert sorted(ORDER) == sorted(set(rooms()) - ABOVE)
+def rooms(path: Path) -> set[str]:
+    """The files and folders of llmkit that a file imports."""
+    return {name.split(".")[0] for name in imported(path)}
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_a_module_imports_only_from_those_before_it(name):
-    below = set(ORDER[: ORDER.index(name) + 1])
-    assert set().union(*map(imported, rooms()[name])) - below == set()
+def stands_on(folder: str) -> set[str]:
+    """The other folders that a folder's files import."""
+    return set().union(*map(rooms, (PACKAGE / folder).rglob("*.py"))) & set(FOLDERS) - {folder}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """What is left when all that stands on nothing left is taken away, again and again."""
+    left = dict(graph)
+    while free := [name for name, below in left.items() if not below & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+@pytest.mark.parametrize("name", sorted(set(CORE) - {"__main__"}))
+def test_a_file_imports_no_folder(name):
+    assert rooms(PACKAGE / f"{name}.py") & set(FOLDERS) == set()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_names_each_folder_that_it_imports(folder):
+    told = ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text("utf-8")))
+    assert [other for other in stands_on(folder) if f"`llmkit.{other}`" not in told] == []
+
+
+def test_no_circle():
+    assert circle({"a": {"b"}, "b": {"a"}, "c": {"a"}, "d": set()}) == ["a", "b", "c"]
+    assert circle({name: rooms(PACKAGE / f"{name}.py") - {name} for name in CORE}) == []
+    assert circle({folder: stands_on(folder) for folder in FOLDERS}) == []
+
+
+def test_importing_llmkit_loads_the_core_alone():
+    code = "import sys, llmkit; print(*[n for n in sys.modules if n.startswith('llmkit.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.removeprefix("llmkit.") for name in done.stdout.split()}
+    assert loaded <= set(CORE)
+    assert len(loaded) < 20

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from safetensors import torch as safetensors
 
 import llmkit
-from llmkit import FastGPT, FastGPTConfig, GPTConfig, TrainConfig, checkpoint, decoding, lora
+from llmkit import FastGPT, FastGPTConfig, GPTConfig, TrainConfig, checkpoint
+from llmkit.finetune import lora
 from llmkit.model import GPT
 from llmkit.optim import inner_matrices, make_optimizers
+from llmkit.speed import decoding
 
 CONFIGS = {
     "GPT": GPTConfig(50, 16, n_layer=2, n_head=2, n_embd=24),

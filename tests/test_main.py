@@ -14,7 +14,7 @@ import torch
 import llmkit
 from llmkit import checkpoint
 from llmkit.__main__ import main
-from llmkit.recipes import MODELS, RUNS, SMALL, recipe
+from llmkit.commands.recipes import MODELS, RUNS, SMALL, recipe
 
 TEXT = (
     "MARA:\nThe river keeps no ledger of the rain,\nAnd so must I.\n\nTOM:\nThen who pays?\n\n" * 40

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from llmkit import GPT, BPETokenizer, CharTokenizer, FastGPT, FastGPTConfig, GPTConfig, NGram
-from llmkit.memorisation import (
+from llmkit.responsible.memorisation import (
     code_log_probabilities,
     continuations,
     drop_duplicates,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from llmkit.fast import FastGPT, FastGPTConfig
 from llmkit.model import GPT, GPTConfig
 from llmkit.optim import inner_matrices, make_optimizers, schedule, set_learning_rate
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 SMALL = dict(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=16)
 MODELS = [

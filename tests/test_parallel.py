@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from llmkit import parallel
+from llmkit.scale import parallel
 
 
 class Job:

@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import llmkit
-from llmkit import bpe_files, pretrained
-from llmkit.gpt2 import from_gpt2, to_gpt2
+from llmkit.bpe import files
+from llmkit.finetune import pretrained
+from llmkit.finetune.gpt2 import from_gpt2, to_gpt2
 from llmkit.model import GPT2_SIZES
 
 transformers.utils.logging.disable_progress_bar()
@@ -124,7 +125,8 @@ def test_full_sizes_have_the_weights_of_transformers(name):
         model = llmkit.GPT(llmkit.GPTConfig.gpt2(name))
     expected = {n: tuple(w.shape) for n, w in theirs.named_parameters()}
     turned = {
-        f"transformer.{n}": tuple(llmkit.gpt2.turn(n, w).shape) for n, w in model.named_parameters()
+        f"transformer.{n}": tuple(llmkit.finetune.gpt2.turn(n, w).shape)
+        for n, w in model.named_parameters()
     }
     assert turned == expected
     published = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
@@ -597,7 +599,7 @@ def hub(folder):
 
 def test_by_name_from_the_hub_and_then_from_its_cache(folder, hub, tmp_path):
     reference(**ODD | {"vocab_size": 256}).save_pretrained(folder)
-    bytes_alone = {bpe_files.spell(byte): i for i, byte in enumerate(bpe_files.BYTES)}
+    bytes_alone = {files.spell(byte): i for i, byte in enumerate(files.BYTES)}
     (folder / "vocab.json").write_text(json.dumps(bytes_alone))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     expected, _ = pretrained.load_gpt2(folder)

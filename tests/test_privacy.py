@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from llmkit.filters import SubstringFilter, WordFilter
-from llmkit.privacy import Score, Span, find, iban, labelled, luhn, mask, score
+from llmkit.responsible.filters import SubstringFilter, WordFilter
+from llmkit.responsible.personal_data import Score, Span, find, iban, labelled, luhn, mask, score
 
 CARDS = [  # test numbers that card companies publish
     "4111 1111 1111 1111",

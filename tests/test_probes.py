@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llmkit import GPT, BPETokenizer, CharTokenizer, FastGPT, FastGPTConfig, GPTConfig
-from llmkit.probes import Interval, bootstrap, log_probabilities, paired
+from llmkit.responsible.bias import Interval, bootstrap, log_probabilities, paired
 
 TOKENIZER = CharTokenizer.from_text("The nurse smith said that she he was late. ")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import llmkit
-from llmkit import pysource
-from llmkit.pysource import SourceFile
+from llmkit.projects import python_source
+from llmkit.projects.python_source import SourceFile
 
 GOOD = 'def f(x):\n    """Twice."""\n    return 2 * x\n'
 FILES = {
@@ -55,7 +55,7 @@ def folder(tmp_path) -> Path:
 def test_what_is_read_and_what_is_left_out(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        files = pysource.library(folder)
+        files = python_source.library(folder)
     assert [file.name for file in files] == LIBRARY
     texts = {file.name: file.text for file in files}
     assert texts["b/c.py"] == "import os\n\n\nprint(os.name)\n"
@@ -64,41 +64,41 @@ def test_what_is_read_and_what_is_left_out(folder):
 
 
 def test_tests_above_the_folder_do_not_matter(folder):
-    assert [file.name for file in pysource.library(folder / "test")] == ["test_a.py"]
+    assert [file.name for file in python_source.library(folder / "test")] == ["test_a.py"]
 
 
 def test_a_folder_without_python(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError, match="no Python source below"):
-            pysource.library(path)
+            python_source.library(path)
 
 
 def test_the_running_python_s_own_library():
-    files = pysource.library()
+    files = python_source.library()
     names = {file.name for file in files}
     assert {"abc.py", "json/decoder.py", "textwrap.py"} <= names
     assert not any("test" in name.split("/") or "site-packages" in name for name in names)
     assert "token.py" not in names  # auto-generated
-    _, val = pysource.split_files(files)
+    _, val = python_source.split_files(files)
     assert 0.03 < len(val) / len(files) < 0.2
-    assert all(pysource.parses(file.text) for file in val)
+    assert all(python_source.parses(file.text) for file in val)
 
 
 def test_a_file_always_goes_to_the_same_side():
     files = [SourceFile(f"f{i}.py", GOOD) for i in range(1000)]
-    train, val = pysource.split_files(files)
+    train, val = python_source.split_files(files)
     assert 60 < len(val) < 140
     assert {*train, *val} == {*files}
     assert not {*train} & {*val}
-    some = pysource.split_files(reversed(files[::3]))
+    some = python_source.split_files(reversed(files[::3]))
     assert {*some[0]} <= {*train}
     assert {*some[1]} <= {*val}
-    assert len(pysource.split_files(files, 0.5)[1]) > 400
+    assert len(python_source.split_files(files, 0.5)[1]) > 400
 
 
 def test_a_split_with_an_empty_side():
     with pytest.raises(ValueError, match="1 files leaves one side empty"):
-        pysource.split_files([SourceFile("a.py", GOOD)])
+        python_source.split_files([SourceFile("a.py", GOOD)])
 
 
 # ------------------------------------------------------------------------------------ lines
@@ -108,14 +108,14 @@ def test_a_split_with_an_empty_side():
 def test_what_parses(code):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert pysource.parses(code)
+        assert python_source.parses(code)
 
 
 @pytest.mark.parametrize(
     "code", ["def f(:", "x = 'a", "  x\ny", "x = 1\0", "(" * 5000, "-" * 200_000 + "1"]
 )
 def test_what_does_not_parse(code):
-    assert not pysource.parses(code)
+    assert not python_source.parses(code)
 
 
 def test_the_kind_of_each_line():
@@ -138,26 +138,26 @@ def test_the_kind_of_each_line():
         "        print('x')": "other",
         "        imported(x)": "other",
     }
-    assert pysource.line_kinds("\n".join(text)) == list(text.values())
+    assert python_source.line_kinds("\n".join(text)) == list(text.values())
 
 
 def test_a_line_is_cut_at_half_of_its_words():
     files = [SourceFile("a.py", "import os\n\nx = y\nx = y + 1\n"), SourceFile("b.py", "é(a)  \n")]
-    first, second = pysource.line_tasks(files)
-    assert first == pysource.Task("a.py", "assignment", "import os\n\nx = y\nx =", " y + 1")
-    assert second == pysource.Task("b.py", "other", "é(", "a)")
-    assert [task.rest for task in pysource.line_tasks(files, at=0.75)] == [" + 1", ")"]
-    assert [task.rest for task in pysource.line_tasks(files, at=0.01)] == [" = y + 1", "(a)"]
+    first, second = python_source.line_tasks(files)
+    assert first == python_source.Task("a.py", "assignment", "import os\n\nx = y\nx =", " y + 1")
+    assert second == python_source.Task("b.py", "other", "é(", "a)")
+    assert [task.rest for task in python_source.line_tasks(files, at=0.75)] == [" + 1", ")"]
+    assert [task.rest for task in python_source.line_tasks(files, at=0.01)] == [" = y + 1", "(a)"]
     for at in (0, 1):
         with pytest.raises(ValueError, match="at must be above 0 and below 1"):
-            pysource.line_tasks(files, at=at)
+            python_source.line_tasks(files, at=at)
 
 
 def test_the_tokens_before_a_cut_are_those_of_the_file():
-    files = pysource.library(Path(pysource.__file__).parent)
+    files = python_source.library(Path(python_source.__file__).parent)
     tok = llmkit.BPETokenizer.train("".join(file.text for file in files), 756)
     texts = {file.name: tok.encode(file.text) for file in files}
-    tasks = pysource.line_tasks(files)
+    tasks = python_source.line_tasks(files)
     assert len(tasks) > 500
     for task in tasks[::50]:
         ids = tok.encode(task.prompt)
@@ -186,9 +186,9 @@ def test_functions_with_their_bodies():
         "    b\n"
         "def one(): return 1\n"
     )
-    f, h = pysource.functions([SourceFile("a.py", text)], most_lines=3)
+    f, h = python_source.functions([SourceFile("a.py", text)], most_lines=3)
     assert f.head == "    def f(self):\n"
     assert f.body == "        x = 1\n\n        return x\n"
     assert f.prompt == text[: text.index("        x = 1")]
     assert (h.head, h.body) == ("def h(x):\n", "    a\n    b\n")
-    assert pysource.functions([SourceFile("a.py", text)], most_lines=2) == [h]
+    assert python_source.functions([SourceFile("a.py", text)], most_lines=2) == [h]

@@ -1,4 +1,4 @@
-"""`llmkit.recipes`: each recipe can be built and trained, and the sprint gets where it should."""
+"""`commands.recipes`: each recipe can be built and trained, and the sprint gets where it should."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import llmkit
-from llmkit.recipes import MODELS, RUNS, cpu_dtype, recipe, sprint
+from llmkit.commands.recipes import MODELS, RUNS, cpu_dtype, recipe, sprint
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_every_recipe_makes_a_model_that_trains(ids, device, tokens):
 
 def test_the_large_model_for_a_gpu_is_not_larger_than_nanogpts():
     shape, _ = recipe(1_000_000, 65, "cuda")
-    assert sum(llmkit.scale.parameters(shape).values()) <= 10_650_000
+    assert sum(llmkit.scale.cost.parameters(shape).values()) <= 10_650_000
 
 
 def test_a_recipe_stretches_and_a_short_text_gets_a_short_window():

@@ -9,10 +9,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from llmkit import runtime, scale
-from llmkit.fast import FastGPT, FastGPTConfig
+from llmkit import runtime
 from llmkit.model import GPT, GPTConfig
 from llmkit.optim import make_optimizers
+from llmkit.scale import cost
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 SMALL = dict(vocab_size=65, block_size=64, n_layer=3, n_head=4, n_embd=128)
 VARIANTS = [
@@ -36,17 +37,17 @@ VARIANTS = [
     ],
 )
 def test_the_four_sizes_of_gpt2(name, published):
-    assert sum(scale.parameters(GPTConfig.gpt2(name)).values()) == published
+    assert sum(cost.parameters(GPTConfig.gpt2(name)).values()) == published
 
 
 def test_nothing_is_drawn_to_be_counted():
     for config in (GPTConfig(**SMALL), FastGPTConfig(**SMALL)):
-        assert {p.device.type for p in scale.skeleton(config).parameters()} == {"meta"}
+        assert {p.device.type for p in cost.skeleton(config).parameters()} == {"meta"}
 
 
 def test_gpt2_by_hand():
     C = 768
-    assert scale.parameters(GPTConfig.gpt2()) == {
+    assert cost.parameters(GPTConfig.gpt2()) == {
         "token embeddings": 50257 * C,
         "positions": 1024 * C,
         "norms": (2 * 12 + 1) * 2 * C,
@@ -58,7 +59,7 @@ def test_gpt2_by_hand():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parts_sum_to_the_model(variant):
     config = GPTConfig(**SMALL | variant)
-    parts = scale.parameters(config)
+    parts = cost.parameters(config)
     assert sum(parts.values()) == GPT(config).num_parameters()
     assert ("output" in parts) is (not config.tie_weights)
     assert ("positions" in parts) is (config.position == "learned")
@@ -67,7 +68,7 @@ def test_parts_sum_to_the_model(variant):
 
 def test_parts_of_a_fast_gpt():
     config = FastGPTConfig(**SMALL)
-    parts = scale.parameters(config)
+    parts = cost.parameters(config)
     model = FastGPT(config)
     assert sum(parts.values()) == model.num_parameters()
     assert parts["n-gram embeddings"] == sum(p.numel() for p in model.ngrams.parameters()) > 0
@@ -78,7 +79,7 @@ def test_parts_of_a_fast_gpt():
 
 def count_flops(config, B, T):
     """What PyTorch's counter sees of a forward and a backward pass, per token."""
-    model = scale.skeleton(config)
+    model = cost.skeleton(config)
     x = torch.zeros(B, T, dtype=torch.int64, device="meta")
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         loss = model.loss(x, x)
@@ -91,23 +92,23 @@ def count_flops(config, B, T):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_flops_are_those_that_pytorch_counts(variant, T):
     config = GPTConfig(**SMALL | variant)
-    flops = scale.flops_per_token(config, T)
+    flops = cost.flops_per_token(config, T)
     forward, both = count_flops(config, 2, T)
     assert both == flops
     assert forward == flops / 3
     if config.block_size == T:
-        assert scale.flops_per_token(config) == flops
+        assert cost.flops_per_token(config) == flops
 
 
 def test_flops_of_gpt2_by_hand():
     C, L, T = 768, 12, 1024
     N = L * 12 * C * C + 50257 * C
-    assert scale.flops_per_token(GPTConfig.gpt2()) == 6 * N + 12 * L * T * C
+    assert cost.flops_per_token(GPTConfig.gpt2()) == 6 * N + 12 * L * T * C
 
 
 def test_flops_of_a_fast_gpt():
     config = FastGPTConfig(**SMALL)
-    assert scale.flops_per_token(config, 10) == 6 * (3 * 12 * 128 * 128 + 65 * 128) + 12 * 30 * 128
+    assert cost.flops_per_token(config, 10) == 6 * (3 * 12 * 128 * 128 + 65 * 128) + 12 * 30 * 128
 
 
 def saved_bytes(model, B, T, dtype):
@@ -140,7 +141,7 @@ def saved_bytes(model, B, T, dtype):
 def test_activations_are_those_that_autograd_keeps(monkeypatch, variant, shape, B, T, dtype, fused):
     monkeypatch.setattr(sys.modules["llmkit.attention"], "fuses", lambda *_: fused)
     config = GPTConfig(**SMALL | shape | variant)
-    estimate = scale.training_memory(config, B, T, dtype=dtype, fused=fused)["activations"]
+    estimate = cost.training_memory(config, B, T, dtype=dtype, fused=fused)["activations"]
     counted = saved_bytes(GPT(config), B, T, getattr(torch, dtype))
     # Rotary also keeps tables of angles, alike for every sequence, which the estimate leaves out.
     rel = 0.02 if config.position == "rotary" else 0.001
@@ -150,8 +151,8 @@ def test_activations_are_those_that_autograd_keeps(monkeypatch, variant, shape, 
 def test_gradient_checkpointing_keeps_the_inputs_of_the_blocks():
     config = GPTConfig(**SMALL)
     model = GPT(config)
-    everything = scale.training_memory(config, 4)["activations"]
-    estimate = scale.training_memory(config, 4, gradient_checkpointing=True)["activations"]
+    everything = cost.training_memory(config, 4)["activations"]
+    estimate = cost.training_memory(config, 4, gradient_checkpointing=True)["activations"]
     model.gradient_checkpointing = True
     kept = saved_bytes(model, 4, 64, torch.float32)
     last = 4 * 64 * (8 * 128 + 4 * 65 + 24)
@@ -164,7 +165,7 @@ def test_gradient_checkpointing_keeps_the_inputs_of_the_blocks():
 def test_weights_gradients_and_optimizer_state_are_what_a_step_leaves(optimizer):
     config = GPTConfig(**SMALL)
     model = GPT(config)
-    memory = scale.training_memory(config, 1, optimizer=optimizer)
+    memory = cost.training_memory(config, 1, optimizer=optimizer)
     model.loss(*torch.zeros(2, 1, 64, dtype=torch.int64)).backward()
     optimizers = make_optimizers(model, optimizer)
     for part in optimizers:
@@ -177,14 +178,14 @@ def test_weights_gradients_and_optimizer_state_are_what_a_step_leaves(optimizer)
 
 def test_memory_of_other_models_is_not_guessed():
     with pytest.raises(TypeError, match="FastGPTConfig"):
-        scale.training_memory(FastGPTConfig(**SMALL), 1)
+        cost.training_memory(FastGPTConfig(**SMALL), 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_matmul_peak_is_the_work_of_the_fastest_product_over_its_time(monkeypatch, dtype):
     clock = itertools.accumulate(itertools.cycle([0.5, 0.25, 0.5, 0.125]))  # seconds
-    monkeypatch.setattr(scale.time, "perf_counter", lambda: next(clock))
-    peak = scale.matmul_peak("cpu", dtype, seconds=4, size=64)
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(clock))
+    peak = cost.matmul_peak("cpu", dtype, seconds=4, size=64)
     assert peak == 2 * 64**3 / 0.125
 
 
@@ -195,5 +196,5 @@ def test_matmul_peak_tries_both_ways(monkeypatch):
     monkeypatch.setattr(
         torch, "mm", lambda *xs: (seen.append(torch.get_float32_matmul_precision()), multiply(*xs))
     )
-    assert scale.matmul_peak(seconds=0.001, size=4) > 0
+    assert cost.matmul_peak(seconds=0.001, size=4) > 0
     assert set(seen) == {"highest", "medium"}

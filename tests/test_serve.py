@@ -18,9 +18,11 @@ import torch
 from serving import CHARACTERS, POEM, Gate, ask, command, events, expected, gpt, tokenizer
 
 import llmkit
-from llmkit import checkpoint, pretrained, serve
+from llmkit import checkpoint
 from llmkit.__main__ import main
-from llmkit.serve import guard
+from llmkit.deploy import server as serve
+from llmkit.deploy.server import guard
+from llmkit.finetune import pretrained
 
 CHAR, MODEL = tokenizer(), gpt()
 BPE = llmkit.BPETokenizer.train(POEM, 300, ["<|endoftext|>"])

@@ -7,7 +7,7 @@ import threading
 import pytest
 from serving import Gate, expected, gpt, tokenizer
 
-from llmkit import serve
+from llmkit.deploy import server as serve
 
 pytestmark = pytest.mark.slow
 

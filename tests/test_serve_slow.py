@@ -27,7 +27,8 @@ from schemathesis.specs.openapi.checks import (
 from serving import POEM, ask, command, events, expected, gpt, tokenizer
 
 import llmkit
-from llmkit import checkpoint, serve
+from llmkit import checkpoint
+from llmkit.deploy import server as serve
 
 pytestmark = pytest.mark.slow
 
@@ -176,7 +177,7 @@ def test_a_thousand_malformed_requests(tmp_path):
     rng, statuses = random.Random(0), Counter()
     head = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     checkpoint.save(tmp_path / "fuzz", gpt(), CHAR)
-    impatient = "from llmkit.serve import guard; guard.READ_SECONDS = 0.3"
+    impatient = "from llmkit.deploy.server import guard; guard.READ_SECONDS = 0.3"
     with command(str(tmp_path / "fuzz"), "--max-tokens", "20", first=impatient) as (process, line):
         url = line.split()[3]
 

@@ -1,4 +1,4 @@
-"""Token files, and what is behind them: `tokenfile`, `pieces` and `resumable`."""
+"""Token files, and what is behind them: `token_file`, `pieces` and `resumable`."""
 
 import errno
 import json
@@ -18,15 +18,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llmkit import (
-    Batches,
-    CharTokenizer,
-    WordTokenizer,
-    pieces,
-    split,
-    tokenfile,
-)
+from llmkit import Batches, CharTokenizer, WordTokenizer, split
 from llmkit.ngram import NGram
+from llmkit.scale import pieces, token_file
 
 ALPHABET = "ab .,\n\r\té\u3000。😀"  # of one to four bytes each
 
@@ -60,11 +54,11 @@ def small_pieces(monkeypatch):
 def test_ids_and_tokenizer_come_back(tmp_path, text):
     (tmp_path / "corpus.txt").write_text(text)
     tokenizer = CharTokenizer.from_text(text, unknown="<unk>")
-    path = tokenfile.write(
+    path = token_file.write(
         tmp_path / "new" / "corpus.safetensors", tmp_path / "corpus.txt", tokenizer
     )
     assert path == tmp_path / "new" / "corpus.safetensors"
-    ids, back = tokenfile.load(path)
+    ids, back = token_file.load(path)
     assert type(ids) is torch.Tensor
     assert (ids.dtype, ids.shape) == (torch.uint16, (len(text),))
     assert ids.long().equal(tokenizer.encode(text))
@@ -76,8 +70,8 @@ def test_ids_and_tokenizer_come_back(tmp_path, text):
 @pytest.mark.parametrize(("size", "dtype"), [(65_536, torch.uint16), (65_537, torch.uint32)])
 def test_a_large_vocabulary_takes_wider_ids(tmp_path, size, dtype):
     tokenizer = WordTokenizer([str(i) for i in range(size - 1)] + [" "], unknown=None)
-    path = tokenfile.write(tmp_path / "t", ["0 65534 17"], tokenizer)
-    ids, back = tokenfile.load(path)
+    path = token_file.write(tmp_path / "t", ["0 65534 17"], tokenizer)
+    ids, back = token_file.load(path)
     assert ids.dtype == dtype
     assert ids.tolist() == tokenizer.encode("0 65534 17").tolist()
     assert back.vocab_size == size
@@ -86,7 +80,7 @@ def test_a_large_vocabulary_takes_wider_ids(tmp_path, size, dtype):
 @pytest.mark.parametrize("n", [1, 2, 7, 1000])
 def test_the_safetensors_library_reads_it(tmp_path, n):
     tokenizer = CharTokenizer("ab\ud800é😀")
-    path = tokenfile.write(tmp_path / "t.safetensors", ["b" * n], tokenizer)
+    path = token_file.write(tmp_path / "t.safetensors", ["b" * n], tokenizer)
     assert safetensors.numpy.load_file(path)["ids"].tolist() == [1] * n
     with safetensors.safe_open(path, "pt") as file:
         assert file.keys() == ["ids"]
@@ -98,19 +92,19 @@ def test_the_safetensors_library_reads_it(tmp_path, n):
 
 
 def test_changing_loaded_ids_changes_no_file(tmp_path):
-    path = tokenfile.write(tmp_path / "t", ["ab"], CharTokenizer("ab"))
+    path = token_file.write(tmp_path / "t", ["ab"], CharTokenizer("ab"))
     before = path.read_bytes()
-    ids, _ = tokenfile.load(path)
+    ids, _ = token_file.load(path)
     ids[0] = 1
     assert ids.tolist() == [1, 1]
     assert path.read_bytes() == before
-    assert tokenfile.load(path)[0].tolist() == [0, 1]
+    assert token_file.load(path)[0].tolist() == [0, 1]
 
 
 def test_where_the_system_maps_no_more_than_memory_the_ids_are_mapped_read_only(
     tmp_path, monkeypatch, recwarn
 ):
-    path = tokenfile.write(tmp_path / "t", ["abba"], CharTokenizer("ab"))
+    path = token_file.write(tmp_path / "t", ["abba"], CharTokenizer("ab"))
     memmap, modes = np.memmap, []
 
     def small_system(name, dtype, mode, offset, shape):
@@ -120,7 +114,7 @@ def test_where_the_system_maps_no_more_than_memory_the_ids_are_mapped_read_only(
         return memmap(name, dtype, mode, offset, shape)
 
     monkeypatch.setattr(np, "memmap", small_system)
-    ids, _ = tokenfile.load(path)
+    ids, _ = token_file.load(path)
     assert modes[-1] == "r"
     assert ids.tolist() == [0, 1, 1, 0]
     assert not recwarn
@@ -130,7 +124,8 @@ def test_neither_writing_nor_loading_nor_training_holds_the_corpus(tmp_path):
     """20 MB of text and 40 MB of ids, in a new process."""
     code = """
 import resource, torch
-from llmkit import Batches, CharTokenizer, load_text, split, tokenfile
+from llmkit import Batches, CharTokenizer, load_text, split
+from llmkit.scale import token_file
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
@@ -143,13 +138,13 @@ with open("corpus.txt", "w") as file:
     for _ in range(20_000_000 // len(text)):
         file.write(text)
 tokenizer = CharTokenizer.from_text(text)
-tokenfile.write("warm", [text] * 9, tokenizer, workers=1)
+token_file.write("warm", [text] * 9, tokenizer, workers=1)
 before = peak()
-tokenfile.write("corpus", "corpus.txt", tokenizer, workers=1)
+token_file.write("corpus", "corpus.txt", tokenizer, workers=1)
 print(peak() - before)
 next(Batches(torch.arange(65).repeat(9), 32, 4))
 before, own = memory("VmRSS"), memory("RssAnon")
-ids, tokenizer = tokenfile.load("corpus")
+ids, tokenizer = token_file.load("corpus")
 train_ids, val_ids = split(ids)
 print(memory("VmRSS") - before)
 batches = Batches(train_ids, 32, 4)
@@ -190,8 +185,8 @@ def test_the_tokens_of_the_pieces_are_those_of_the_whole_file(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "PIECE", size)
         patch.setattr(pieces, "WINDOW", window)
-        made = tokenfile.write(path.with_name("whole.ids"), path, tokenizer)
-    ids, _ = tokenfile.load(made)
+        made = token_file.write(path.with_name("whole.ids"), path, tokenizer)
+    ids, _ = token_file.load(made)
     assert ids.tolist() == tokenizer.encode(lines(text)).tolist()
 
 
@@ -212,7 +207,7 @@ def test_a_text_without_a_place_to_cut_is_one_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "PIECE", 10)
     (tmp_path / "t.txt").write_text("a" * 50_000)
     tokenizer = WordTokenizer(["a" * 50_000], unknown=None)
-    assert tokenfile.load(tokenfile.write(tmp_path / "t", tmp_path / "t.txt", tokenizer))[
+    assert token_file.load(token_file.write(tmp_path / "t", tmp_path / "t.txt", tokenizer))[
         0
     ].tolist() == [0]
 
@@ -240,8 +235,8 @@ def test_documents_are_tokenized_each_by_itself(
     if expected:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pieces, "PIECE", size)
-            tokenfile.write(path, iter(documents), tokenizer, separator=separator)
-        assert tokenfile.load(path)[0].tolist() == expected
+            token_file.write(path, iter(documents), tokenizer, separator=separator)
+        assert token_file.load(path)[0].tolist() == expected
 
 
 def table(n: int = 250, **columns) -> datasets.Dataset:
@@ -274,7 +269,7 @@ def test_datasets_in_memory_and_streaming(tmp_path, small_pieces, source, column
     documents = [row[column] for row in source]
     tokenizer = CharTokenizer.from_text("".join(documents) + "\n")
     done = steps(tmp_path / "t", source, tokenizer, column=column)
-    ids, back = tokenfile.load(tmp_path / "t")
+    ids, back = token_file.load(tmp_path / "t")
     assert back.decode(ids) == "\n\n".join(documents)
     assert len(documents) == 250
     total = 250 if isinstance(source, datasets.Dataset) else None
@@ -288,11 +283,11 @@ def test_a_missing_column_names_those_there_are(tmp_path):
         with pytest.raises(
             ValueError, match=r"no column 'content' in \['\w+', '\w+'\]; name"
         ) as caught:
-            tokenfile.write(tmp_path / "t", source, CharTokenizer("ab"), column="content")
+            token_file.write(tmp_path / "t", source, CharTokenizer("ab"), column="content")
         one_sentence(caught)
     splits = datasets.DatasetDict(train=table(), test=table())
     with pytest.raises(ValueError, match=r"one of the parts \['train', 'test'\], as in") as caught:
-        tokenfile.write(tmp_path / "t", splits, CharTokenizer("ab"))
+        token_file.write(tmp_path / "t", splits, CharTokenizer("ab"))
     one_sentence(caught)
     assert list(tmp_path.iterdir()) == []
 
@@ -325,7 +320,7 @@ def test_a_file_that_is_not_the_tokenizers_text(tmp_path, small_pieces, raw, mes
     (tmp_path / "t.txt").write_bytes(raw)
     (tmp_path / "t").write_bytes(b"an older file")
     with pytest.raises(ValueError, match=message) as caught:
-        tokenfile.write(
+        token_file.write(
             tmp_path / "t", tmp_path / "t.txt", CharTokenizer("\n bdegilno"), workers=workers
         )
     one_sentence(caught)
@@ -340,10 +335,10 @@ def test_a_document_that_is_not_the_tokenizers_text(tmp_path, small_pieces, toke
     documents = ["ab ab"] * 29 + ["ab " * 100 + "\nab ?"]
     expected = r"document 29 \(from 0\): .*'\?'.* at position 304 \(line 2\) is not"
     with pytest.raises(ValueError, match=expected) as caught:
-        tokenfile.write(tmp_path / "t", documents, tokenizer)
+        token_file.write(tmp_path / "t", documents, tokenizer)
     one_sentence(caught)
     with pytest.raises(ValueError, match=r"separator 'x': .*, or choose another"):
-        tokenfile.write(tmp_path / "t", documents, tokenizer, separator="x")
+        token_file.write(tmp_path / "t", documents, tokenizer, separator="x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -362,26 +357,26 @@ def test_a_document_that_is_not_the_tokenizers_text(tmp_path, small_pieces, toke
 )
 def test_a_source_that_is_none(tmp_path, source, error, message):
     with pytest.raises(error, match=message) as caught:
-        tokenfile.write(tmp_path / "t", source, CharTokenizer("ab"), separator="")
+        token_file.write(tmp_path / "t", source, CharTokenizer("ab"), separator="")
     assert len(one_sentence(caught)) < 200
     assert list(tmp_path.iterdir()) == []
 
 
 def test_workers_and_targets_that_cannot_be(tmp_path):
     with pytest.raises(ValueError, match=r"workers must be 1 or more, or None .* not 0"):
-        tokenfile.write(tmp_path / "t", ["a"], CharTokenizer("ab"), workers=0)
+        token_file.write(tmp_path / "t", ["a"], CharTokenizer("ab"), workers=0)
     with pytest.raises(IsADirectoryError, match="is a folder; name a file in it"):
-        tokenfile.write(tmp_path, ["a"], CharTokenizer("ab"))
+        token_file.write(tmp_path, ["a"], CharTokenizer("ab"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot be written \(.*\); free some space or choose"):
-        tokenfile.write(tmp_path / "file" / "t", ["a"], CharTokenizer("ab"))
+        token_file.write(tmp_path / "file" / "t", ["a"], CharTokenizer("ab"))
 
 
 # --- files that are no token files
 
 
 def whole_file(tmp_path: Path) -> Path:
-    return tokenfile.write(tmp_path / "whole", ["ab" * 50], CharTokenizer("ab"))
+    return token_file.write(tmp_path / "whole", ["ab" * 50], CharTokenizer("ab"))
 
 
 @pytest.mark.parametrize("keep", [0, 1, 7, 8, 9, 100, -1])
@@ -391,7 +386,7 @@ def test_a_file_cut_short_is_refused(tmp_path, keep):
     with pytest.raises(
         ValueError, match=r"whole (is not a token file|is not as long as)"
     ) as caught:
-        tokenfile.load(path)
+        token_file.load(path)
     one_sentence(caught)
 
 
@@ -399,7 +394,7 @@ def test_a_file_grown_longer_is_refused(tmp_path):
     path = whole_file(tmp_path)
     path.write_bytes(path.read_bytes() + b"a")
     with pytest.raises(ValueError, match="is not as long as it was when written"):
-        tokenfile.load(path)
+        token_file.load(path)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +403,7 @@ def test_a_file_grown_longer_is_refused(tmp_path):
 def test_another_file_is_refused(tmp_path, content):
     (tmp_path / "t").write_bytes(content)
     with pytest.raises(ValueError, match="is not a token file") as caught:
-        tokenfile.load(tmp_path / "t")
+        token_file.load(tmp_path / "t")
     one_sentence(caught)
 
 
@@ -417,18 +412,18 @@ def test_other_safetensors_and_newer_formats_are_refused(tmp_path):
     for metadata in (None, {"format": "pt"}):
         safetensors.numpy.save_file(other, tmp_path / "t", metadata)
         with pytest.raises(ValueError, match="is not a token file"):
-            tokenfile.load(tmp_path / "t")
+            token_file.load(tmp_path / "t")
     safetensors.numpy.save_file(other, tmp_path / "t", {"format": "llmkit tokens 2"})
     with pytest.raises(ValueError, match="is from a newer llmkit: upgrade llmkit"):
-        tokenfile.load(tmp_path / "t")
+        token_file.load(tmp_path / "t")
 
 
 def test_a_missing_file_is_told_and_an_unfinished_one_too(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no token file .*/t; write makes one"):
-        tokenfile.load(tmp_path / "t")
+        token_file.load(tmp_path / "t")
     (tmp_path / ".t.unfinished").touch()
     with pytest.raises(FileNotFoundError, match="the call of write that makes it was interrupted"):
-        tokenfile.load(tmp_path / "t")
+        token_file.load(tmp_path / "t")
 
 
 # --- interrupted, killed, and going on
@@ -437,7 +432,7 @@ def test_a_missing_file_is_told_and_an_unfinished_one_too(tmp_path):
 def steps(target: Path, source, tokenizer, **options) -> list[tuple[int, int | None]]:
     """Call write; what it tells of its progress."""
     told = []
-    tokenfile.write(target, source, tokenizer, progress=lambda *step: told.append(step), **options)
+    token_file.write(target, source, tokenizer, progress=lambda *step: told.append(step), **options)
     return told
 
 
@@ -455,7 +450,7 @@ def interrupt(target: Path, source, tokenizer, after: int, **options) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        tokenfile.write(target, source, tokenizer, progress=stop, **options)
+        token_file.write(target, source, tokenizer, progress=stop, **options)
     assert not target.exists()
     assert hidden(target.parent) == [f".{target.name}.journal", f".{target.name}.unfinished"]
 
@@ -482,7 +477,7 @@ def test_an_interrupted_call_goes_on_and_makes_the_same_file(
     def source():
         return corpus if kind == "file" else iter(documents)
 
-    whole = tokenfile.write(tmp_path / "whole", source(), tokenizer)
+    whole = token_file.write(tmp_path / "whole", source(), tokenizer)
     (tmp_path / "there").mkdir()
     target = tmp_path / "there" / "t"
     interrupt(target, source(), tokenizer, after=30, workers=workers)
@@ -495,13 +490,13 @@ def test_an_interrupted_call_goes_on_and_makes_the_same_file(
 
 def test_what_the_journal_does_not_know_is_made_again(tmp_path, small_pieces, corpus):
     tokenizer = tokenizer_of(corpus)
-    whole = tokenfile.write(tmp_path / "whole", corpus, tokenizer).read_bytes()
+    whole = token_file.write(tmp_path / "whole", corpus, tokenizer).read_bytes()
     (tmp_path / "there").mkdir()
     target = tmp_path / "there" / "t"
     interrupt(target, corpus, tokenizer, after=30)
     with open(target.with_name(".t.unfinished"), "ab") as file:  # written, but not yet journaled
         file.write(b"half a piece")
-    tokenfile.write(target, corpus, tokenizer)
+    token_file.write(target, corpus, tokenizer)
     assert target.read_bytes() == whole
 
 
@@ -512,8 +507,8 @@ def test_without_one_of_the_two_it_starts_anew(tmp_path, small_pieces, corpus, l
     target = tmp_path / "there" / "t"
     interrupt(target, corpus, tokenizer, after=30)
     target.with_name(lost).unlink()
-    tokenfile.write(target, ["abc"], CharTokenizer("abc"))
-    assert tokenfile.load(target)[0].tolist() == [0, 1, 2]
+    token_file.write(target, ["abc"], CharTokenizer("abc"))
+    assert token_file.load(target)[0].tolist() == [0, 1, 2]
     assert hidden(target.parent) == []
 
 
@@ -540,18 +535,19 @@ def test_another_source_or_tokenizer_is_refused_and_nothing_lost(tmp_path, small
         for other, its_tokenizer in others:
             expected = r"\.t\.unfinished is unfinished and of other input;"
             with pytest.raises(ValueError, match=expected) as caught:
-                tokenfile.write(folder / "t", other, its_tokenizer)
+                token_file.write(folder / "t", other, its_tokenizer)
             one_sentence(caught)
         left = len(steps(folder / "t", source, tokenizer))
         assert len(steps(folder / "t", source, tokenizer)) == left + 30
     interrupt(folder / "u", documents, tokenizer, after=3, separator=" ")
     with pytest.raises(ValueError, match="of other input"):
-        tokenfile.write(folder / "u", documents, tokenizer)
+        token_file.write(folder / "u", documents, tokenizer)
 
 
 KILLED = """
 import os, signal, sys, time
-from llmkit import CharTokenizer, pieces, resumable, tokenfile
+from llmkit import CharTokenizer
+from llmkit.scale import pieces, resumable, token_file
 pieces.PIECE, resumable.JOURNAL_EVERY = 2000, 0.0
 tokenizer = CharTokenizer.from_text(open("corpus.txt").read())
 
@@ -559,7 +555,7 @@ def slowly(done, total):
     print(done, flush=True)
     time.sleep(0.01)
 
-tokenfile.write("t", "corpus.txt", tokenizer, workers={workers}, progress=slowly)
+token_file.write("t", "corpus.txt", tokenizer, workers={workers}, progress=slowly)
 """  # without an `if __name__ == "__main__"`: a script may do without
 
 
@@ -589,7 +585,7 @@ def test_a_killed_process_loses_next_to_nothing_and_leaves_no_others(
             pytest.fail("a worker outlived its parent")
     tokenizer = tokenizer_of(corpus)
     assert steps(tmp_path / "t", corpus, tokenizer)[0][0] > done[-1]  # of pieces of 50 bytes
-    whole = tokenfile.write(tmp_path / "whole", corpus, tokenizer)
+    whole = token_file.write(tmp_path / "whole", corpus, tokenizer)
     assert (tmp_path / "t").read_bytes() == whole.read_bytes()
     assert hidden(tmp_path) == []
 
@@ -598,7 +594,7 @@ def test_a_full_disk_loses_nothing(tmp_path, corpus):
     """The system refuses a process files of more than 60,000 bytes, then no more."""
     (tmp_path / "t").write_bytes(b"an older file")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-    code = KILLED.format(workers=1).replace("tokenfile.write", limit + "tokenfile.write")
+    code = KILLED.format(workers=1).replace("token_file.write", limit + "token_file.write")
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
@@ -607,7 +603,7 @@ def test_a_full_disk_loses_nothing(tmp_path, corpus):
     assert (tmp_path / "t").read_bytes() == b"an older file"
     tokenizer = tokenizer_of(corpus)
     assert steps(tmp_path / "t", corpus, tokenizer)[0][0] > 20_000
-    whole = tokenfile.write(tmp_path / "whole", corpus, tokenizer)
+    whole = token_file.write(tmp_path / "whole", corpus, tokenizer)
     assert (tmp_path / "t").read_bytes() == whole.read_bytes()
 
 
@@ -617,10 +613,10 @@ def test_two_processes_do_not_write_the_same_file(tmp_path):
     def documents():
         yield "ab"
         with pytest.raises(RuntimeError, match=r"another process is writing .*/t; wait for it"):
-            tokenfile.write(tmp_path / "t", ["b"], tokenizer)
+            token_file.write(tmp_path / "t", ["b"], tokenizer)
 
-    tokenfile.write(tmp_path / "t", documents(), tokenizer)
-    assert tokenfile.load(tmp_path / "t")[0].tolist() == [0, 1]
+    token_file.write(tmp_path / "t", documents(), tokenizer)
+    assert token_file.load(tmp_path / "t")[0].tolist() == [0, 1]
 
 
 # --- what is done with the ids
@@ -628,7 +624,7 @@ def test_two_processes_do_not_write_the_same_file(tmp_path):
 
 def test_mapped_ids_do_what_ids_do(tmp_path, text):
     tokenizer = CharTokenizer.from_text(text)
-    ids, _ = tokenfile.load(tokenfile.write(tmp_path / "t", [text * 3], tokenizer))
+    ids, _ = token_file.load(token_file.write(tmp_path / "t", [text * 3], tokenizer))
     plain = tokenizer.encode(text * 3)
     train_ids, val_ids = split(ids)
     plain_train, plain_val = split(plain)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from llmkit import checkpoint
-from llmkit.fast import FastGPT, FastGPTConfig
 from llmkit.model import GPT, GPTConfig
 from llmkit.ngram import NeuralBigram
 from llmkit.run import fingerprint
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 from llmkit.tokenizer import CharTokenizer
 from llmkit.training import Checkpointer, ProgressBar, TrainConfig, train
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 import llmkit
-from llmkit import export
 from llmkit.commands import held_out
+from llmkit.deploy import export
 
 
 def add(commands: argparse._SubParsersAction) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llmkit import export, quantize
 from llmkit.commands import held_out
+from llmkit.deploy import export, int8
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     if not (options.onnx or options.int8):
         raise ValueError("say which export you want: --onnx, --int8 or both")
     model, tokenizer = export.load(options.folder)
-    if isinstance(model, export.OnnxModel) or quantize.is_int8(model):
+    if isinstance(model, export.OnnxModel) or int8.is_int8(model):
         raise ValueError(f"{options.folder} is an export already: give the model that it came from")
     ids, corpus = held_out.ids(options, tokenizer) if tokenizer else (None, None)
     rows = [("original", export.file_bytes(options.folder), model)]
@@ -73,7 +73,7 @@ def _table(rows: list, original, ids) -> str:
             (
                 name,
                 _megabytes(size),
-                _megabytes(quantize.linear_bytes(weights)),
+                _megabytes(int8.linear_bytes(weights)),
                 f"{found.window_ms:.2f} ms",
                 f"{found.tokens_per_second:,.0f}",
                 "" if found.perplexity is None else f"{found.perplexity:.4f}",

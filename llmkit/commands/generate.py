@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import llmkit
-from llmkit import export
-from llmkit.bpe_files import END
-from llmkit.textstream import TextStream
+from llmkit.bpe.files import END
+from llmkit.deploy import export
+from llmkit.deploy.text_stream import TextStream
 
 
 def add(commands: argparse._SubParsersAction) -> None:

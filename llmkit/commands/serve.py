@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import llmkit
-from llmkit import export
+from llmkit.deploy import export
 
 KEY = "LLMKIT_API_KEY"
 
@@ -41,12 +41,12 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM; then finish what runs, and end with status 0."""
-    from llmkit import serve
+    from llmkit.deploy import server
 
     name, model, tokenizer = load(options.folder, options.device)
     key = options.api_key if options.api_key is not None else os.environ.get(KEY) or None
-    local, names = serve.is_loopback(options.host), options.allow_host
-    settings = serve.Settings(
+    local, names = server.is_loopback(options.host), options.allow_host
+    settings = server.Settings(
         name=options.name or name,
         queue=options.queue,
         max_prompt=options.max_prompt,
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         timeout=options.timeout,
         grace=options.grace,
         api_key=key,
-        hosts=(*serve.LOOPBACK, options.host, *names) if local or names else None,
+        hosts=(*server.LOOPBACK, options.host, *names) if local or names else None,
     )
     if not local and key is None:
         print(
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     def announce(url: str) -> None:
         print(f"serving {settings.name} on {url} (Ctrl-C stops it)", flush=True)
 
-    serve.run(serve.create_app(model, tokenizer, settings), options.host, options.port, announce)
+    server.run(server.create_app(model, tokenizer, settings), options.host, options.port, announce)
     return 0
 
 

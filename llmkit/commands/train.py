@@ -8,7 +8,7 @@ from pathlib import Path
 
 import llmkit
 from llmkit import checkpoint, distributed, plots
-from llmkit.recipes import recipe
+from llmkit.commands.recipes import recipe
 
 SAMPLE_CHARACTERS = 400
 

@@ -41,8 +41,8 @@ import torch.nn.functional as F
 
 import llmkit
 from llmkit import plots
+from llmkit.commands.recipes import recipe
 from llmkit.evaluation import device_of
-from llmkit.recipes import recipe
 
 runtime = llmkit.start(seed=1337)
 runtime

@@ -41,9 +41,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import llmkit
 from llmkit import plots
+from llmkit.commands.recipes import recipe
 from llmkit.generation import next_token_probabilities
 from llmkit.playground import SamplingPlayground
-from llmkit.recipes import recipe
 
 runtime = llmkit.start(seed=1337)
 runtime

@@ -41,7 +41,7 @@ import torch
 
 import llmkit
 from llmkit import plots, widgets
-from llmkit.bpe_files import BYTES, spell
+from llmkit.bpe.files import BYTES, spell
 from llmkit.tokenizer import PIECES
 
 runtime = llmkit.start(seed=1337)
@@ -168,7 +168,7 @@ GPT2 = regex.compile(
 pieces = GPT2.findall("He'll pay  12 crowns!\n\nSo he says.")
 print(" | ".join(map(plots.visible, pieces)))
 assert "".join(pieces) == "He'll pay  12 crowns!\n\nSo he says."  # nothing is lost
-assert GPT2.pattern == llmkit.bpe.PATTERN.pattern
+assert GPT2.pattern == llmkit.bpe.tokenizer.PATTERN.pattern
 
 
 # %% [markdown]

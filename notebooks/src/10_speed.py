@@ -44,8 +44,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import llmkit
-from llmkit import plots, recipes, scale
+from llmkit import plots
+from llmkit.commands import recipes
 from llmkit.runtime import fast_matmul, peak_memory
+from llmkit.scale import cost
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -607,11 +609,11 @@ def gpt2_parameters(V: int, T: int, L: int, C: int) -> int:
 for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
     published = llmkit.GPTConfig.gpt2(name)
     sizes = (published.vocab_size, published.block_size, published.n_layer, published.n_embd)
-    assert gpt2_parameters(*sizes) == sum(scale.parameters(published).values())
+    assert gpt2_parameters(*sizes) == sum(cost.parameters(published).values())
 print(f"GPT-2: {gpt2_parameters(50257, 1024, 12, 768):,} parameters, as published")
 
 # %% [markdown]
-# `scale.parameters` counts the same, part by part. Beside our own models stand one of a tutorial (4 layers, 768 wide, on
+# `cost.parameters` counts the same, part by part. Beside our own models stand one of a tutorial (4 layers, 768 wide, on
 # GPT-2's vocabulary) and the four sizes of GPT-2:
 
 # %%
@@ -623,7 +625,7 @@ tables = ("token embeddings", "n-gram embeddings", "positions", "output")
 columns = {"tables": [], "attention": [], "feed-forward": [], "norms": []}
 print(f"{'':12}" + "".join(f"{name:>15}" for name in [*columns, "all"]))
 for name, its_shape in models.items():
-    parts = scale.parameters(its_shape)
+    parts = cost.parameters(its_shape)
     row = [sum(parts.get(table, 0) for table in tables)]
     row += [parts.get(part, 0) for part in list(columns)[1:]]
     print(f"{name:12}" + "".join(f"{number:15,}" for number in [*row, sum(row)]))
@@ -660,17 +662,17 @@ with FlopCounterMode(display=False) as counter:
     loss.backward()
 counted = counter.get_total_flops() // x.numel()  # per token
 N = 12 * config.n_layer * C * C + V * C  # the matrices, without biases and tables
-assert counted == 6 * N + 12 * config.n_layer * T * C == scale.flops_per_token(config)
+assert counted == 6 * N + 12 * config.n_layer * T * C == cost.flops_per_token(config)
 assert counter.get_total_flops() == 3 * forward
 print(f"{counted:,} FLOPs per token, a third of them on the way forward; 6N alone: {6 * N:,}")
-print(f"the sprinter: {scale.flops_per_token(shape):,}")
+print(f"the sprinter: {cost.flops_per_token(shape):,}")
 
 # %% [markdown]
 # So we know what a step must compute, and by the clock how fast it was. Against the fastest that this machine multiplies
 # matrices at all, which gives the *utilisation*:
 
 # %%
-peak = scale.matmul_peak(runtime.device, seconds=0.5)  # FLOP/s, in float32
+peak = cost.matmul_peak(runtime.device, seconds=0.5)  # FLOP/s, in float32
 print(f"this machine: ≈ {peak / 1e9:.0f} GFLOP/s at its peak")
 for name in ("textbook", "+ faster library"):
     speed = counted * batch_size * T / (total[name] / 1000)
@@ -709,7 +711,7 @@ print(f"GPT-2 on this machine, if it ran at 40 % of its peak: ≈ {years:,.1f} y
 
 # %%
 gpt2 = llmkit.GPTConfig.gpt2()
-utilisation = scale.flops_per_token(gpt2) * 300e9 / (8 * 4 * 86_400 * 312e12)
+utilisation = cost.flops_per_token(gpt2) * 300e9 / (8 * 4 * 86_400 * 312e12)
 print(f"{utilisation:.0%} of the peak")
 assert 0.25 < utilisation < 0.35
 
@@ -722,9 +724,9 @@ assert 0.25 < utilisation < 0.35
 
 # %%
 for name in list(models)[1:]:
-    memory = scale.training_memory(models[name], batch_size=1)
+    memory = cost.training_memory(models[name], batch_size=1)
     fixed = sum(memory.values()) - memory["activations"]
-    assert fixed == 16 * sum(scale.parameters(models[name]).values())
+    assert fixed == 16 * sum(cost.parameters(models[name]).values())
     window = memory["activations"] / 1e6
     print(f"{name:12}{fixed / 1e6:9,.0f} MB, and {window:6,.0f} MB for each window")
 assert fixed > 16e9
@@ -754,7 +756,7 @@ def kept_bytes(model, x, y) -> int:
 
 for attend, fused in ((fused_attention, True), (plain_attention, False)):
     kept = kept_bytes(all_heads(model, attend), x, y)
-    estimate = scale.training_memory(config, len(x), fused=fused)["activations"]
+    estimate = cost.training_memory(config, len(x), fused=fused)["activations"]
     print(f"{attend.__name__}: {kept / 1e6:.2f} MB; the formula says {estimate / 1e6:.2f} MB")
     assert math.isclose(kept, estimate, rel_tol=runtime.pick(cpu=0.02, gpu=0.1))
 
@@ -818,7 +820,7 @@ choices = {
     "4 times 4": dict(batch_size=4),
     "all three": dict(batch_size=4, gradient_checkpointing=True, dtype="bfloat16"),
 }
-memories = [scale.training_memory(gpt2, **choice) for choice in choices.values()]
+memories = [cost.training_memory(gpt2, **choice) for choice in choices.values()]
 totals = [sum(memory.values()) / 1e9 for memory in memories]
 assert totals[-1] == min(totals) < max(totals) / 3
 plots.stacked_bars(
@@ -863,7 +865,7 @@ print("the mean of the gradients of two halves is the gradient of the whole")
 
 # %%
 W, tokens = 8, 491_520
-computing = scale.flops_per_token(gpt2) * tokens / (W * A100)
+computing = cost.flops_per_token(gpt2) * tokens / (W * A100)
 sent = 2 * (W - 1) / W * 4 * gpt2_parameters(50257, 1024, 12, 768)  # bytes
 links = {"NVLink of an A100": 300e9, "Ethernet, 10 Gbit/s": 1.25e9}  # bytes/s each way
 print(f"computing: {computing:.2f} s; each GPU sends {sent / 1e9:.2f} GB")
@@ -929,7 +931,7 @@ def accumulated(model, parts) -> torch.Tensor:
 parameters_of_nanogpt = gpt2_parameters(65, 256, 6, 384)
 print(f"{parameters_of_nanogpt:,}")
 nanogpt = llmkit.GPTConfig(65, block_size=256, n_layer=6, n_head=6, n_embd=384)
-assert parameters_of_nanogpt == sum(scale.parameters(nanogpt).values()) == 10_770_816
+assert parameters_of_nanogpt == sum(cost.parameters(nanogpt).values()) == 10_770_816
 # nanoGPT itself says 10.65 million: it has no biases and leaves the positions out.
 
 # %% tags=["solution"]
@@ -947,7 +949,7 @@ assert math.isclose(6 * best_parameters * best_tokens, budget)
 for name in ("gpt2", "gpt2-medium"):
     for checkpointing in (False, True):
         how = dict(dtype="float16", gradient_checkpointing=checkpointing)
-        one, two = (sum(scale.training_memory(models[name], n, **how).values()) for n in (1, 2))
+        one, two = (sum(cost.training_memory(models[name], n, **how).values()) for n in (1, 2))
         each = two - one  # the rest is there whatever the batch
         largest[name, checkpointing] = int((15e9 - (one - each)) // each)
         print(f"{name:12} checkpointing {checkpointing!s:5} {largest[name, checkpointing]:4}")

@@ -48,9 +48,9 @@ logging.disable(logging.NOTSET)
 
 import llmkit
 from llmkit import plots
-from llmkit.gpt2 import from_gpt2, to_gpt2
+from llmkit.finetune.gpt2 import from_gpt2, to_gpt2
+from llmkit.finetune.pretrained import load_gpt2, save_gpt2
 from llmkit.model import GPT2_SIZES
-from llmkit.pretrained import load_gpt2, save_gpt2
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -132,7 +132,7 @@ assert wrong > 1000 * difference
 #
 # ## In and out of a folder
 #
-# `llmkit.pretrained` does this for files: `save_gpt2` writes a folder that transformers loads, and so does every program
+# `llmkit.finetune.pretrained` does this for files: `save_gpt2` writes a folder that transformers loads, and so does every program
 # that serves GPT-2; `load_gpt2` reads such a folder, or fetches one of the four published sizes by name.
 
 # %%

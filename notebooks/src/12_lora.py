@@ -40,7 +40,9 @@ import torch.nn as nn
 from torch import Tensor
 
 import llmkit
-from llmkit import lora, optim, plots, scale
+from llmkit import optim, plots
+from llmkit.finetune import lora
+from llmkit.scale import cost
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -53,7 +55,7 @@ runtime
 print("               one copy   100 tasks      one adapter   100 tasks")
 for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
     config = llmkit.GPTConfig.gpt2(name)
-    copy_mb = 4 * sum(scale.parameters(config).values()) / 1e6
+    copy_mb = 4 * sum(cost.parameters(config).values()) / 1e6
     C = config.n_embd
     adapter_mb = 4 * config.n_layer * 8 * (C + 3 * C) / 1e6  # explained below
     print(f"{name:13}{copy_mb:7,.0f} MB {copy_mb / 10:8,.0f} GB {adapter_mb:13.1f} MB", end="")
@@ -255,7 +257,7 @@ def adapt(model: nn.Module, rank: int, alpha: float, ends: tuple[str, ...]) -> n
 
 
 # %% [markdown]
-# That is all of it. `llmkit.lora` has the same, with merging and files. Are they the same? Give both the same A, look at the
+# That is all of it. `llmkit.finetune.lora` has the same, with merging and files. Are they the same? Give both the same A, look at the
 # outputs, train both for a few steps, and look at them again.
 
 # %%

@@ -35,7 +35,8 @@ import torch
 import torch.nn.functional as F
 
 import llmkit
-from llmkit import instruct, plots, widgets
+from llmkit import plots, widgets
+from llmkit.finetune import instructions
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -82,7 +83,7 @@ print(tokenizer.decode(llmkit.generate(base, prompt, 40, temperature=0.7, seed=1
 # questions on the play may ask in other words for a fact that another one asks for too.)
 
 # %%
-items = instruct.load()
+items = instructions.load()
 train_items, val_items = llmkit.split(items, 0.1)
 tasks = sorted({item.task for item in items})
 print(f"{len(train_items):,} items to learn from, {len(val_items)} held out\n")
@@ -104,7 +105,7 @@ item = next(item for item in train_items if item.instruction == "What follows th
 prompt = f"Q: {item.instruction}\n{item.input}\nA: "
 whole = prompt + item.answer + "\n"
 print(whole)
-assert prompt == item.prompt  # llmkit has the template in one place, instruct.PROMPT
+assert prompt == item.prompt  # llmkit has the template in one place, instructions.PROMPT
 
 # %% [markdown]
 # The last character matters too. An answer is one line, and the line end is our *end token*: the model must learn to predict
@@ -119,7 +120,7 @@ assert prompt == item.prompt  # llmkit has the template in one place, instruct.P
 ids = tokenizer.encode(whole)  # (N,)
 x, y = ids[:-1], ids[1:].clone()  # (N - 1,) each: y[t] comes after x[t]
 y[: len(prompt) - 1] = -100  # the prompt's own characters; its last one predicts the answer's first
-for ours, theirs in zip((x, y), instruct.encode(item, tokenizer), strict=True):
+for ours, theirs in zip((x, y), instructions.encode(item, tokenizer), strict=True):
     assert torch.equal(ours, theirs)
 assert tokenizer.decode(y[y != -100]) == item.answer + "\n"
 
@@ -144,8 +145,8 @@ plots.text_heat(
 # several into a row, one behind the other. Here are three small items in rows of 60:
 
 # %%
-few = [instruct.encode(item, tokenizer) for item in train_items[:3]]
-for arrange in (instruct.pad, instruct.pack):
+few = [instructions.encode(item, tokenizer) for item in train_items[:3]]
+for arrange in (instructions.pad, instructions.pack):
     rows = arrange(few, 60)
     print(f"{arrange.__name__}: {len(rows.x)} rows")
     for row in rows.x:
@@ -157,8 +158,8 @@ for arrange in (instruct.pad, instruct.pack):
 # of the items?
 
 # %%
-examples = [instruct.encode(item, tokenizer) for item in train_items]
-padded, packed = instruct.pad(examples, T), instruct.pack(examples, T)
+examples = [instructions.encode(item, tokenizer) for item in train_items]
+padded, packed = instructions.pad(examples, T), instructions.pack(examples, T)
 used = {
     "padded": sum(len(x) for x, _ in examples) / padded.x.numel(),
     "packed": sum(len(x) for x, _ in examples) / packed.x.numel(),
@@ -175,7 +176,7 @@ plots.bars(list(used), percent, "Packing fills the rows", xlabel="positions that
 # first item only.
 
 # %%
-row = instruct.pack(few[:2], T).x  # (1, T)
+row = instructions.pack(few[:2], T).x  # (1, T)
 first = tokenizer.decode(row[0]).index("\nQ: ") + 1  # where the second item starts
 changed = row.clone()
 changed[0, 3] = (changed[0, 3] + 1) % V  # another character in the first question
@@ -195,7 +196,7 @@ assert seen[:3].max() == 0 < seen[first:].min()
 # The mark is *exact match*: the share of answers that are right to the letter. First the model that has only read the play:
 
 # %% tags=["trained"]
-before = instruct.exact_match(val_items, instruct.answer(base, tokenizer, val_items, 30))
+before = instructions.exact_match(val_items, instructions.answer(base, tokenizer, val_items, 30))
 print(f"exact match on {len(val_items)} held-out items: ≈ {before['all']:.0%}")
 assert before["all"] < 0.03
 
@@ -209,13 +210,13 @@ assert before["all"] < 0.03
 steps = runtime.pick(cpu=550, gpu=1500)
 batch_size = runtime.pick(cpu=12, gpu=64)
 tuning = llmkit.TrainConfig(steps=steps, batch_size=batch_size, learning_rate=0.03, **recipe)
-everything = [instruct.encode(item, tokenizer, answer_only=False) for item in train_items]
+everything = [instructions.encode(item, tokenizer, answer_only=False) for item in train_items]
 pupils, marks, said = {}, {"before": before}, {}
 for name, material in {"all counts": everything, "answer counts": examples}.items():
     pupils[name] = copy.deepcopy(base)
-    llmkit.train(pupils[name], instruct.pack(material, T), config=tuning)
-    said[name] = instruct.answer(pupils[name], tokenizer, val_items, 30)
-    marks[name] = instruct.exact_match(val_items, said[name])
+    llmkit.train(pupils[name], instructions.pack(material, T), config=tuning)
+    said[name] = instructions.answer(pupils[name], tokenizer, val_items, 30)
+    marks[name] = instructions.exact_match(val_items, said[name])
 print(f"{'':13}" + "".join(f"{name:>16}" for name in marks))
 for task in ["all", *tasks]:
     print(f"{task:13}" + "".join(f"{'':10}≈ {mark[task]:4.0%}" for mark in marks.values()))
@@ -244,7 +245,7 @@ def most_frequent(task: str) -> str:
 
 
 guesses = {task: most_frequent(task) for task in tasks}
-chance = instruct.exact_match(val_items, [guesses[item.task] for item in val_items])
+chance = instructions.exact_match(val_items, [guesses[item.task] for item in val_items])
 for task in tasks:
     print(f"{task:14}{chance[task]:5.0%}  by always saying {guesses[task]!r}")
 print(f"{'all':14}{chance['all']:5.0%}")
@@ -271,8 +272,8 @@ assert sum(held_out) == len(held_out) == 6
 
 # %% tags=["trained"]
 seen_items = train_items[: len(val_items)]
-seen_said = instruct.answer(pupils["answer counts"], tokenizer, seen_items, 30)
-on_seen = instruct.exact_match(seen_items, seen_said)["all"]
+seen_said = instructions.answer(pupils["answer counts"], tokenizer, seen_items, 30)
+on_seen = instructions.exact_match(seen_items, seen_said)["all"]
 print(f"on items it was trained on ≈ {on_seen:.0%}, on held-out ones ≈ {after['all']:.0%}")
 assert on_seen > after["all"]
 
@@ -305,8 +306,8 @@ tries = {
 print(f"{'':26}{'BLEU':>6}{'ROUGE-1':>9}{'ROUGE-L':>9}")
 score = {}
 for name, answer in tries.items():
-    one, longest = (instruct.rouge([answer], [reference], kind) for kind in ("rouge1", "rougeL"))
-    score[name] = instruct.bleu([answer], [reference]), one, longest
+    one, longest = (instructions.rouge([answer], [reference], kind) for kind in ("rouge1", "rougeL"))
+    score[name] = instructions.bleu([answer], [reference]), one, longest
     print(f"{name:26}{score[name][0]:6.1f}{one:9.2f}{longest:9.2f}")
 assert score["the opposite"] > score["the same in other words"]
 assert score["the words shaken"][1] == 1.0  # ROUGE-1 has no order
@@ -317,8 +318,8 @@ assert score["the wrong man"][0] > 80
 # And on our own answers, most of them a single word, BLEU finds no run of four anywhere:
 
 # %%
-one_word = instruct.bleu(["blue"], ["blue"])
-longest = instruct.rouge(["blue"], ["blue"])
+one_word = instructions.bleu(["blue"], ["blue"])
+longest = instructions.rouge(["blue"], ["blue"])
 print(f"BLEU of a right answer of one word: {one_word:.0f}; ROUGE-L: {longest:.0f}")
 assert one_word < 1
 
@@ -361,7 +362,7 @@ targets_of_eel = None  # your answer
 
 # %% [markdown]
 # **2 (medium).** The model was trained on `Q: ` and `A: `. Ask it in another form, say `Ask ` and `Say `. What becomes of exact
-# match? (`unittest.mock.patch.object(instruct, "PROMPT", ...)` changes the template inside a `with`.)
+# match? (`unittest.mock.patch.object(instructions, "PROMPT", ...)` changes the template inside a `with`.)
 
 # %% tags=["exercise"]
 other_form = "Ask {instruction}\n{input}\nSay "
@@ -376,8 +377,8 @@ cheat = ""  # your answer
 
 # %% tags=["solution"]
 # @title Solution 1: three letters and an end
-eel = llmkit.instruct.Item(0, "reverse", "Backwards?", "eel", "lee")
-targets_of_eel = int((instruct.encode(eel, tokenizer)[1] != -100).sum())
+eel = llmkit.finetune.instructions.Item(0, "reverse", "Backwards?", "eel", "lee")
+targets_of_eel = int((instructions.encode(eel, tokenizer)[1] != -100).sum())
 print(targets_of_eel)
 assert targets_of_eel == len("lee\n") == 4
 
@@ -385,14 +386,14 @@ assert targets_of_eel == len("lee\n") == 4
 # @title Solution 2: another form
 from unittest import mock
 
-with mock.patch.object(instruct, "PROMPT", other_form):
-    others = instruct.answer(pupils["answer counts"], tokenizer, val_items, 30)
-in_other_form = instruct.exact_match(val_items, others)["all"]
+with mock.patch.object(instructions, "PROMPT", other_form):
+    others = instructions.answer(pupils["answer counts"], tokenizer, val_items, 30)
+in_other_form = instructions.exact_match(val_items, others)["all"]
 print(f"in its own form ≈ {after['all']:.0%}, in another ≈ {in_other_form:.0%}")
 assert in_other_form < after["all"]
 
 # %% tags=["solution"]
 # @title Solution 3: false and well marked
 cheat = "Collas rang the bell nine times and everybody came"
-print(f"{instruct.bleu([cheat], [reference]):.0f}")
-assert instruct.bleu([cheat], [reference]) > 50
+print(f"{instructions.bleu([cheat], [reference]):.0f}")
+assert instructions.bleu([cheat], [reference]) > 50

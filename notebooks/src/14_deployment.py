@@ -47,7 +47,8 @@ import torch
 from torch import nn
 
 import llmkit
-from llmkit import checkpoint, export, plots, quantize, serve
+from llmkit import checkpoint, plots
+from llmkit.deploy import export, int8, server
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -138,11 +139,11 @@ for name, error in lost.items():
 assert lost["a scale for each row"] < lost["one scale for all"] < 0.03
 
 # %% [markdown]
-# This is *symmetric quantization, per channel*, and PyTorch's library for it is torchao. `quantize.to_int8` has it round every
+# This is *symmetric quantization, per channel*, and PyTorch's library for it is torchao. `int8.to_int8` has it round every
 # linear layer, and treats the embedding tables likewise. Is it the same?
 
 # %%
-small = quantize.to_int8(model)
+small = int8.to_int8(model)
 theirs = small.h[0].c_fc.weight  # torchao's tensor: bytes and scales
 midway = ((W / scales).frac().abs() - 0.5).abs() < 1e-4  # a row's largest is, at 127.5 steps
 differs = theirs.qdata != steps
@@ -195,7 +196,7 @@ plots.lines(
 export.save_int8(place / "int8", model, tokenizer)
 loaded, _ = export.load(place / "int8")
 after = llmkit.evaluate(loaded, val_ids).perplexity
-ratio = quantize.linear_bytes(model) / quantize.linear_bytes(loaded)
+ratio = int8.linear_bytes(model) / int8.linear_bytes(loaded)
 print(f"linear weights {ratio:.2f} times smaller; perplexity ≈ {before:.3f}, then ≈ {after:.3f}")
 assert ratio > 3.5
 assert abs(after / before - 1) < 0.01
@@ -304,13 +305,13 @@ assert len(said[1]) == len("The river") + 20
 # | no queue | a hundred requests at once share two cores, and all time out |
 # | no end | stopping it cuts off whoever was being answered |
 #
-# Below we check ours for each of them. It runs in this process, beside the notebook: `serve.background`.
+# Below we check ours for each of them. It runs in this process, beside the notebook: `server.background`.
 
 # %%
 torch.set_num_threads(1)  # one core for the model; the others for those who ask
 stack = ExitStack()  # what is opened on it stays open until we close it
 settings = dict(name="play", queue=8, max_tokens=2_000)
-server = stack.enter_context(serve.background(loaded, tokenizer, **settings))
+server = stack.enter_context(server.background(loaded, tokenizer, **settings))
 assert server.url.startswith("http://127.0.0.1:")  # this machine, and no other
 
 
@@ -506,7 +507,7 @@ assert send("/health")[0] == 200  # and it lives
 # others, it should ask for a key:
 
 # %%
-with serve.background(loaded, tokenizer, name="play", api_key="open sesame") as guarded:
+with server.background(loaded, tokenizer, name="play", api_key="open sesame") as guarded:
     for key in ("guess", "open sesame"):
         visitor = openai.OpenAI(base_url=guarded.url + "/v1", api_key=key, max_retries=0)
         try:
@@ -550,11 +551,11 @@ assert not [thread for thread in threading.enumerate() if "llmkit" in thread.nam
 # %%
 if runtime.pick(cpu=False, gpu=True):
     gpt2, bpe = llmkit.pretrained.load_gpt2("gpt2")
-    gpt2_int8 = quantize.to_int8(gpt2).to(runtime.device)
+    gpt2_int8 = int8.to_int8(gpt2).to(runtime.device)
     for each in (gpt2, gpt2_int8):
-        stored = sum(w.nbytes for w in quantize.tensors(each).values())
+        stored = sum(w.nbytes for w in int8.tensors(each).values())
         print(f"{stored / 1e6:,.0f} MB of weights")
-    with serve.background(gpt2_int8, bpe, name="gpt2") as big:
+    with server.background(gpt2_int8, bpe, name="gpt2") as big:
         reader = openai.OpenAI(base_url=big.url + "/v1", api_key="none is needed")
         question = dict(model="gpt2", prompt="The river was", max_tokens=40, seed=1)
         for chunk in reader.completions.create(**question, stream=True):

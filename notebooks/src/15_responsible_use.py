@@ -40,8 +40,9 @@ import torch.nn.functional as F
 from IPython.display import Markdown, display
 
 import llmkit
-from llmkit import dp, filters, memorisation, plots, privacy, probes
-from llmkit.card import model_card
+from llmkit import plots
+from llmkit.responsible import bias, differential_privacy, filters, memorisation, personal_data
+from llmkit.responsible.card import model_card
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -388,9 +389,9 @@ def templates_for(role: str, start: str = "\n\n") -> list[str]:
 
 before, after = "\n\nThe nurse said that", "was late for the"
 she, he = (log_probability(before, f" {word} {after}") for word in ("she", "he"))
-found = probes.paired(model, tokenizer, templates_for("nurse"), "she", "he")  # (12,)
+found = bias.paired(model, tokenizer, templates_for("nurse"), "she", "he")  # (12,)
 assert abs(she - he - found[0]) < 1e-3
-swapped = probes.paired(model, tokenizer, templates_for("nurse"), "he", "she")
+swapped = bias.paired(model, tokenizer, templates_for("nurse"), "he", "she")
 assert torch.equal(swapped, -found)  # the other way round, the other sign
 print(f"12 templates; the first, nurse: she by ≈ {found[0].item():.2f} nats")
 
@@ -404,7 +405,7 @@ generator = torch.Generator().manual_seed(0)
 drawn = torch.randint(12, (10_000, 12), generator=generator)  # which templates
 means = found[drawn].mean(dim=1)  # (10000,)
 low, high = means.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-interval = probes.bootstrap(found)
+interval = bias.bootstrap(found)
 assert abs(low - interval.low) + abs(high - interval.high) < 1e-6
 print(f"nurse: {interval:.2f} nats")
 
@@ -414,9 +415,9 @@ print(f"nurse: {interval:.2f} nats")
 
 # %%
 untrained = llmkit.FastGPT(model.config)  # starts with all scores 0
-blank = {r: probes.paired(untrained, tokenizer, templates_for(r), "she", "he") for r in SHE}
+blank = {r: bias.paired(untrained, tokenizer, templates_for(r), "she", "he") for r in SHE}
 print(f"nurse: {blank['nurse'].mean():+.2f} nats, -ln {V} = {-math.log(V):+.2f}")
-gap = probes.bootstrap(blank["nurse"] - blank["smith"])
+gap = bias.bootstrap(blank["nurse"] - blank["smith"])
 assert abs(blank["nurse"].mean() + math.log(V)) < 1e-4
 assert 0 in gap
 assert gap.low > -1e-9
@@ -434,25 +435,25 @@ print(f"nurse less smith: {abs(gap.mean):.2f}")
 def leanings(model, tokenizer=tokenizer, roles=tuple(SHE), start="\n\n") -> dict:
     """Of each role, the log-odds of she less the mean of all roles': (12,), one per template."""
     odds = torch.stack(
-        [probes.paired(model, tokenizer, templates_for(r, start), "she", "he") for r in roles]
+        [bias.paired(model, tokenizer, templates_for(r, start), "she", "he") for r in roles]
     )  # (roles, 12)
     return dict(zip(roles, odds - odds.mean(dim=0), strict=True))
 
 
 def rows(leaning: dict[str, torch.Tensor]) -> list[list[float]]:
-    found = [probes.bootstrap(values) for values in leaning.values()]
+    found = [bias.bootstrap(values) for values in leaning.values()]
     return [[i.mean, i.low, i.high] for i in found]
 
 
 leaning = {"raw": leanings(model)}
-gaps = {"raw": probes.bootstrap(leaning["raw"]["nurse"] - leaning["raw"]["smith"])}
+gaps = {"raw": bias.bootstrap(leaning["raw"]["nurse"] - leaning["raw"]["smith"])}
 mean_truth = sum(truth.values()) / len(truth)
 centred = {role: odds - mean_truth for role, odds in truth.items()}
 true_gap = truth["nurse"] - truth["smith"]
 
 # %% tags=["trained"]
 print(f"gap between nurse and smith: counted {true_gap:.2f}, probed {gaps['raw']:.2f}")
-covered = sum(centred[r] in probes.bootstrap(leaning["raw"][r]) for r in SHE)
+covered = sum(centred[r] in bias.bootstrap(leaning["raw"][r]) for r in SHE)
 print(f"≈ {covered} of {len(SHE)} intervals cover the counted odds")
 misses = [leaning["raw"][r].mean().item() - centred[r] for r in SHE]
 assert gaps["raw"].low > 1  # far from 0
@@ -540,10 +541,10 @@ plots.intervals(
 # %% tags=["trained"]
 shares["clean"] = [verbatim(model_2, story, n, clean_text) for n in lengths]
 leaning["clean"] = leanings(model_2)
-gaps["clean"] = probes.bootstrap(leaning["clean"]["nurse"] - leaning["clean"]["smith"])
+gaps["clean"] = bias.bootstrap(leaning["clean"]["nurse"] - leaning["clean"]["smith"])
 unknown = mean(exposed["clean"][0])
 known = [e for times_, found in exposed["clean"].items() if times_ for e in found]
-print(f"exposure: written {probes.bootstrap(known):.1f} bits, never written ≈ {unknown:.1f}")
+print(f"exposure: written {bias.bootstrap(known):.1f} bits, never written ≈ {unknown:.1f}")
 assert mean(known) > unknown + 1
 before, after = shares["scene, eight times"][-1], shares["clean"][-1]
 print(f"scene verbatim: before ≈ {before:.0%}, after ≈ {after:.0%}")
@@ -579,8 +580,8 @@ def passes(number: str) -> bool:
 
 for number in ("4111 1111 1111 1111", "4111 1111 1111 1112"):
     print(number, passes(number))
-    assert passes(number) == privacy.luhn(number)
-print("\n".join(f"{kind:6} {pattern}" for kind, pattern in privacy.PATTERNS.items()))
+    assert passes(number) == personal_data.luhn(number)
+print("\n".join(f"{kind:6} {pattern}" for kind, pattern in personal_data.PATTERNS.items()))
 
 # %% [markdown]
 # An expression for each kind, and cards, accounts (IBAN) and addresses of the network checked beyond their looks. How good is
@@ -613,14 +614,14 @@ The ferry leaves at six; ask for the one with the blue coat.
 
 # %%
 found, wanted, listed = set(), set(), {"missed": [], "false alarm": []}
-for number, (line, spans) in enumerate(map(privacy.labelled, LABELLED)):
-    here, there = {(number, s) for s in privacy.find(line)}, {(number, s) for s in spans}
+for number, (line, spans) in enumerate(map(personal_data.labelled, LABELLED)):
+    here, there = {(number, s) for s in personal_data.find(line)}, {(number, s) for s in spans}
     found, wanted = found | here, wanted | there
     for name, difference in (("missed", there - here), ("false alarm", here - there)):
         pieces = sorted((s.kind, line[s.start : s.stop]) for _, s in difference)
         listed[name] += [f"{kind} {piece!r}" for kind, piece in pieces]
-with_form = {(n, s) for n, s in wanted if s.kind in privacy.PATTERNS}
-pii, pii_all = privacy.score(found, with_form), privacy.score(found, wanted)
+with_form = {(n, s) for n, s in wanted if s.kind in personal_data.PATTERNS}
+pii, pii_all = personal_data.score(found, with_form), personal_data.score(found, wanted)
 for name, s in {"kinds with a form": pii, "all personal data": pii_all}.items():
     counts = f"{s.hits} of {s.hits + s.misses}"
     print(f"{name:18} precision {s.precision:.0%}, recall {s.recall:.0%} ({counts})")
@@ -636,9 +637,9 @@ assert pii_all.recall < pii.recall < 1
 # *Masking* puts the kind in place of the data. And our own text, does it hold any?
 
 # %%
-print(privacy.mask(privacy.labelled(LABELLED[6])[0]), "·", privacy.mask("Call 020 7946 0018, Jan."))
-print(f"in our {len(raw_text):,} characters: {len(privacy.find(raw_text))} found")
-assert not privacy.find(raw_text)
+print(personal_data.mask(personal_data.labelled(LABELLED[6])[0]), "·", personal_data.mask("Call 020 7946 0018, Jan."))
+print(f"in our {len(raw_text):,} characters: {len(personal_data.find(raw_text))} found")
+assert not personal_data.find(raw_text)
 
 # %% [markdown]
 # None. It holds 220 notes on pins, and the finder knows no pins. A finder finds what somebody thought of. (Exercise 2 thinks of
@@ -677,7 +678,7 @@ candidates = {
 should = {case for case, blocked in CASES.items() if blocked}
 filter_score = {}
 for name, blocks in candidates.items():
-    filter_score[name] = privacy.score({case for case in CASES if blocks(case)}, should)
+    filter_score[name] = personal_data.score({case for case in CASES if blocks(case)}, should)
     s, good = filter_score[name], len(CASES) - len(should)
     print(
         f"{name:20} stops {s.hits} of {len(should)} bad ones, {s.false_alarms} of {good} good ones"
@@ -730,7 +731,7 @@ for i in range(4):
     F.cross_entropy(tiny(x[i : i + 1])[0], y[i]).backward()
     gradient = torch.cat([w.grad.flatten() for w in tiny.parameters()])
     by_hand = by_hand + gradient * min(1, clip / gradient.norm())
-dp.private_gradient(tiny, x, y, clip=clip, noise=0.0, batch_size=4)
+differential_privacy.private_gradient(tiny, x, y, clip=clip, noise=0.0, batch_size=4)
 at_once = torch.cat([w.grad.flatten() for w in tiny.parameters()])
 assert torch.allclose(by_hand / 4, at_once, atol=1e-6)
 print(f"{len(examples):,} examples; the sum of four clipped gradients, one by one and at once")
@@ -745,7 +746,7 @@ print(f"{len(examples):,} examples; the sum of four clipped gradients, one by on
 rate, noise, dp_steps = 0.1, 1.0, 60
 delta = 1 / len(examples)
 for sigma in (0.5, 1.0, 2.0, 4.0):
-    print(f"σ = {sigma}: ε = {dp.epsilon(rate, sigma, dp_steps, delta):.2f} after {dp_steps} steps")
+    print(f"σ = {sigma}: ε = {differential_privacy.epsilon(rate, sigma, dp_steps, delta):.2f} after {dp_steps} steps")
 
 
 # %%
@@ -754,11 +755,11 @@ def trained_on_examples(private: bool) -> llmkit.FastGPT:
     model, generator = llmkit.FastGPT(small), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     for step in range(dp_steps):
-        drawn = examples[dp.poisson_sample(len(examples), rate, generator)]  # (B, T + 1)
+        drawn = examples[differential_privacy.poisson_sample(len(examples), rate, generator)]  # (B, T + 1)
         x, y = drawn[:, :-1], drawn[:, 1:]
         optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / dp_steps)
         if private:
-            dp.private_gradient(model, x, y, clip, noise, rate * len(examples), generator)
+            differential_privacy.private_gradient(model, x, y, clip, noise, rate * len(examples), generator)
         else:
             optimizer.zero_grad()
             model.loss(x, y).backward()
@@ -769,7 +770,7 @@ def trained_on_examples(private: bool) -> llmkit.FastGPT:
 kinds = {"plain": trained_on_examples(False), "private": trained_on_examples(True)}
 
 # %% tags=["trained"]
-epsilon = dp.epsilon(rate, noise, dp_steps, delta)
+epsilon = differential_privacy.epsilon(rate, noise, dp_steps, delta)
 for name, kind in kinds.items():
     loss[name], exposed[name] = llmkit.evaluate(kind, held_ids).loss, exposures(kind, "")
     told = ", ".join(f"{n} times ≈ {mean(found):.1f}" for n, found in exposed[name].items())
@@ -900,7 +901,7 @@ assert rank_at_10_bits == 10
 # %% tags=["solution"]
 # @title Solution 2: pins
 own_patterns = {"PIN": r"(?<=The pin of )(\w+ is \d{4})"}
-masked = privacy.mask(raw_text, privacy.find(raw_text, own_patterns))
+masked = personal_data.mask(raw_text, personal_data.find(raw_text, own_patterns))
 print(f"{masked.count('[PIN]')} found, {len(re.findall('pin of [A-Z]', masked))} left")
 assert masked.count("[PIN]") == len(notes)
 assert not any(f"{pin:04d}" in masked for pin in pins.values())
@@ -918,8 +919,8 @@ assert verbatim_when_drawn <= shares["scene, eight times"][-1]
 low, high = 0.5, 50.0  # ε falls from low to high
 while high - low > 0.001:
     middle = (low + high) / 2
-    low, high = (middle, high) if dp.epsilon(rate, middle, 60, delta) > 1 else (low, middle)
+    low, high = (middle, high) if differential_privacy.epsilon(rate, middle, 60, delta) > 1 else (low, middle)
 noise_for_one = high
 print(f"σ = {noise_for_one:.2f}: nearly three times the noise for a fifth of ε")
-assert dp.epsilon(rate, noise_for_one, 60, delta) <= 1
-assert dp.epsilon(rate, noise_for_one - 0.01, 60, delta) > 1
+assert differential_privacy.epsilon(rate, noise_for_one, 60, delta) <= 1
+assert differential_privacy.epsilon(rate, noise_for_one - 0.01, 60, delta) > 1

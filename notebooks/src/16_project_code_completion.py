@@ -41,8 +41,9 @@ from dataclasses import replace
 import torch
 
 import llmkit
-from llmkit import completion, plots, pysource
-from llmkit.recipes import cpu_dtype
+from llmkit import plots
+from llmkit.commands.recipes import cpu_dtype
+from llmkit.projects import code_completion, python_source
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -50,7 +51,7 @@ runtime
 # %% [markdown]
 # ## A corpus on every machine
 #
-# Python brings its own standard library as source. `pysource.library` reads it, and leaves out the tests, what other programs
+# Python brings its own standard library as source. `python_source.library` reads it, and leaves out the tests, what other programs
 # have generated, tables of numbers, and whatever does not parse. The licence of the
 # [Python Software Foundation](https://docs.python.org/3/license.html) allows us to learn from it.
 #
@@ -58,7 +59,7 @@ runtime
 # differ a little from yours.
 
 # %%
-everything = pysource.library()
+everything = python_source.library()
 share = runtime.pick(cpu=0.3, gpu=1.0)  # on a CPU, three files in ten are enough
 files = [file for file in everything if random.Random(file.name).random() < share]
 size = sum(len(file.text) for file in files)
@@ -77,7 +78,7 @@ assert size > 1e6
 
 # %%
 val_fraction = runtime.pick(cpu=0.15, gpu=0.05)
-train_files, val_files = pysource.split_files(files, val_fraction)
+train_files, val_files = python_source.split_files(files, val_fraction)
 
 
 def in_pieces(files: list, lines: int = 20) -> list[str]:
@@ -140,7 +141,7 @@ for line, count in [item for item in places.most_common(400) if len(item[0]) >= 
 
 # %%
 train_text = "".join(by_file[0])
-whole = llmkit.BPETokenizer.train(train_text, 257 + 1792, [completion.FILE])  # up to 2,048 tokens
+whole = llmkit.BPETokenizer.train(train_text, 257 + 1792, [code_completion.FILE])  # up to 2,048 tokens
 code = (
     "def add(self, item):\n    if item is None:\n        return self\n    self.items.append(item)\n"
 )
@@ -182,8 +183,8 @@ assert abs(judged[2048] - judged[1024]) < 0.05 * judged[1024]
 # %% tags=["trained"]
 tokenizer = whole.first(1024 - 256)
 V = tokenizer.vocab_size  # 1,025
-train_ids = completion.encode(by_file[0], tokenizer)  # (N,)
-val_ids = completion.encode(by_file[1], tokenizer)
+train_ids = code_completion.encode(by_file[0], tokenizer)  # (N,)
+val_ids = code_completion.encode(by_file[1], tokenizer)
 characters = sum(map(len, by_file[1]))
 counters = {order: llmkit.NGram(train_ids, order, V, discount=None) for order in (2, 3, 4)}
 bits = {
@@ -201,7 +202,7 @@ assert counted < 2.6
 # And what would it seem to reach if we had held out pieces?
 
 # %% tags=["trained"]
-a, b = (completion.encode(texts, tokenizer) for texts in by_piece)
+a, b = (code_completion.encode(texts, tokenizer) for texts in by_piece)
 flattered = llmkit.NGram(a, order, V, discount=None).loss(b) * (len(b) - 1)
 flattered /= sum(map(len, by_piece[1])) * math.log(2)
 print(f"whole files ≈ {counted:.3f}, pieces ≈ {flattered:.3f} bits per character")
@@ -243,12 +244,12 @@ assert report.bits_per_char < counted
 #
 # ## What is easy in code, and what is hard
 #
-# `completion.surprise` spreads the bits that each token costs over its characters. Here is a piece of a held-out file:
+# `code_completion.surprise` spreads the bits that each token costs over its characters. Here is a piece of a held-out file:
 
 # %% tags=["trained"]
-chosen = max(pysource.functions(val_files, most_lines=9), key=lambda f: len(f.head + f.body))
+chosen = max(python_source.functions(val_files, most_lines=9), key=lambda f: len(f.head + f.body))
 text = chosen.prompt + chosen.body
-of_text = completion.surprise(model, tokenizer, text)  # (characters,)
+of_text = code_completion.surprise(model, tokenizer, text)  # (characters,)
 last = len(chosen.head + chosen.body)
 plots.text_heat(
     text[-last:],
@@ -297,7 +298,7 @@ for kind, start, end in spans(small):
 # %% tags=["trained"]
 cost, number = Counter(), Counter()
 for file in val_files[: runtime.pick(cpu=100, gpu=20)]:
-    up_to = torch.cat([torch.zeros(1), completion.surprise(model, tokenizer, file.text).cumsum(0)])
+    up_to = torch.cat([torch.zeros(1), code_completion.surprise(model, tokenizer, file.text).cumsum(0)])
     for kind, start, end in spans(file.text):
         cost[kind] += (up_to[end] - up_to[start]).item()
         number[kind] += 1
@@ -328,7 +329,7 @@ plots.bars(
 # %%
 def finish_line(model, prompt: str, most: int = 24) -> str:
     """What the model adds to the prompt before the next line end."""
-    ids = tokenizer.encode(completion.FILE + prompt, allowed_special="all")[-(T - most) :]
+    ids = tokenizer.encode(code_completion.FILE + prompt, allowed_special="all")[-(T - most) :]
     text = ""
     for _ in range(most):
         window = ids[None].to(runtime.device)  # (1, t)
@@ -348,7 +349,7 @@ prompts = [
 ]
 prompts += ["for i in range", "try:\n    import ssl\nexcept", "    if not isinstance(value,"]
 ours = [finish_line(model, prompt) for prompt in prompts]
-theirs = completion.complete(model, tokenizer, prompts, 24)
+theirs = code_completion.complete(model, tokenizer, prompts, 24)
 assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 4
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
@@ -368,7 +369,7 @@ for prompt, line in zip(prompts, theirs, strict=True):
 # %%
 n_tasks = runtime.pick(cpu=600, gpu=2000)
 tasks_at = {
-    at: random.Random(runtime.seed).sample(pysource.line_tasks(val_files, at), n_tasks)
+    at: random.Random(runtime.seed).sample(python_source.line_tasks(val_files, at), n_tasks)
     for at in (0.5, 0.75)
 }
 known = sorted(line.strip() for text in by_file[0] for line in text.split("\n"))
@@ -412,12 +413,12 @@ tasks = tasks_at[0.75]
 prompts = [task.prompt for task in tasks]
 said = {
     "look-up": [look_up(prompt) for prompt in prompts],
-    "counter": completion.complete(counter, tokenizer, prompts, 16),
-    "network": completion.complete(model, tokenizer, prompts, 16),
+    "counter": code_completion.complete(counter, tokenizer, prompts, 16),
+    "network": code_completion.complete(model, tokenizer, prompts, 16),
 }
 right = {name: to_the_letter(lines, tasks) for name, lines in said.items()}
 halves = [task.prompt for task in tasks_at[0.5]]
-halves = completion.complete(model, tokenizer, halves, 16)
+halves = code_completion.complete(model, tokenizer, halves, 16)
 right["network, half given"] = to_the_letter(halves, tasks_at[0.5])
 for name, marks in right.items():
     low, high = interval(sum(marks), n_tasks)
@@ -469,16 +470,16 @@ for n in wrong:
 # (`until="block"`). To the letter it will hardly ever be right. But does it parse? Python's parser reads it, and runs nothing.
 
 # %% tags=["trained"]
-bodies = pysource.functions(val_files)
+bodies = python_source.functions(val_files)
 bodies = random.Random(runtime.seed).sample(bodies, min(80, len(bodies)))
 heads = [function.prompt for function in bodies]
 many = dict(max_new_tokens=100, until="block")
 drawn = {"programmers": [function.body for function in bodies]}
-drawn["network, greedy"] = completion.complete(model, tokenizer, heads, **many)
-drawn["network, drawn"] = completion.complete(
+drawn["network, greedy"] = code_completion.complete(model, tokenizer, heads, **many)
+drawn["network, drawn"] = code_completion.complete(
     model, tokenizer, heads, **many, temperature=0.8, seed=runtime.seed
 )
-drawn["counter, drawn"] = completion.complete(
+drawn["counter, drawn"] = code_completion.complete(
     counter, tokenizer, heads, **many, temperature=0.8, seed=runtime.seed
 )
 
@@ -499,7 +500,7 @@ for name, texts in drawn.items():
     snippets = [
         textwrap.dedent(function.head + text) for function, text in zip(bodies, texts, strict=True)
     ]
-    parsed[name] = sum(map(pysource.parses, snippets)) / len(snippets)
+    parsed[name] = sum(map(python_source.parses, snippets)) / len(snippets)
 assert parsed["programmers"] == 1
 assert max(parsed["network, greedy"], parsed["network, drawn"]) > parsed["counter, drawn"] + 0.02
 assert parsed["tokens shaken"] < 0.1
@@ -527,7 +528,7 @@ for n in range(3):
 
 # %% tags=["trained"]
 spaced = [n for n in code_lines if tasks[n].rest[:1] == " " and len(tasks[n].rest) > 1]
-lines = completion.complete(model, tokenizer, [tasks[n].prompt + " " for n in spaced], 16)
+lines = code_completion.complete(model, tokenizer, [tasks[n].prompt + " " for n in spaced], 16)
 after = sum(line.rstrip() == tasks[n].rest[1:] for line, n in zip(lines, spaced, strict=True))
 before = sum(right["network"][n] for n in spaced)
 print(f"cut before the space ≈ {before} right, after it ≈ {after}")
@@ -553,11 +554,11 @@ prompt = (
 
 def perplexity_of(rest: str) -> float:
     """Of the tokens of rest, given the prompt."""
-    whole = completion.surprise(model, tokenizer, prompt + rest)[len(prompt) :]  # (characters,)
+    whole = code_completion.surprise(model, tokenizer, prompt + rest)[len(prompt) :]  # (characters,)
     return 2 ** (whole.sum().item() / len(tokenizer.encode(rest)))
 
 
-[own] = completion.complete(model, tokenizer, [prompt], 24)
+[own] = code_completion.complete(model, tokenizer, [prompt], 24)
 marks = {text: perplexity_of(text + "\n") for text in (own, " items or []", " [] items or")}
 print(f"its own line: perplexity ≈ {marks[own]:.1f}")
 for text in (" items or []", " [] items or"):
@@ -624,7 +625,7 @@ right_where_sure = None
 # %% tags=["solution", "trained"]
 # @title Solution 1: three spaces
 def bits_of(text: str) -> float:
-    return completion.surprise(model, tokenizer, text).mean().item()
+    return code_completion.surprise(model, tokenizer, text).mean().item()
 
 
 three = tidy.replace("    ", "   ")
@@ -655,7 +656,7 @@ assert seen_by_package < seen["pieces of 20 lines"]
 def doubt(task, line: str) -> float:
     """The bits of a completion, its line end included."""
     tail = task.prompt[-250:]
-    of_text = completion.surprise(model, tokenizer, tail + line + "\n")
+    of_text = code_completion.surprise(model, tokenizer, tail + line + "\n")
     return of_text[len(tail) :].sum().item()
 
 

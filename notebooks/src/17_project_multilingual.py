@@ -37,7 +37,8 @@ import torch
 import torch.nn.functional as F
 
 import llmkit
-from llmkit import languages, plots
+from llmkit import plots
+from llmkit.projects import languages
 
 runtime = llmkit.start(seed=1337)
 runtime

@@ -17,9 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 from torch import nn
 
-from llmkit.engine import Engine
-from llmkit.serve.app import create_app
-from llmkit.serve.settings import Settings
+from llmkit.deploy.engine import Engine
+from llmkit.deploy.server.app import create_app
+from llmkit.deploy.server.settings import Settings
 
 
 @dataclass(frozen=True)

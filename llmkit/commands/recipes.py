@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from llmkit.fast import FastGPTConfig
+from llmkit.speed.fast_gpt import FastGPTConfig
 from llmkit.training import TrainConfig
 
 SMALL = 400_000  # training tokens below which a model learns the text by heart within a minute

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from llmkit import tokenizer as tokenizers
-from llmkit.parallel import in_order
-from llmkit.pieces import Changed, Documents, Pieces, Refused, TextFile, shift
-from llmkit.resumable import ResumableFile
+from llmkit.scale.parallel import in_order
+from llmkit.scale.pieces import Changed, Documents, Pieces, Refused, TextFile, shift
+from llmkit.scale.resumable import ResumableFile
 
 FORMAT = "llmkit tokens 1"
 DTYPES = {"U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # as safetensors names them

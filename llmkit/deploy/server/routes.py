@@ -15,12 +15,12 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from llmkit import engine as engines
-from llmkit.engine import Engine, Piece
-from llmkit.serve.answer import Answer, EventStream
-from llmkit.serve.guard import Refusal, reply
-from llmkit.serve.schema import Completion, Generate, Sampling
-from llmkit.serve.settings import Settings
+from llmkit.deploy import engine as engines
+from llmkit.deploy.engine import Engine, Piece
+from llmkit.deploy.server.answer import Answer, EventStream
+from llmkit.deploy.server.guard import Refusal, reply
+from llmkit.deploy.server.schema import Completion, Generate, Sampling
+from llmkit.deploy.server.settings import Settings
 
 
 class Endpoints:

@@ -6,13 +6,13 @@ beside a notebook or a test. Its rooms:
 settings · guard (who and what is let in) · schema (what requests and answers hold) · errors ·
 answer (a request on its way) · routes (the endpoints) · docs (their description) · app · server
 
-How requests are queued and run, without a web, is in `llmkit.engine`.
+How requests are queued and run, without a web, is in `llmkit.deploy.engine`.
 """
 
 try:
-    from llmkit.serve.app import create_app
-    from llmkit.serve.server import Running, background, is_loopback, run
-    from llmkit.serve.settings import LOOPBACK, Settings
+    from llmkit.deploy.server.app import create_app
+    from llmkit.deploy.server.server import Running, background, is_loopback, run
+    from llmkit.deploy.server.settings import LOOPBACK, Settings
 except ModuleNotFoundError as error:
     if error.name not in ("fastapi", "starlette", "pydantic", "uvicorn"):
         raise

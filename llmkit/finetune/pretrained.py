@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llmkit.bpe import BPETokenizer
-from llmkit.bpe_files import END, GPT2_FILES
+from llmkit.bpe.files import END, GPT2_FILES
+from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.data import knock
-from llmkit.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
+from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
 from llmkit.model import GPT, GPT2_SIZES, GPTConfig
 
 HUB_FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmkit.quantize import check, quiet
+from llmkit.deploy.int8 import check, quiet
 
 LARGE = 1_500_000_000  # bytes of weights from which they need a file beside: a message ends at 2 GB
 

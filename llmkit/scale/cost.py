@@ -33,7 +33,7 @@ PARTS = {  # what of a parameter's name tells its part of the model, the first t
 
 def skeleton(config: Any) -> nn.Module:
     """The model of a configuration without its numbers: shapes only, on PyTorch's "meta" device."""
-    from llmkit.fast import FastGPT, FastGPTConfig  # not before it is needed
+    from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig  # not before it is needed
 
     with torch.device("meta"):
         return FastGPT(config) if isinstance(config, FastGPTConfig) else GPT(config)

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from llmkit import generation
-from llmkit.bpe_files import END
-from llmkit.textstream import TextStream
+from llmkit.bpe.files import END
+from llmkit.deploy.text_stream import TextStream
 
 GREEDY = 1e-6  # a temperature below it is one of 0
 

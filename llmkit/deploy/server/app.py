@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from torch import nn
 
-from llmkit.engine import Engine
-from llmkit.serve import docs, errors
-from llmkit.serve.guard import Guard
-from llmkit.serve.routes import Endpoints
-from llmkit.serve.settings import Settings
+from llmkit.deploy.engine import Engine
+from llmkit.deploy.server import docs, errors
+from llmkit.deploy.server.guard import Guard
+from llmkit.deploy.server.routes import Endpoints
+from llmkit.deploy.server.settings import Settings
 
 
 def create_app(model: nn.Module, tokenizer: Any, settings: Settings | None = None) -> FastAPI:

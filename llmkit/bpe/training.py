@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
-from llmkit.bpe_files import BYTES, Merges
+from llmkit.bpe.files import BYTES, Merges
 
 
 def learn_merges(words: Mapping[bytes, int], count: int) -> Merges:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from llmkit.data import packaged
 from llmkit.generation import generate
 
 PROMPT = "Q: {instruction}\n{input}\nA: "
@@ -49,12 +50,7 @@ def load(path: str | Path | None = None) -> list[Item]:
     is no JSON object, lacks a field, has an answer that is empty or longer than a line, or asks
     what an earlier line asks.
     """
-    if path is None:
-        here = Path(
-            __file__
-        ).parent  # an installed llmkit has _data in it, a repository data beside it
-        folders = (here / "_data", here.parent / "data")
-        path = next((f for f in folders if f.is_dir()), folders[0]) / "instructions.jsonl"
+    path = packaged("instructions.jsonl") if path is None else path
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"no file {str(path)!r}; give the path of a JSON Lines file of items"

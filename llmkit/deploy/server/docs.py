@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse
 
-from llmkit.serve import schema
-from llmkit.serve.routes import Endpoints
+from llmkit.deploy.server import schema
+from llmkit.deploy.server.routes import Endpoints
 
 PAGE = Path(__file__).with_name("page.html")
 ERRORS = {

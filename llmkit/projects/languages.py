@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmkit.data import packaged
 from llmkit.evaluation import device_of, eval_mode
 
 NAMES = {"en": "English", "de": "German", "fr": "French", "es": "Spanish", "ru": "Russian"}
@@ -31,10 +32,7 @@ def load(path: str | Path | None = None) -> Parallel:
     Raises FileNotFoundError for no such file; ValueError, with the number of the line, for one that
     has not a sentence for each language.
     """
-    if path is None:
-        here = Path(__file__).parent  # an installed llmkit has _data in it, a repository data
-        folders = (here / "_data", here.parent / "data")
-        path = next((f for f in folders if f.is_dir()), folders[0]) / "languages.tsv"
+    path = packaged("languages.tsv") if path is None else path
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {str(path)!r}; give the path of a parallel text")
     lines = Path(path).read_text("utf-8-sig").rstrip("\n").split("\n")

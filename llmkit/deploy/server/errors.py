@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from llmkit.serve.guard import Refusal
-from llmkit.serve.schema import Completion, Generate
+from llmkit.deploy.server.guard import Refusal
+from llmkit.deploy.server.schema import Completion, Generate
 
 WANTED = {  # where pydantic would tell what is wrong for each of several kinds
     "prompt": "must be a text, a list of texts, a list of token ids, or a list of such lists; "

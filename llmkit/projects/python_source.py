@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmkit.bpe import PATTERN
+from llmkit.bpe.tokenizer import PATTERN
 
 # Folders that are no part of the library proper, or not written to be read.
 OTHERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}

@@ -12,9 +12,9 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
-from llmkit import engine as engines
-from llmkit.engine import Engine, Piece
-from llmkit.serve.guard import Refusal, dump
+from llmkit.deploy import engine as engines
+from llmkit.deploy.engine import Engine, Piece
+from llmkit.deploy.server.guard import Refusal, dump
 
 LOG = logging.getLogger("uvicorn.error")
 SSE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no proxy may hold it back

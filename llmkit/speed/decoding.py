@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmkit.attention import CausalSelfAttention, KVCache, causal_attention, rotary_table, rotate
-from llmkit.inference import product
 from llmkit.model import GPT, MLP, Block
+from llmkit.speed.linear import product
 
 KNOWN = {GPT, Block, CausalSelfAttention, MLP, nn.ModuleList}
 KNOWN |= {nn.Linear, nn.Embedding, nn.LayerNorm, nn.GELU, nn.ReLU, nn.Dropout}

@@ -23,11 +23,13 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from llmkit import checkpoint, pretrained, quantize
+from llmkit import checkpoint
+from llmkit.deploy import int8
+from llmkit.deploy.onnx import OnnxModel, write_onnx
 from llmkit.evaluation import device_of, eval_mode, evaluate
+from llmkit.finetune import pretrained
 from llmkit.folder import CHECKPOINT, INT8, ONNX, read, read_header, write
 from llmkit.generation import generate
-from llmkit.onnx_export import OnnxModel, write_onnx
 from llmkit.runtime import fast_matmul
 
 # What `load` takes, as the commands' help says it.
@@ -41,7 +43,7 @@ def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Any = None) -> Pa
     model that cannot be exported; ValueError for a folder that holds something else; OSError where
     writing fails.
     """
-    model = quantize.check(model)
+    model = int8.check(model)
 
     def fill(place: Path) -> None:
         write_onnx(model, place / "model.onnx")
@@ -52,10 +54,10 @@ def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Any = None) -> Pa
 
 def save_int8(folder: str | Path, model: nn.Module, tokenizer: Any = None) -> Path:
     """Write an int8 export, likewise. model: an original, or one that `to_int8` made of it."""
-    model = model if quantize.is_int8(model) else quantize.to_int8(model)
+    model = model if int8.is_int8(model) else int8.to_int8(model)
 
     def fill(place: Path) -> None:
-        checkpoint.write_tensors(place / "model.safetensors", quantize.tensors(model))
+        checkpoint.write_tensors(place / "model.safetensors", int8.tensors(model))
         _save_tokenizer(place, tokenizer)
 
     return write(folder, checkpoint.header(INT8, model), fill)
@@ -84,7 +86,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     else:
         found = safetensors.load(read(place / "model.safetensors", about))
         try:
-            model = quantize.from_tensors(about, found).to(device)
+            model = int8.from_tensors(about, found).to(device)
         except ValueError as error:
             raise ValueError(f"{place / 'model.safetensors'}: {error}") from None
     return model, checkpoint.load_tokenizer(place, about)

@@ -22,9 +22,9 @@ import numpy as np
 import regex
 import torch
 
-from llmkit import bpe_files
-from llmkit.bpe_files import BYTES, Merges
-from llmkit.bpe_training import learn_merges
+from llmkit.bpe import files
+from llmkit.bpe.files import BYTES, Merges
+from llmkit.bpe.training import learn_merges
 from llmkit.tokenizer import BLOCK, _Tokenizer
 
 # GPT-2's: an ending such as 's; a run of letters, of digits or of other marks, each with the space
@@ -191,16 +191,16 @@ class BPETokenizer(_Tokenizer):
         fields = {
             "kind": self.kind,
             "special_tokens": list(self.special_tokens),
-            "tokens": None if self.tokens == default else [*map(bpe_files.spell, self.tokens)],
-            "merges": [f"{bpe_files.spell(a)} {bpe_files.spell(b)}" for a, b in self.merges],
+            "tokens": None if self.tokens == default else [*map(files.spell, self.tokens)],
+            "merges": [f"{files.spell(a)} {files.spell(b)}" for a, b in self.merges],
         }
         return json.dumps(fields)
 
     @classmethod
     def _from_fields(cls, fields: dict) -> BPETokenizer:
-        merges = bpe_files.unspell_merges(fields["merges"], "merges")
+        merges = files.unspell_merges(fields["merges"], "merges")
         tokens = fields["tokens"]
-        tokens = tokens if tokens is None else map(bpe_files.unspell, tokens)
+        tokens = tokens if tokens is None else map(files.unspell, tokens)
         return cls(merges, fields["special_tokens"], tokens)
 
     @classmethod
@@ -209,7 +209,7 @@ class BPETokenizer(_Tokenizer):
 
         Raises FileNotFoundError, or ValueError for files cut short or that do not belong together.
         """
-        return cls(*bpe_files.read_gpt2(folder))
+        return cls(*files.read_gpt2(folder))
 
     @classmethod
     def from_huggingface(cls, path: str | Path) -> BPETokenizer:
@@ -217,7 +217,7 @@ class BPETokenizer(_Tokenizer):
 
         Added tokens become special tokens; a post-processor (which adds tokens) is left out.
         """
-        return cls(*bpe_files.read_huggingface(path))
+        return cls(*files.read_huggingface(path))
 
     def save_huggingface(self, path: str | Path) -> None:
         """Write a tokenizer.json, which `tokenizers` and `transformers` load."""
@@ -225,7 +225,7 @@ class BPETokenizer(_Tokenizer):
 
     def huggingface_json(self) -> str:
         """What `save_huggingface` writes."""
-        fields = bpe_files.huggingface_fields(self.merges, self.tokens, self.special_tokens)
+        fields = files.huggingface_fields(self.merges, self.tokens, self.special_tokens)
         return json.dumps(fields, ensure_ascii=False)
 
     def __reduce__(self):  # to another process without the words that this one knows

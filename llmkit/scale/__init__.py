@@ -1,0 +1,6 @@
+"""Beyond one small machine (notebook 10): what a model costs, many processes, text beyond memory.
+
+`cost` counts parameters, arithmetic and memory before a model is built; `distributed` lets several
+processes train one model; `token_file` keeps a corpus that is larger than memory. `cost` can price
+the racer of `llmkit.speed` too.
+"""
