@@ -12,12 +12,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 import torch
+from llmkit.commands.recipes import sprint
 from torch import nn
 
 import llmkit
 from llmkit import checkpoint
 from llmkit.__main__ import main
-from llmkit.commands.recipes import sprint
 from llmkit.deploy import export, int8
 from llmkit.deploy.onnx import OnnxModel, write_onnx
 from llmkit.finetune import lora
