@@ -29,7 +29,6 @@ SHIPPED = [
     "ipython==7.34.0",
     "numpy==2.1.*",
     "matplotlib==3.10.*",
-    "aiohttp",
     "ipykernel",
     "transformers",
     "accelerate",
