@@ -57,8 +57,8 @@ def mixes_batch(model: LanguageModel) -> CheckResult:
     t = _differ(alike, alike.roll(1, 0)).any(dim=0).nonzero()  # (positions that differ, 1)
     if not fault and len(t):
         fault = f"a row's logits, first at position {t[0, 0]}, change with its place in the batch"
-    sound = "no row of a batch changes the logits of another"
-    return CheckResult("mixes_batch", not fault, fault or sound)
+    message = fault or "no row of a batch changes the logits of another"
+    return CheckResult("mixes_batch", not fault, message)
 
 
 @torch.no_grad()
@@ -87,7 +87,8 @@ def overfits_batch(model: LanguageModel, steps: int = 60) -> CheckResult:
             loss.backward()
             optimizer.step()
             loss = trial.loss()
-        if learned := bool(loss < even / 2):
+        learned = bool(loss < even / 2)
+        if learned:
             break
     message = f"one batch's loss went from ≈ {first:.3f} to ≈ {loss:.3f}, with ln {V} = {even:.3f}"
     unreached = [n for n, w in trial.weights.items() if w.requires_grad and w.grad is None]
@@ -109,10 +110,8 @@ class _Trial:
 
     def __init__(self, model: LanguageModel, rows: int, length: int, noise: float = 0.0):
         self.model, self.V = cast(nn.Module, model), model.config.vocab_size
-        generator, shape = (
-            torch.Generator().manual_seed(0),
-            (rows, min(length, model.config.block_size)),
-        )
+        generator = torch.Generator().manual_seed(0)
+        shape = (rows, min(length, model.config.block_size))
         self.ids = torch.randint(self.V, shape, generator=generator)
         step = torch.randint(1, max(2, self.V), shape, generator=generator)
         self.others = (self.ids + step) % self.V
@@ -125,12 +124,14 @@ class _Trial:
 
     def logits(self, ids: Tensor, training: bool = False) -> Tensor:
         """(B, T) -> (B, T, V), each time with the same dropout and from the same buffers."""
+        # The model may change its buffers while it runs: each call gets new copies of them.
         state = self.weights | {name: b.clone() for name, b in self.model.named_buffers()}
         cudnn_off = torch.backends.cudnn.flags(enabled=False)  # its LSTM learns in training only
         with eval_mode(self.model), torch.random.fork_rng(), cudnn_off:
             torch.manual_seed(0)
-            model, ids_there = self.model.train(training), ids.to(device_of(self.model))
-            logits = torch.func.functional_call(model, state, (ids_there,))
+            self.model.train(training)
+            ids = ids.to(device_of(self.model))
+            logits = torch.func.functional_call(self.model, state, (ids,))
         shape = (*ids.shape, self.V)
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         if got != shape:

@@ -1,8 +1,6 @@
 """Models that only look things up in a table: ``NGram`` counts, and ``NeuralBigram`` finds by
-gradient descent what counting finds for pairs. Both are called like any other model.
-
-Measuring lives in ``evaluation``, drawing text in ``generation``. B batch, T time, V vocabulary.
-"""
+gradient descent what counting finds for pairs. Both are called like any other model, and measured
+in ``evaluation`` like any other. B batch, T time, V vocabulary."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ class Counts(nn.Module):
 
     An n-gram is known by its number, its place in the sorted list of those seen; -1 is never seen.
     Its first n - 1 tokens, the context, have a number in the table before, 0 to contexts - 1. So it
-    is ``context * V + token``, which fits in 64 bits for every n. context, ids: (N,) each.
+    is kept as ``context * V + token``, which fits in 64 bits for every n.
     """
 
     keys: Tensor  # (G,) the n-grams seen, in order
@@ -39,6 +37,7 @@ class Counts(nn.Module):
     share: Tensor  # (contexts + 1,) what the discounts took from each context, for shorter ones
 
     def __init__(self, context: Tensor, ids: Tensor, contexts: int, V: int, discount: float | None):
+        """Count each of the ids (N,) after its context (N,), one of so many contexts."""
         super().__init__()
         self.V = V
         keys, count = torch.unique(context * V + ids, return_counts=True)  # (G,) each, sorted
@@ -67,7 +66,7 @@ def estimate_discounts(count: Tensor) -> list[float]:
     """What to cut from n-grams seen once, twice, three times or more, read off the counts (G,).
 
     With n_r n-grams seen r times, D_r = r - (r + 1) n_(r+1) / n_r * n_1 / (n_1 + 2 n_2) (Chen &
-    Goodman 1998, "modified" discounts); 0.75 where too few are rare for that to give a use.
+    Goodman 1998, "modified" discounts); 0.75 each where too few n-grams are rare for that.
     """
     n = torch.bincount(count, minlength=5).double()
     r = torch.tensor([1, 2, 3], device=n.device)
@@ -108,8 +107,8 @@ class NGram(nn.Module):
             context, ids, contexts = table.find(context, ids)[:-1], ids[1:], len(table.keys)
 
     def contexts(self, ids: Tensor) -> Iterator[tuple[Counts, Tensor]]:
-        """The tables, from the shortest context to the longest, each with the numbers (B, T + 1) of
-        the contexts that end before the positions 0 to T of ids (B, T)."""
+        """The tables, shortest contexts first, each with the numbers (B, T + 1) of the contexts
+        that end before the positions 0 to T of ids (B, T)."""
         context = F.pad(torch.zeros_like(ids), (1, 0))  # the empty context, number 0
         for table in cast(Iterator[Counts], self.tables):
             yield table, context
@@ -117,13 +116,12 @@ class NGram(nn.Module):
             context = F.pad(table.find(context[:, :-1], ids), (1, 0), value=-1)
 
     def forward(self, ids: Tensor, last_only: bool = False) -> Tensor:
-        """ids (B, T) -> log-probabilities (B, T, V) of the next token, float64, or with last_only
-        (B, 1, V); at position t the context is what ids hold of the last ``order - 1`` tokens up to
-        t."""
+        """ids (B, T) -> log-probabilities (B, T, V) of the next token, float64; or, with last_only,
+        (B, 1, V). The context is what ids hold of the last ``order - 1`` tokens."""
         V = self.config.vocab_size
         check_ids(ids.flatten(), V)
         tokens = torch.arange(V, device=ids.device)
-        p = torch.full((V,), 1 / V, dtype=torch.float64, device=ids.device)  # all tokens alike
+        p = torch.tensor(1 / V, dtype=torch.float64)  # without any context, all tokens are alike
         for table, context in self.contexts(ids.long()):
             context = context[:, -1:] if last_only else context[:, 1:]  # (B, T): with the token
             p = table(context[..., None], tokens, p)  # (B, T, V)
@@ -137,7 +135,7 @@ class NGram(nn.Module):
     def loss(self, ids: Tensor) -> float:
         """Nats per token over every token of ids (N,) but the first, each with all its context."""
         ids = check_ids(ids, self.config.vocab_size, at_least=2).long()
-        p = torch.full_like(ids[1:], 1, dtype=torch.float64) / self.config.vocab_size
+        p = torch.tensor(1 / self.config.vocab_size, dtype=torch.float64)
         for table, context in self.contexts(ids[None]):
             p = table(context[0, 1:-1], ids[1:], p)  # (N - 1,)
         return -p.log().mean().item()

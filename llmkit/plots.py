@@ -98,7 +98,7 @@ def _name_curves(picture: Picture) -> None:
     if axes.get_xscale() == "linear":
         axes.locator_params(axis="x", nbins=6)
     picture.draw_without_rendering()  # only now is it known how high the axes are
-    # A curve that was plotted without a name is called "_child" and a number by matplotlib.
+    # matplotlib calls a curve without a name "_child" and a number.
     curves = [line for line in axes.lines if not str(line.get_label()).startswith("_child")]
     points = [np.asarray(curve.get_xydata()) for curve in curves]  # (N, 2) each
     ends = [xy[np.isfinite(xy[:, 1])][-1] for xy in points]
@@ -120,8 +120,7 @@ def _name_curves(picture: Picture) -> None:
 def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -> Picture:
     """A curve (N,) over x (N,) for each entry of series, named at its end.
 
-    x: also {name: x}, where each curve has its own. log: the logarithmic axes, "x", "y" or "xy";
-    True is "y".
+    x: also {name: x}, one for each curve. log: the logarithmic axes, "x", "y" (or True) or "xy".
     """
     picture = new_picture(title, 4)
     axes = picture.subplots()

@@ -84,16 +84,18 @@ class LivePlot(View):
         self.handle, self.rest_until = None, 0.0
         super().__init__([], [self.picture, self.sample])
 
-    def __call__(self, run) -> None:
+    def __call__(self, trainer: Any) -> None:
         started = time.monotonic()
-        if not (run.done or (started >= self.rest_until and (run.evaluated or run.sample))):
+        news = trainer.evaluated or trainer.sample
+        if not (trainer.done or (news and started >= self.rest_until)):
             return
-        self.picture.value = plots.loss_curves(run.history, self.title, **self.options).png()
-        for _, sample in run.history.samples[-1:]:
-            self.sample.value = PRE.format(escape(sample))
-        if self.handle is None and get_ipython() is not None:
+        history = trainer.history
+        self.picture.value = plots.loss_curves(history, self.title, **self.options).png()
+        if history.samples:
+            self.sample.value = PRE.format(escape(history.samples[-1][1]))
+        if self.handle is None and get_ipython() is not None:  # a script has nowhere to show it
             self.handle = display(self, display_id=True)
-        if run.done and self.handle is not None:
+        if trainer.done and self.handle is not None:
             self.handle.update(self)  # so that the notebook keeps the last picture, not the first
             self.handle = None  # another run will be shown where it runs
         self.rest_until = started + max(0.5, 10 * (time.monotonic() - started))
@@ -116,6 +118,7 @@ class TextView(View):
             message, self.result.value = self.show(self.text.value)
         except ValueError as error:
             message, self.result.value = str(error), self.nothing
+        # An empty image would be drawn as a broken one.
         self.result.layout.display = None if len(self.result.value) else "none"
         self.message.value = escape(message)
 
@@ -131,6 +134,7 @@ class TokenExplorer(TextView):
         self.tokens, boxes = [], ""
         ids = self.tokenizer.encode(text).tolist()
         self.tokens = [(self.tokenizer.decode([i]), i) for i in ids[:500]]  # enough to look at
+        # Text from outside goes into a page: its < and & must not become markup.
         for n, (token, i) in enumerate(self.tokens):
             token, tint = escape(plots.visible(token)), plots.TINTS[n % len(plots.TINTS)]
             boxes += f"<div style='{BOX};background:{tint}'>{token}<br><small>{i}</small></div>"
@@ -184,7 +188,8 @@ class AttentionExplorer(View):
         heads = self.layers[self.layer.value]
         self.head.max = len(heads) - 1
         weights = torch.as_tensor(heads[self.head.value]).float().cpu()  # (T, T)
-        back = (torch.arange(len(weights)) * (1 - weights.sum(0))).mean()  # as rows sum to 1
+        # Row t looks back t less the mean place it looks at; rows sum to 1, so over all rows it is:
+        back = (torch.arange(len(weights)) * (1 - weights.sum(0))).mean()
         title = f"Layer {self.layer.value}, head {self.head.value} looks {back:.1f} positions back"
         self.picture.value = plots.attention_maps(weights, self.tokens, title).png()
 
@@ -227,6 +232,7 @@ class SamplingPlayground(View):
     def chart(self, ids: Tensor) -> plots.Picture:
         """The chances from which the first token after ids (T,) is drawn: the likeliest tokens,
         always in the model's own order."""
+        # The window that `stream` reads first: the bars are what the first token is drawn from.
         window = ids[len(ids) - fitting(len(ids), self.model.config.block_size) :]
         logits = next_logits(self.model, window)
         p = next_token_probabilities(logits, **self.settings())  # (V,)
@@ -242,6 +248,7 @@ class SamplingPlayground(View):
         if not self.text:
             return b""
         picture = self.chart(self.ids)
+        # An empty line has nothing to wrap, and stays a line.
         rows = [row for line in self.text.split("\n") for row in textwrap.wrap(line, 80) or [""]]
         text = "\n".join(rows).rstrip()
         picture.text(0.01, -0.03, text, va="top", family="monospace", size=9)
@@ -249,7 +256,7 @@ class SamplingPlayground(View):
 
     def update(self) -> None:
         prompt = self.prompt.value
-        try:
+        try:  # nothing that is shown may change before all went well
             ids = self.tokenizer.encode(prompt)
             self.picture.value = self.chart(ids).png()
         except ValueError as error:

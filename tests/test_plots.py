@@ -162,6 +162,13 @@ def test_nothing_is_left_open_and_the_readers_style_is_kept():
     assert plt.get_fignums() == []
 
 
+def test_the_style_is_there_for_pictures_of_ones_own():
+    with plt.style.context("llmkit.plots"):
+        assert mpl.rcParams["axes.prop_cycle"].by_key()["color"] == plots.COLOURS
+        assert mpl.rcParams["grid.color"] == "0.9"
+        assert not mpl.rcParams["text.parse_math"]
+
+
 def test_the_text_form_is_the_title_on_one_line():
     title = (
         "A sentence that is so long that it has to be set on two lines, or three, above a picture"
@@ -222,6 +229,12 @@ def test_stacked_bars_begin_where_the_part_before_ends():
     assert axes.yaxis_inverted()
     assert [text.get_text() for text in picture.legends[0].get_texts()] == list(parts)
     assert axes.get_xlim()[1] > 5
+
+
+def test_no_part_of_a_stack_is_left_out_where_colours_run_out():
+    parts = {f"part {i}": [1.0] for i in range(9)}
+    axes = plots.stacked_bars("x", parts, "T", xlabel="x").axes[0]
+    assert len(axes.patches) == 9 > len(plots.COLOURS)
 
 
 def test_intervals_show_the_mean_its_ends_and_the_truth():
