@@ -35,8 +35,9 @@ import torch
 import torch.nn.functional as F
 
 import llmkit
-from llmkit import plots, widgets
+from llmkit import plots
 from llmkit.finetune import instructions
+from llmkit.finetune.widgets import Rater
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -306,7 +307,9 @@ tries = {
 print(f"{'':26}{'BLEU':>6}{'ROUGE-1':>9}{'ROUGE-L':>9}")
 score = {}
 for name, answer in tries.items():
-    one, longest = (instructions.rouge([answer], [reference], kind) for kind in ("rouge1", "rougeL"))
+    one, longest = (
+        instructions.rouge([answer], [reference], kind) for kind in ("rouge1", "rougeL")
+    )
     score[name] = instructions.bleu([answer], [reference]), one, longest
     print(f"{name:26}{score[name][0]:6.1f}{one:9.2f}{longest:9.2f}")
 assert score["the opposite"] > score["the same in other words"]
@@ -331,7 +334,7 @@ assert one_word < 1
 pairs = [
     (item.prompt, answer) for item, answer in zip(val_items, said["answer counts"], strict=True)
 ]
-rater = widgets.Rater(pairs[:8])
+rater = Rater(pairs[:8])
 rater
 
 # %%
