@@ -16,7 +16,18 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llmkit import Batches, BPETokenizer, CharTokenizer, WordTokenizer, split
+from llmkit import (
+    GPT,
+    Batches,
+    BPETokenizer,
+    CharTokenizer,
+    GPTConfig,
+    TrainConfig,
+    WordTokenizer,
+    evaluate,
+    split,
+    train,
+)
 from llmkit.ngram import NGram
 from llmkit.scale import token_file
 
@@ -444,6 +455,8 @@ def interrupt(monkeypatch, target: Path, source, tokenizer, after: int) -> None:
         with pytest.raises(KeyboardInterrupt):
             token_file.write(target, source, tokenizer)
     assert not target.exists()
+    parts = [path.suffix for path in target.with_name(f".{target.name}.parts").iterdir()]
+    assert parts == [".arrow"] * len(parts)
 
 
 @pytest.mark.parametrize("kind", ["file", "documents"])
@@ -570,3 +583,10 @@ def test_mapped_ids_do_what_ids_do(tmp_path, text):
     pairs = zip(Batches(train_ids, 8, 4, seed=1), Batches(plain_train, 8, 4, seed=1), strict=False)
     for (mapped, expected), _ in zip(pairs, range(3), strict=False):
         assert torch.stack(mapped).equal(torch.stack(expected))
+    losses = []
+    for ours, theirs in ((train_ids, val_ids), (plain_train, plain_val)):
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(V, block_size=8, n_layer=1, n_head=1, n_embd=8))
+        train(model, ours, theirs, TrainConfig(steps=2, batch_size=2))
+        losses.append(evaluate(model, theirs).loss)
+    assert losses[0] == losses[1]

@@ -2,8 +2,8 @@
 
 The text passes through memory in parts of some 8 MB. `datasets.Dataset.map` tokenizes a part, in
 several processes if you like, and keeps its ids on the disk under a hash of the part and the
-tokenizer. So the same call, after an interruption, tokenizes only parts that were not finished or
-have changed.
+tokenizer. So the same call, after an interruption, tokenizes only the parts that were not finished
+or have changed.
 
 The file is a .safetensors file with one tensor "ids", uint16 or uint32, and the tokenizer in its
 metadata: a single file comes into its place at once, and cannot lose its tokenizer. The header (a
@@ -81,12 +81,13 @@ def write(
             `datasets.Dataset` or `IterableDataset`, or any iterable of str.
         tokenizer: one of llmkit's. A file gets the ids of its whole text; of documents, each is
             tokenized by itself, and so is the separator between any two.
-        num_proc: how many processes `Dataset.map` starts, anew for each part; None: none. It pays
+        num_proc: how many processes `Dataset.map` starts, again for each part; None: none. It pays
             for subwords; characters are looked up faster than processes start.
         column: where in a dataset the documents are.
         separator: a text that goes between documents.
 
-    What an interrupted call has finished waits in the folder ".NAME.parts" for the next call.
+    The work takes about 100 MB of memory, more for each process, and twice the room of the file on
+    the disk. What an interrupted call has finished waits in the folder ".NAME.parts" for the next.
 
     Raises FileNotFoundError, TypeError or ValueError for a source that is missing, empty, not text,
     or has what the tokenizer does not know (and where); OSError where the file cannot be written.
@@ -100,14 +101,13 @@ def write(
     kind = "U16" if tokenizer.vocab_size <= 1 << 16 else "U32"
     settings = {"separator": separator, "tokenizer": vocabulary, "dtype": DTYPES[kind]}
     total = os.path.getsize(name) if name else length_hint(source) or None
-    with _work_folder(target) as folder, _one_bar(total, "B" if name else " documents") as bar:
-        unfinished = folder / uuid4().hex  # another process may be writing the same
+    with _unfinished(target) as unfinished, _one_bar(total, "B" if name else " documents") as bar:
         with _writing(target):
             unfinished.write_bytes(_header(kind, 0, vocabulary))
         rows = _rows(source, name, re.compile(tokenizer.cut))
         for part in _parts(rows, PART * (num_proc or 1)):
             with _writing(target), open(unfinished, "ab") as file:
-                ids = _tokenize(part, name, settings, folder, num_proc)
+                ids = _tokenize(part, name, settings, unfinished.parent, num_proc)
                 for batch in ids.with_format("arrow").iter(PIECE):
                     file.write(batch["ids"].to_numpy())
             n += len(ids)
@@ -310,15 +310,17 @@ def _header(kind: str, n: int, tokenizer: str) -> bytes:
 
 
 @contextmanager
-def _work_folder(target: Path) -> Iterator[Path]:
-    """A folder for the parts of a file. After an error it stays, if there is one in it."""
+def _unfinished(target: Path) -> Iterator[Path]:
+    """A file to write first, in a folder for parts. After an error those stay, if there are any."""
     folder, done = target.with_name(f".{target.name}.parts"), False
+    file = folder / uuid4().hex  # another process may be writing the same
     with _writing(target):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield folder
+        yield file
         done = True
     finally:
+        file.unlink(missing_ok=True)
         if done or not any(folder.glob("*.arrow")):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -337,7 +339,7 @@ def _writing(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _one_bar(total: int | None, unit: str) -> Iterator[tqdm]:
-    """One progress bar in place of those that `datasets` would show for each part, or not show."""
+    """One progress bar for all parts, in place of one for each; hidden where `datasets` hides its."""
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()
