@@ -339,7 +339,7 @@ def _writing(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _one_bar(total: int | None, unit: str) -> Iterator[tqdm]:
-    """One progress bar for all parts, in place of one for each; hidden where `datasets` hides its."""
+    """One progress bar for all parts, not one for each; hidden where `datasets` hides its own."""
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()
