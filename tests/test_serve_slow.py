@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from serving import POEM, ask, command, events, expected, gpt, tokenizer
+from serving import POEM, Gate, ask, command, events, expected, gpt, tokenizer
 
 import llmkit
 from llmkit import checkpoint
@@ -228,7 +228,9 @@ def test_a_thousand_malformed_requests(tmp_path):
 
 def test_a_listener_that_does_not_listen():
     """A stream to a client that reads nothing holds neither the model nor the others up."""
-    with serve.background(gpt(block_size=64), CHAR, max_tokens=20_000, grace=1) as running:
+    gate = Gate()  # which is quick, once it is open
+    gate.open()
+    with serve.background(gate, CHAR, max_tokens=20_000, grace=1) as running:
         at = urlsplit(running.url)
         body = json.dumps({"prompt": "a", "max_new_tokens": 20_000, "stream": True}).encode()
         with socket.socket() as deaf:

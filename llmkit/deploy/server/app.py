@@ -28,19 +28,8 @@ from llmkit.deploy.server.guard import Guard
 from llmkit.types import LanguageModel, Tokenizer
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-ERRORS: dict[int | str, str] = {  # what an answer may be instead, and why
-    400: "what was asked for is not possible; the sentence says why",
-    401: "the API key is missing or wrong",
-    403: "the Host header names another server",
-    404: "there is no such model",
-    408: "the body came too slowly",
-    413: "the body is too large",
-    415: "the body is not application/json",
-    429: "so many requests wait that another is refused; Retry-After says when to come back",
-    500: "the model failed",
-    503: "the server is shutting down, or was too busy to begin in time",
-    "4XX": "any other fault of the request",  # without it, FastAPI would describe a 422
-}
+# What an answer may be instead; without "4XX", FastAPI would describe a 422 that nobody sends.
+ERRORS: tuple[int | str, ...] = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, "4XX")
 EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 STREAM: dict[str, Any] = {  # each event's data is JSON, but for OpenAI's last one, which is [DONE]
     "description": "the text; with stream, piece by piece",
@@ -50,30 +39,18 @@ STREAM: dict[str, Any] = {  # each event's data is JSON, but for OpenAI's last o
 
 @dataclass(frozen=True)
 class Settings:
-    """The limits of a server, and what it is called.
+    """The limits of a server, and what it is called."""
 
-    Args:
-        name: of the model, as clients say it.
-        queue: how many requests may wait; one more gets 429.
-        max_prompt, max_tokens: tokens of a prompt, and to draw for it.
-        max_choices: texts that one request may ask for, prompts times n.
-        max_body: bytes of a request.
-        timeout: seconds from a request's coming to its last token.
-        grace: seconds that running requests have when the server is stopped.
-        api_key: what clients must send, None: nothing.
-        hosts: the names under which the server may be addressed, None: any.
-    """
-
-    name: str = "llmkit"
-    queue: int = 32
-    max_prompt: int = 4096
-    max_tokens: int = 1024
-    max_choices: int = 16
-    max_body: int = 2**18
-    timeout: float = 60.0
-    grace: float = 10.0
-    api_key: str | None = None
-    hosts: tuple[str, ...] | None = LOOPBACK
+    name: str = "llmkit"  # of the model, as clients say it
+    queue: int = 32  # how many requests may wait; one more gets 429
+    max_prompt: int = 4096  # tokens
+    max_tokens: int = 1024  # to draw for each prompt
+    max_choices: int = 16  # texts that one request may ask for, prompts times n
+    max_body: int = 2**18  # bytes of a request
+    timeout: float = 60.0  # seconds from a request's coming to its last token
+    grace: float = 10.0  # seconds that running requests have when the server is stopped
+    api_key: str | None = None  # what clients must send, None: nothing
+    hosts: tuple[str, ...] | None = LOOPBACK  # names by which clients may call it, None: any
 
     def __post_init__(self) -> None:
         for name in ("queue", "max_prompt", "max_tokens", "max_choices", "max_body", "timeout"):
@@ -109,10 +86,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         default_response_class=Json,
-        responses={
-            status: {"model": schema.ErrorReply, "description": what}
-            for status, what in ERRORS.items()
-        },
+        responses={status: {"model": schema.ErrorReply} for status in ERRORS},
     )
     app.state.engine, app.state.settings = engine, settings
     _add_texts(app, engine, settings)
@@ -149,35 +123,31 @@ def _add_texts(app: FastAPI, engine: Engine, settings: Settings) -> None:
     async def read(prompt: str | list[int]) -> list[int]:
         """A prompt as ids, within the limits; an empty text is the end-of-text token, if there is
         one, after which a new text begins."""
-        if prompt == "" and engine.end is not None:
-            return [engine.end]
-        try:
-            encode = engine.tokenizer.encode  # which may take its time
-            ids = (
-                (await run_in_threadpool(encode, prompt)).tolist()
-                if isinstance(prompt, str)
-                else prompt
-            )
-        except ValueError as error:
-            raise Refusal(400, f"prompt: {error}".partition(";")[0], "prompt") from None
+        if isinstance(prompt, list):
+            ids = prompt
+        elif prompt == "" and engine.end is not None:
+            ids = [engine.end]
+        else:
+            try:
+                ids = (await run_in_threadpool(engine.tokenizer.encode, prompt)).tolist()
+            except ValueError as error:
+                raise Refusal(400, f"prompt: {error}".partition(";")[0], "prompt") from None
         wrong = [i for i in ids if i >= V]
-        sentence = None
         if not ids:
             sentence = "the prompt is empty: a model predicts from one token or more"
         elif len(ids) > settings.max_prompt:
             sentence = f"prompt has {len(ids)} tokens: {settings.max_prompt} at most"
         elif wrong:
             sentence = f"token {wrong[0]} is not one of the ids 0 to {V - 1}"
-        if sentence:
-            raise Refusal(400, sentence, "prompt")
-        return ids
+        else:
+            return ids
+        raise Refusal(400, sentence, "prompt")
 
     @app.post("/generate", response_model=schema.Generated, responses={200: STREAM})
     async def generate(body: Generate, http: Request) -> Any:
         ids = await read(body.prompt)
-        answer = Answer(
-            engine, body.request([ids], body.max_new_tokens), http, whole=not body.stream
-        )
+        asked = body.request([ids], body.max_new_tokens)
+        answer = Answer(engine, asked, http, whole=not body.stream)
 
         def event(piece: Piece) -> Event:
             if piece.finish_reason is None:
@@ -206,12 +176,10 @@ def _add_texts(app: FastAPI, engine: Engine, settings: Settings) -> None:
             sentence = f"n × prompts is {len(prompts) * n}: {settings.max_choices} at most"
             raise Refusal(400, sentence, "n")
         ids = [await read(prompt) for prompt in prompts]
-        rows = [row for row in ids for _ in range(n)]
-        answer = Answer(engine, body.request(rows, body.max_tokens), http, whole=not body.stream)
-        echo = [""] * len(rows)  # what is still to be sent of each row's prompt
-        if body.echo:
-            texts = [p if isinstance(p, str) else engine.tokenizer.decode(p) for p in prompts]
-            echo = [text for text in texts for _ in range(n)]
+        asked = body.request([row for row in ids for _ in range(n)], body.max_tokens)
+        answer = Answer(engine, asked, http, whole=not body.stream)
+        texts = [p if isinstance(p, str) else engine.tokenizer.decode(p) for p in prompts]
+        echo = [text if body.echo else "" for text in texts for _ in range(n)]  # yet to be sent
         about = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -226,9 +194,9 @@ def _add_texts(app: FastAPI, engine: Engine, settings: Settings) -> None:
             return {"index": piece.row, "text": text, "logprobs": None, "finish_reason": reason}
 
         def usage() -> dict[str, int]:
-            read, drawn = sum(map(len, ids)), answer.tokens
-            total = read + drawn
-            return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": total}
+            seen, drawn = sum(map(len, ids)), answer.tokens
+            total = seen + drawn
+            return {"prompt_tokens": seen, "completion_tokens": drawn, "total_tokens": total}
 
         async def events() -> AsyncIterator[Event]:
             with_usage = body.stream_options is not None and body.stream_options.include_usage

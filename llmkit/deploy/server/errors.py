@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -29,22 +30,22 @@ class Json(JSONResponse):
         super().init_headers({**NOT_KEPT, **(headers or {})})
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """An error as the client is told it: an HTTP status and a sentence; which parameter is at
     fault, and a word for programs, where there is one."""
 
-    def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None
-    ):
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """The error in OpenAI's shape."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         kind = "rate_limit_error" if self.status == 429 else kind
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        return {"error": error}
+        about = {"type": kind, "param": self.param, "code": self.code}
+        return {"error": {"message": self.message, **about}}
 
     def response(self, headers: Mapping[str, str] | None = None) -> Json:
         """The answer to send."""

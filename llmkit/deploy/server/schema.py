@@ -103,11 +103,9 @@ class Completion(Sampling):
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts, however many: each a text, or ids."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        several = [each for each in self.prompt if not isinstance(each, int)]
-        ids = [each for each in self.prompt if isinstance(each, int)]
-        return [*several] or [ids]
+        prompt: Any = self.prompt
+        several = isinstance(prompt, list) and not isinstance(prompt[0], int)
+        return prompt if several else [prompt]
 
 
 class Timings(BaseModel):
