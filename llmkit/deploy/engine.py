@@ -98,7 +98,8 @@ class Engine:
             raise ValueError(
                 f"the model scores {V} tokens, the tokenizer has {tokenizer.vocab_size}: not a pair"
             )
-        self.model, self.tokenizer, self.queue, self.timeout = model, tokenizer, queue, timeout
+        self.model = model
+        self.tokenizer, self.queue, self.timeout = tokenizer, queue, timeout
         self.end = end_of_text(tokenizer)
         self.waiting, self.running, self.served = 0, 0, 0  # how many requests
         self.closing = False
