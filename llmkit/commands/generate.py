@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import llmkit
-from llmkit.bpe.files import END
+from llmkit.bpe.files import END_OF_TEXT
 from llmkit.deploy import export
 from llmkit.deploy.text_stream import TextStream
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     model, tokenizer = export.load(options.folder, llmkit.start(device=options.device).device)
     if tokenizer is None:
         raise ValueError(f"{options.folder} has no tokenizer: no text goes in or comes out")
-    end = getattr(tokenizer, "special_tokens", {}).get(END)
+    end = getattr(tokenizer, "special_tokens", {}).get(END_OF_TEXT)
     ids = tokenizer.encode(options.prompt) if options.prompt else _beginning(tokenizer, end)
     choices = (options.temperature, options.top_k, options.top_p, end, options.seed)
     text = TextStream(tokenizer, options.stop)

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from llmkit import generation
-from llmkit.bpe.files import END
+from llmkit.bpe.files import END_OF_TEXT
 from llmkit.deploy.text_stream import TextStream
 
 GREEDY = 1e-6  # a temperature below it is one of 0
@@ -106,7 +106,7 @@ class Engine:
         self.model, self.tokenizer, self.queue, self.timeout = model, tokenizer, queue, timeout
         self.served, self.running, self.closing = 0, 0, False
         special = getattr(tokenizer, "special_tokens", {})
-        self.end = special.get(END)  # the id after which a text is over
+        self.end = special.get(END_OF_TEXT)  # the id after which a text is over
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._deadline = float("inf")  # when all must end

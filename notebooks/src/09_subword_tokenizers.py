@@ -42,7 +42,7 @@ import torch
 import llmkit
 from llmkit import plots, widgets
 from llmkit.bpe.files import BYTES, spell
-from llmkit.tokenizer import PIECES
+from llmkit.tokenizer import WORDS
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -63,12 +63,12 @@ V = 1024
 words = llmkit.WordTokenizer.from_text(train_text, max_vocab=V)
 ids = words.encode(val_text)  # (N,)
 listed = set(words.tokens)
-unknown = [piece for piece in PIECES.findall(val_text) if piece not in listed]
+unknown = [word for word in WORDS.findall(val_text) if word not in listed]
 print(words.decode(ids[:90]))
 assert len(unknown) == (ids == words.vocab_size - 1).sum()  # <unk> is the last of the list
 
 # %% tags=["trained"]
-share = len(unknown) / sum(piece.isalpha() for piece in PIECES.findall(val_text))
+share = len(unknown) / sum(word.isalpha() for word in WORDS.findall(val_text))
 print(f"{len(unknown):,} tokens of the held-out text are unknown: {share:.0%} of its words")
 assert share > 0.05
 
