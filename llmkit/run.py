@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from llmkit import distributed
 from llmkit.data import Batches
 from llmkit.evaluation import device_of, evaluate
-from llmkit.finetune.instructions import Rows
+from llmkit.finetune.instructions import ExampleDataset
 from llmkit.optim import make_optimizers, schedule, set_learning_rate
 from llmkit.runtime import default_dtype, fast_matmul
 from llmkit.train_config import TrainConfig
@@ -70,7 +70,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        train_ids: Tensor | Rows,
+        train_ids: Tensor | ExampleDataset,
         config: TrainConfig,
         interrupted: threading.Event | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class Run:
         self.dtype = getattr(torch, config.dtype) if config.dtype else default_dtype(self.device)
         self.rank, self.world = distributed.rank(), distributed.world()
         sizes = (model.config.block_size, config.batch_size)
-        # A text gives windows of itself; whatever else is trained on (`instruct.Rows`) its batches.
+        # A text gives windows of itself; whatever else is trained on (`ExampleDataset`) its batches.
         batches = getattr(train_ids, "batches", partial(Batches, train_ids))
         self.batches = batches(*sizes, config.seed, self.device, self.rank, self.world)
         self.rows = config.batch_size * config.accumulation * self.world  # in an update

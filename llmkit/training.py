@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from llmkit import checkpoint, distributed
 from llmkit.evaluation import device_of
-from llmkit.finetune.instructions import Rows
+from llmkit.finetune.instructions import ExampleDataset
 from llmkit.generation import generate
 from llmkit.run import History, Run
 from llmkit.train_config import TrainConfig
@@ -31,7 +31,7 @@ SAMPLE_TOKENS = 200  # the length of the samples taken while training
 
 def train(
     model: nn.Module,
-    train_ids: Tensor | Rows,
+    train_ids: Tensor | ExampleDataset,
     val_ids: Tensor | None = None,
     config: TrainConfig = TrainConfig(),  # noqa: B008 - frozen
     *,
@@ -44,7 +44,7 @@ def train(
     Args:
         model: any module with ``loss(x, y)`` and ``config.block_size``, on the device to train on.
         train_ids, val_ids: (N,) token ids. Without val_ids nothing is measured on the way. Tasks
-            with answers to train on come as ``instruct.Rows`` in place of train_ids.
+            with answers to train on come as an ``ExampleDataset`` in place of train_ids.
         config: see `TrainConfig`.
         tokenizer: turns samples into text, where config.sample_every asks for samples.
         callbacks: called with the `Run` after every step.
