@@ -80,7 +80,7 @@ class Run:
         self.dtype = getattr(torch, config.dtype) if config.dtype else default_dtype(self.device)
         self.rank, self.world = distributed.rank(), distributed.world()
         sizes = (model.config.block_size, config.batch_size)
-        # A text gives windows of itself; whatever else is trained on (`ExampleDataset`) its batches.
+        # A text gives windows of itself; what else is trained on (`ExampleDataset`), its batches.
         batches = getattr(train_ids, "batches", partial(Batches, train_ids))
         self.batches = batches(*sizes, config.seed, self.device, self.rank, self.world)
         self.rows = config.batch_size * config.accumulation * self.world  # in an update
