@@ -163,7 +163,7 @@ GPT2 = regex.compile(
     r"| ?\p{L}+"  # letters, with the space before them
     r"| ?\p{N}+"  # digits, likewise
     r"| ?[^\s\p{L}\p{N}]+"  # other signs
-    r"|\s+(?!\S)|\s+"  # white space; its last space goes to the word behind it
+    r"|\s+(?!\S)|\s+"  # white space; its last space goes to the word after it
 )
 pieces = GPT2.findall("He'll pay  12 crowns!\n\nSo he says.")
 print(" | ".join(map(plots.visible, pieces)))
@@ -206,7 +206,7 @@ assert merges == llmkit.BPETokenizer.train(train_text, 256 + 60).merges
 
 # %% [markdown]
 # Read them in order: endings, beginnings, little words. llmkit's `BPETokenizer.train` finds the same sixty
-# (it does not count everything anew each time, and is far faster).
+# (it does not count everything again each time, and is far faster).
 #
 # Was the regular expression worth it? Without it, on a part of the text:
 
@@ -422,7 +422,7 @@ assert report["letters"].loss < report["BPE"].loss  # per token: says nothing
 # has not said *which* word. That must be paid for, or the three do not describe the same text.
 #
 # A fair price: spell each unknown word, letter by letter, by a model of how words are spelled. A counter of order
-# 4 will do (notebook 07), which has read the list of all words in the training text, with a line end behind each.
+# 4 will do (notebook 07), which has read the list of all words in the training text, with a line end after each.
 
 # %% tags=["trained"]
 seen = letters.encode("\n".join(sorted(set(regex.findall(r"\w+", train_text)))))
