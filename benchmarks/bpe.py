@@ -27,7 +27,7 @@ import torch
 from common import alternate, parse, parser, versions, write_result
 
 from llmkit import BPETokenizer, load_text
-from llmkit.bpe.files import spell
+from llmkit.bpe.files import huggingface_fields, spell
 from llmkit.bpe.tokenizer import PATTERN
 
 MERGES = 1000
@@ -54,7 +54,8 @@ def peers(tokenizer: BPETokenizer) -> dict[str, Callable[[str], list[int]]]:
     if importlib.util.find_spec("tokenizers"):
         import tokenizers
 
-        theirs = tokenizers.Tokenizer.from_str(tokenizer.huggingface_json())
+        fields = huggingface_fields(tokenizer.merges, tokenizer.tokens, tokenizer.special_tokens)
+        theirs = tokenizers.Tokenizer.from_str(json.dumps(fields))
         found["tokenizers"] = lambda text: theirs.encode(text).ids
     return found
 

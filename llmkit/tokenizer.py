@@ -1,4 +1,4 @@
-"""Text to integers and back: character level and word level. Subwords are in `bpe`.
+"""Text to integers and back: character level and word level. Subwords are in the folder `bpe`.
 
 A tokenizer is a list of distinct tokens; a token's place in the list is its id. Here live encoding,
 decoding and the JSON file that keeps a tokenizer beside its model. Where text comes from: `data`.
@@ -10,43 +10,41 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 import torch
 
+from llmkit.types import Tokenizer
+
 BLOCK = 65_536  # characters looked up at a time: these stay in the processor's cache, 10 MB do not
-PIECES = re.compile(r"\w+|\s|[^\w\s]")  # a word, a white space, or one of all else: nothing is lost
+WORDS = re.compile(r"\w+|\s|[^\w\s]")  # a word, a white space, or one of all else: nothing is lost
+
+# Which class reads a file of which kind. By name, because a file of the core never imports a
+# folder: `bpe` is imported when a file of its kind is read, and not before.
+CLASSES = {
+    "character": ("llmkit.tokenizer", "CharTokenizer"),
+    "word": ("llmkit.tokenizer", "WordTokenizer"),
+    "bpe": ("llmkit.bpe", "BPETokenizer"),
+}
+Self = TypeVar("Self", bound="BaseTokenizer")
 
 
-class _Tokenizer:
-    """What both levels share.
+class BaseTokenizer:
+    """What all levels share, subwords too: ids back to text, and the file.
 
-    tokens: distinct, in id order. unknown: the token whose id `encode` gives to all that is not in
-    the vocabulary, added at the end where `tokens` lacks it; with None, `encode` refuses it.
+    A class has to bring `encode`, `join` (the text of an array of ids, (N,) int64), `to_json` and
+    `from_fields`, which makes a tokenizer of what `to_json` wrote.
     """
 
-    kind: str
+    kind: ClassVar[str]  # under which `CLASSES` knows the class
     # A pattern of the places, between two characters, at which a text may be cut in two: the tokens
     # of the first part and then of the second are those of the whole. Here: before white space that
     # follows something else. (No rule that we know of joins the two, GPT-2's neither.)
-    cut = r"(?<=\S)(?=[ \t\r\n])"
-    _classes: ClassVar[dict[str, type[_Tokenizer]]] = {}  # by kind: what from_json can make
-
-    def __init_subclass__(cls) -> None:
-        if "kind" in vars(cls):
-            _Tokenizer._classes[cls.kind] = cls
-
-    def __init__(self, tokens: Sequence[str], unknown: str | None = None):
-        self.tokens, self.unknown = list(tokens), unknown
-        if unknown is not None and unknown not in self.tokens:
-            self.tokens.append(unknown)
-        self._ids = {token: i for i, token in enumerate(self.tokens)}
-        strings = all(isinstance(token, str) and token for token in self.tokens)
-        if not tokens or not strings or len(self._ids) < len(self.tokens):
-            raise ValueError("a tokenizer takes one token or more, distinct str and none empty")
-        self._other = self._ids.get(unknown, -1)  # the id of all that is not in the vocabulary
+    cut: ClassVar[str] = r"(?<=\S)(?=[ \t\r\n])"
+    tokens: Sequence[str] | Sequence[bytes]  # distinct, in id order
 
     @property
     def vocab_size(self) -> int:
@@ -62,44 +60,69 @@ class _Tokenizer:
         wrong = ids[(ids < 0) | (ids >= self.vocab_size)]
         if len(wrong):
             raise ValueError(f"id {wrong[0]} is not one of the ids 0 to {self.vocab_size - 1}")
-        return self._join(ids.numpy())
-
-    def _join(self, ids: np.ndarray) -> str:
-        return "".join([self.tokens[i] for i in ids.tolist()])
-
-    def _refuse(self, name: str, text: str, position: int) -> None:
-        line = text.count("\n", 0, position) + 1
-        raise ValueError(
-            f"{name} at position {position} (line {line}) is not in the vocabulary; build the "
-            "tokenizer from text that has it, or give it an unknown token, as in unknown='<unk>'"
-        )
+        return self.join(ids.numpy())
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file, from which `load` gives back the same tokenizer."""
         Path(path).write_text(self.to_json() + "\n", encoding="ascii")
 
-    def to_json(self) -> str:
-        """What `save` writes, in ASCII; `from_json` reads it."""
-        return json.dumps({"kind": self.kind, "unknown": self.unknown, "tokens": self.tokens})
-
     @classmethod
-    def _from_fields(cls, fields: dict[str, Any]) -> _Tokenizer:
-        """The tokenizer of which these are the fields of `to_json`."""
-        return cls(fields["tokens"], fields["unknown"])
-
-    @classmethod
-    def load(cls, path: str | Path):
+    def load(cls: type[Self], path: str | Path) -> Self:
         """The tokenizer that `save` wrote; ValueError where it is one of another class."""
         tokenizer = load(path)
         if not isinstance(tokenizer, cls):
             raise ValueError(f"{path} holds a {type(tokenizer).__name__}, not a {cls.__name__}")
         return tokenizer
 
+    def join(self, ids: np.ndarray) -> str:
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        """What `save` writes, in ASCII; `from_json` reads it."""
+        raise NotImplementedError
+
+
+class VocabularyTokenizer(BaseTokenizer):
+    """A tokenizer that knows the tokens of its list, and nothing else.
+
+    tokens: distinct, in id order. unknown: the token whose id `encode` gives to all that is not in
+    the vocabulary, added at the end where `tokens` lacks it; with None, `encode` refuses it.
+    """
+
+    tokens: list[str]
+
+    def __init__(self, tokens: Sequence[str], unknown: str | None = None):
+        self.tokens, self.unknown = list(tokens), unknown
+        if unknown is not None and unknown not in self.tokens:
+            self.tokens.append(unknown)
+        self._ids = {token: i for i, token in enumerate(self.tokens)}
+        strings = all(isinstance(token, str) and token for token in self.tokens)
+        if not tokens or not strings or len(self._ids) < len(self.tokens):
+            raise ValueError("a tokenizer takes one token or more, distinct str and none empty")
+        self._other = -1 if unknown is None else self._ids[unknown]  # all that is not in the list
+
+    def join(self, ids: np.ndarray) -> str:
+        return "".join([self.tokens[i] for i in ids.tolist()])
+
+    def to_json(self) -> str:
+        return json.dumps({"kind": self.kind, "unknown": self.unknown, "tokens": self.tokens})
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> VocabularyTokenizer:
+        return cls(fields["tokens"], fields["unknown"])
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, unknown={self.unknown!r})"
 
+    def _refuse(self, name: str, text: str, position: int) -> NoReturn:
+        line = text.count("\n", 0, position) + 1
+        raise ValueError(
+            f"{name} at position {position} (line {line}) is not in the vocabulary; build the "
+            "tokenizer from text that has it, or give it an unknown token, as in unknown='<unk>'"
+        )
 
-class CharTokenizer(_Tokenizer):
+
+class CharTokenizer(VocabularyTokenizer):
     """One id for each character; `.characters` is the vocabulary as one str.
 
     characters: distinct, in id order. unknown: a character such as "?" or a token such as "<unk>".
@@ -137,36 +160,38 @@ class CharTokenizer(_Tokenizer):
                 self._refuse(f"character {wrong!r} (U+{ord(wrong):04X})", text, text.index(wrong))
         return torch.from_numpy(ids)
 
-    def _join(self, ids: np.ndarray) -> str:
+    def join(self, ids: np.ndarray) -> str:
         if len(self.unknown or "") > 1 and (ids == self._other).any():
-            return super()._join(ids)  # a token of several characters has no code point
-        return str(self._codes.take(ids), "utf-32-le", "surrogatepass")
+            return super().join(ids)  # a token of several characters has no code point
+        return self._codes.take(ids).tobytes().decode("utf-32-le", "surrogatepass")
 
 
-class WordTokenizer(_Tokenizer):
+class WordTokenizer(VocabularyTokenizer):
     """One id for each word, white space and punctuation mark: known text comes back whole."""
 
     kind = "word"
 
     @classmethod
-    def from_text(cls, text: str, max_vocab: int | None = None, unknown: str | None = "<unk>"):
+    def from_text(
+        cls, text: str, max_vocab: int | None = None, unknown: str | None = "<unk>"
+    ) -> WordTokenizer:
         """A tokenizer of the tokens of `text`, most frequent first, ties as they first occur.
 
         max_vocab: the most ids to have, the unknown token's included; the rarest tokens fall out.
         """
         room = max_vocab if max_vocab is None or unknown is None else max_vocab - 1
-        return cls([token for token, _ in Counter(PIECES.findall(text)).most_common(room)], unknown)
+        return cls([token for token, _ in Counter(WORDS.findall(text)).most_common(room)], unknown)
 
     def encode(self, text: str) -> torch.Tensor:
         """The ids of `text`, a LongTensor (N,); ValueError for an unknown token."""
-        ids = [self._ids.get(piece, self._other) for piece in PIECES.findall(text)]
+        ids = [self._ids.get(word, self._other) for word in WORDS.findall(text)]
         if -1 in ids:
-            piece = next(p for p in PIECES.finditer(text) if p.group() not in self._ids)
-            self._refuse(f"token {piece.group()!r}", text, piece.start())
+            word = next(word for word in WORDS.finditer(text) if word.group() not in self._ids)
+            self._refuse(f"token {word.group()!r}", text, word.start())
         return torch.tensor(ids, dtype=torch.int64)
 
 
-def load(path: str | Path) -> _Tokenizer:
+def load(path: str | Path) -> Tokenizer:
     """The tokenizer in a file that `save` wrote, of whichever class.
 
     Raises FileNotFoundError for no file, ValueError for one cut short or of another program.
@@ -178,10 +203,11 @@ def load(path: str | Path) -> _Tokenizer:
         raise ValueError(f"{path} is not a whole tokenizer file; save it again") from None
 
 
-def from_json(content: str | bytes) -> _Tokenizer:
+def from_json(content: str | bytes) -> Tokenizer:
     """The tokenizer whose `to_json` gave the content; ValueError for anything else."""
     try:
         fields = json.loads(content)
-        return _Tokenizer._classes[fields["kind"]]._from_fields(fields)
+        module, name = CLASSES[fields["kind"]]
+        return getattr(import_module(module), name).from_fields(fields)
     except (ValueError, KeyError, TypeError):
         raise ValueError("this is not a tokenizer's JSON; make it with to_json") from None

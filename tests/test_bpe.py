@@ -6,6 +6,8 @@ import pickle
 import random
 import re
 import shutil
+import subprocess
+import sys
 import time
 import unicodedata
 from collections import Counter
@@ -215,9 +217,16 @@ def test_corpora_have_gpt2s_ids(gpt2, references, name):
     alike(gpt2, need(name)[0].read_bytes().decode(), *references)
 
 
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(TEXT)
 def test_any_unicode_has_gpt2s_ids(gpt2, references, text):
+    alike(gpt2, text, *references)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(TEXT)
+def test_much_more_unicode_has_gpt2s_ids(gpt2, references, text):
     alike(gpt2, text, *references)
 
 
@@ -231,10 +240,10 @@ def test_source_code_has_gpt2s_ids(gpt2, references):
         for path in folder.glob("*.py"):
             alike(gpt2, path.read_text("utf-8"), *references)
     for path in (Path(unicodedata.__file__ or json.__file__), Path(json.__file__)):
-        alike(gpt2, path.read_bytes().decode("latin-1"), *references)
+        alike(gpt2, path.read_bytes()[:100_000].decode("latin-1"), *references)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(TEXT)
 def test_own_merges_give_the_ids_that_others_make_of_them(small, own_references, text):
     alike(small, text, *own_references)
@@ -291,7 +300,7 @@ def test_a_thousand_merges_of_a_megabyte_take_seconds_and_are_the_same():
 
 @settings(max_examples=300, deadline=None)
 @given(st.text("ab é", max_size=80), st.integers(0, 40))
-def test_merges_are_those_of_counting_anew(text, count):
+def test_merges_are_those_of_counting_all_again(text, count):
     assert BPETokenizer.train(text, 256 + count).merges == naive_merges(text, count)
 
 
@@ -416,6 +425,20 @@ def test_it_travels_with_a_model(small, tmp_path):
     model = llmkit.GPT(llmkit.GPTConfig(512, block_size=8, n_layer=1, n_head=1, n_embd=8))
     llmkit.checkpoint.save(tmp_path / "c", model, small)
     same(small, llmkit.checkpoint.load(tmp_path / "c")[1])
+
+
+def test_a_program_that_names_no_bpe_loads_it_with_its_model(small, tmp_path):
+    model = llmkit.GPT(llmkit.GPTConfig(512, block_size=8, n_layer=1, n_head=1, n_embd=8))
+    llmkit.checkpoint.save(tmp_path / "c", model, small)
+    code = (
+        "import sys, llmkit\n"
+        "assert 'llmkit.bpe' not in sys.modules\n"
+        "model, tokenizer = llmkit.checkpoint.load(sys.argv[1])\n"
+        "print(type(tokenizer).__name__, tokenizer.encode('the wheel').tolist())\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "c"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"BPETokenizer {small.encode('the wheel').tolist()}\n"
 
 
 @pytest.mark.parametrize("num_proc", [None, 2])

@@ -1,5 +1,6 @@
 import json
 import re
+from importlib import import_module
 
 import pytest
 import torch
@@ -224,6 +225,12 @@ def test_unknown_words_become_the_unknown_token_or_an_error():
 
 
 # --- files
+
+
+@pytest.mark.parametrize("kind", tokenizer_module.CLASSES)
+def test_each_kind_of_file_has_the_class_that_writes_it(kind):
+    module, name = tokenizer_module.CLASSES[kind]
+    assert getattr(import_module(module), name).kind == kind
 
 
 @settings(deadline=None)

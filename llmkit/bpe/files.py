@@ -1,7 +1,7 @@
 """The files in which byte-level BPE vocabularies travel: GPT-2's pair of files, and tokenizer.json.
 
 All of them spell bytes as characters that can be printed, one for each byte: `ALPHABET`. Here files
-become merges, tokens and special tokens, and the other way round; what is done with those: `bpe`.
+become merges, tokens and special tokens, and the other way round; what they do: `tokenizer`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ _TO_BYTE = {character: byte for byte, character in ALPHABET.items()}
 
 Merges = list[tuple[bytes, bytes]]
 GPT2_FILES = [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")]
-END = "<|endoftext|>"
-UNUSUAL = ["continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"]
-UNUSUAL += ["dropout"]
+END_OF_TEXT = "<|endoftext|>"
+UNUSUAL = (  # choices of a tokenizer.json which give other ids than GPT-2's way
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "byte_fallback",
+    "ignore_merges",
+    "dropout",
+)
 
 
 def spell(token: bytes) -> str:
@@ -44,7 +49,10 @@ def unspell(symbols: str) -> bytes:
 
 
 def unspell_merges(lines: Sequence[str | Sequence[str]], name: str, first: int = 1) -> Merges:
-    """Merges from lines such as "Ġ t", or from pairs. name, first: of the file, and its line."""
+    """Merges from lines such as "Ġ t", or from pairs.
+
+    name, first: what an error calls the file, and the number of its first line.
+    """
     merges = []
     for n, line in enumerate(lines, first):
         parts = line.split(" ") if isinstance(line, str) else line
@@ -74,11 +82,11 @@ def read_gpt2(folder: str | Path) -> tuple[Merges, list[str], list[bytes]]:
         lines = (folder / names[1]).read_text("utf-8").split("\n")
     except UnicodeDecodeError:
         raise ValueError(f"{names[1]} is cut short, or not in UTF-8; copy it again") from None
-    first = 1 + lines[0].startswith("#version")
     if not lines[-1]:
         lines.pop()
-    merges = unspell_merges(lines[first - 1 :], names[1], first)
-    special = [END] if END in ids else []
+    skip = 1 if lines and lines[0].startswith("#version") else 0
+    merges = unspell_merges(lines[skip:], names[1], first=1 + skip)
+    special = [END_OF_TEXT] if END_OF_TEXT in ids else []
     return merges, special, in_order(ids, special, names[0])
 
 
@@ -101,22 +109,24 @@ def in_order(ids: dict[str, int], special: Sequence[str], name: str) -> list[byt
     return [token.encode() if token in special else unspell(token) for token in tokens]
 
 
-def huggingface_fields(merges: Merges, tokens: Sequence[bytes], special: dict[str, int]) -> dict:
+def huggingface_fields(
+    merges: Merges, tokens: Sequence[bytes], special_tokens: dict[str, int]
+) -> dict[str, Any]:
     """What a tokenizer.json of Hugging Face's `tokenizers` holds for the same ids."""
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    byte_level["use_regex"] = True
-    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
-    names = {i: text for text, i in special.items()}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    texts = {i: text for text, i in sorted(special_tokens.items(), key=lambda item: item[1])}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": i, "content": s} | flags | {"special": True} for i, s in
-                         sorted(names.items())],
+        "added_tokens": [
+            {"id": i, "content": text, "special": True, **flags} for i, text in texts.items()
+        ],
         "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": byte_level | {"trim_offsets": False},
-        "decoder": byte_level,
+        "pre_tokenizer": {**byte_level, "trim_offsets": True},
+        "post_processor": {**byte_level, "trim_offsets": False},
+        "decoder": {**byte_level, "trim_offsets": True},
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -126,10 +136,10 @@ def huggingface_fields(merges: Merges, tokens: Sequence[bytes], special: dict[st
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {names.get(i) or spell(token): i for i, token in enumerate(tokens)},
+            "vocab": {texts.get(i) or spell(token): i for i, token in enumerate(tokens)},
             "merges": [[spell(left), spell(right)] for left, right in merges],
         },
-    }  # fmt: skip
+    }
 
 
 def read_huggingface(path: str | Path) -> tuple[Merges, list[str], list[bytes]]:

@@ -2,8 +2,8 @@
 
 A text is cut into words by a regular expression, each word becomes its bytes in UTF-8, and pairs of
 neighbours are merged in the order in which the merges were learned. Every text has ids, for the 256
-bytes are tokens. Here live encoding and decoding; how merges are learned: `bpe_training`; the files
-of others: `bpe_files`.
+bytes are tokens. Here live encoding and decoding; how merges are learned: `training`; the files
+of others: `files`.
 
 Sources: Sennrich et al. 2016 (https://arxiv.org/abs/1508.07909), Radford et al. 2019 (GPT-2).
 """
@@ -13,28 +13,28 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import regex
 import torch
 
 from llmkit.bpe import files
-from llmkit.bpe.files import BYTES, Merges
+from llmkit.bpe.files import BYTES, Merges, spell
 from llmkit.bpe.training import learn_merges
-from llmkit.tokenizer import BLOCK, _Tokenizer
+from llmkit.tokenizer import BLOCK, BaseTokenizer
 
 # GPT-2's: an ending such as 's; a run of letters, of digits or of other marks, each with the space
 # before it; white space, of which the last before a word is left to the word.
 PATTERN = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-SURROGATE = re.compile("[\ud800-\udfff]")
 REMEMBERED = 1 << 18  # words whose ids are kept from one text to the next
 
 
-class BPETokenizer(_Tokenizer):
+class BPETokenizer(BaseTokenizer):
     """Byte-level byte-pair encoding with GPT-2's regular expression.
 
     `.merges`: pairs of tokens (bytes) in the order in which they were learned and are applied.
@@ -49,6 +49,7 @@ class BPETokenizer(_Tokenizer):
     """
 
     kind = "bpe"
+    tokens: list[bytes]
 
     def __init__(
         self,
@@ -57,17 +58,18 @@ class BPETokenizer(_Tokenizer):
         tokens: Iterable[bytes] | None = None,
     ):
         self.merges: Merges = [(left, right) for left, right in merges]
-        special = list(dict.fromkeys(special_tokens))
+        # A dict, since two merges may make the same token: "a" + "bc" and "ab" + "c".
         made = dict.fromkeys([*BYTES, *(left + right for left, right in self.merges)])
-        for text in special:
-            if not isinstance(text, str) or not text or text.encode() in made:
-                raise ValueError(f"{text!r} cannot be a special token: take a text of its own")
         self.tokens = list(made if tokens is None else tokens)
         ids = {token: i for i, token in enumerate(self.tokens)}
-        for text in special:
-            if ids.setdefault(text.encode(), len(self.tokens)) == len(self.tokens):
+        self.special_tokens: dict[str, int] = {}
+        for text in special_tokens:
+            if not isinstance(text, str) or not text or text.encode() in made:
+                raise ValueError(f"{text!r} cannot be a special token: take a text of its own")
+            if text.encode() not in ids:
+                ids[text.encode()] = len(self.tokens)
                 self.tokens.append(text.encode())
-        self.special_tokens = {text: ids[text.encode()] for text in special}
+            self.special_tokens[text] = ids[text.encode()]
         self._check(made, ids)
         # What the merge of two ids makes, and its rank: the lowest is applied first.
         self._ranks: dict[tuple[int, int], int] = {}
@@ -75,25 +77,23 @@ class BPETokenizer(_Tokenizer):
             self._ranks.setdefault((ids[left], ids[right]), rank)
         self._products = [ids[left + right] for left, right in self.merges]
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
-        self._known = _Known(self)
+        self._word_ids = _WordIds(self)
 
     def _check(self, made: Iterable[bytes], ids: Mapping[bytes, int]) -> None:
         """ValueError where merges and tokens do not belong together."""
         if len(ids) < len(self.tokens):
             raise ValueError("the tokens of a BPETokenizer must be distinct")
-        missing = [token for token in made if token not in ids]
-        parts = (part for pair in self.merges for part in pair if part not in ids)
-        if missing or (missing := list(parts)):
-            raise ValueError(
-                f"merges and tokens do not belong together: the merges need {missing[0]!r}, which "
-                "is not among the tokens"
-            )
-        special = {text.encode() for text in self.special_tokens}
-        if extra := list(ids.keys() - special - set(made)):
-            first = min(extra, key=ids.__getitem__)
+        for token in chain(made, *self.merges):
+            if token not in ids:
+                raise ValueError(
+                    f"merges and tokens do not belong together: the merges need {token!r}, which "
+                    "is not among the tokens"
+                )
+        known = {*made, *(text.encode() for text in self.special_tokens)}
+        if extra := [token for token in self.tokens if token not in known]:
             raise ValueError(
                 f"merges and tokens do not belong together: no merge makes {len(extra)} of the "
-                f"tokens, {first!r} for one; perhaps the merges are cut short"
+                f"tokens, {extra[0]!r} for one; perhaps the merges are cut short"
             )
 
     @classmethod
@@ -114,14 +114,13 @@ class BPETokenizer(_Tokenizer):
         for part in _split(text, special_tokens)[::2]:
             words.update(PATTERN.findall(part))
         try:
-            return cls(
-                learn_merges({w.encode(): n for w, n in words.items()}, room), special_tokens
-            )
+            in_bytes = {word.encode(): count for word, count in words.items()}
         except UnicodeEncodeError:
             raise _surrogate(text) from None
+        return cls(learn_merges(in_bytes, room), special_tokens)
 
     def first(self, count: int) -> BPETokenizer:
-        """A tokenizer with the first so many merges only, and the ids that they lead to."""
+        """A tokenizer with the first `count` merges only, and the ids that they lead to."""
         if not 0 <= count <= len(self.merges):
             raise ValueError(f"there are {len(self.merges)} merges; {count} is not among 0 to that")
         return BPETokenizer(self.merges[:count], self.special_tokens)
@@ -135,72 +134,81 @@ class BPETokenizer(_Tokenizer):
         Raises ValueError for half a surrogate pair, and for a special token that there is not.
         """
         allowed = self.special_tokens if allowed_special == "all" else set(allowed_special)
-        if unknown := [token for token in allowed if token not in self.special_tokens]:
-            raise ValueError(
-                f"{unknown[0]!r} is not one of the special tokens {list(self.special_tokens)}"
-            )
-        if len(self._known) > REMEMBERED:
-            self._known.clear()
-        parts = [np.empty(0, np.int64)]
+        for token in allowed:
+            if token not in self.special_tokens:
+                raise ValueError(
+                    f"{token!r} is not one of the special tokens {list(self.special_tokens)}"
+                )
+        if len(self._word_ids) > REMEMBERED:
+            self._word_ids.clear()
+        arrays = [np.empty(0, np.int64)]
         try:
             for n, part in enumerate(_split(text, allowed)):
-                parts += [[self.special_tokens[part]]] if n % 2 else self._encode(part)
+                if n % 2:  # every second part is a special token
+                    arrays.append(np.array([self.special_tokens[part]]))
+                else:
+                    arrays.extend(self._encode(part))
         except UnicodeEncodeError:
             raise _surrogate(text) from None
-        return torch.from_numpy(np.concatenate(parts, dtype=np.int64))
+        return torch.from_numpy(np.concatenate(arrays))
 
-    def _encode(self, text: str) -> Iterable[np.ndarray]:
-        """The ids of a text without special tokens, a block at a time."""
+    def _encode(self, text: str) -> Iterator[np.ndarray]:
+        """The ids of a text without special tokens, a block at a time: a long text has too many
+        words for a list of all of them."""
         start, cut = 0, re.compile(self.cut)
         while start < len(text):
             found = cut.search(text, start + BLOCK)
             end = found.start() if found else len(text)
             words = PATTERN.findall(text, start, end)
-            yield np.fromiter(chain.from_iterable(map(self._known.__getitem__, words)), np.int64)
+            ids = chain.from_iterable(map(self._word_ids.__getitem__, words))
+            yield np.fromiter(ids, np.int64)
             start = end
 
     def merge(self, ids: Sequence[int]) -> list[int]:
         """Apply the merges to the ids of one word: the earliest first, and of several places the
         leftmost. Time n log n, however long the word."""
-        ids, n = list(ids), len(ids)
-        ranks, after, before = self._ranks, list(range(1, n + 1)), list(range(-1, n - 1))
-        queue = [(ranks[pair], i, pair) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
+        ranks, n = self._ranks, len(ids)
+        tokens = list(ids)  # -1 where a token has become part of the one before it
+        after = list(range(1, n + 1))  # for each place, the next and the last that hold a token
+        before = list(range(-1, n - 1))
+        pairs = enumerate(pairwise(tokens))
+        queue = [(ranks[pair], place, pair) for place, pair in pairs if pair in ranks]
         heapify(queue)
         while queue:
-            rank, i, pair = heappop(queue)
-            j = after[i]
-            if j == n or (ids[i], ids[j]) != pair:
+            rank, left, pair = heappop(queue)
+            right = after[left]
+            if right == n or (tokens[left], tokens[right]) != pair:
                 continue  # one of the two has become part of another token
-            ids[i], ids[j] = self._products[rank], -1
-            after[i] = k = after[j]
-            if k < n:
-                before[k] = i
-                if (pair := (ids[i], ids[k])) in ranks:
+            tokens[left], tokens[right] = self._products[rank], -1
+            after[left] = after[right]
+            if after[left] < n:
+                before[after[left]] = left
+            for i, j in ((before[left], left), (left, after[left])):  # its pairs with neighbours
+                if i >= 0 and j < n and (tokens[i], tokens[j]) in ranks:
+                    pair = (tokens[i], tokens[j])
                     heappush(queue, (ranks[pair], i, pair))
-            if (h := before[i]) >= 0 and (pair := (ids[h], ids[i])) in ranks:
-                heappush(queue, (ranks[pair], h, pair))
-        return [i for i in ids if i >= 0]
+        return [token for token in tokens if token >= 0]
 
-    def _join(self, ids: np.ndarray) -> str:
+    def join(self, ids: np.ndarray) -> str:
         # bytes that are no UTF-8, such as half a character, become U+FFFD
         return b"".join([self.tokens[i] for i in ids.tolist()]).decode("utf-8", "replace")
 
     def to_json(self) -> str:
-        """What `save` writes, in ASCII; `llmkit.tokenizer.from_json` reads it."""
         default = BPETokenizer(self.merges, self.special_tokens).tokens
+        spelled = None if self.tokens == default else [spell(token) for token in self.tokens]
         fields = {
             "kind": self.kind,
             "special_tokens": list(self.special_tokens),
-            "tokens": None if self.tokens == default else [*map(files.spell, self.tokens)],
-            "merges": [f"{files.spell(a)} {files.spell(b)}" for a, b in self.merges],
+            "tokens": spelled,
+            "merges": [f"{spell(left)} {spell(right)}" for left, right in self.merges],
         }
         return json.dumps(fields)
 
     @classmethod
-    def _from_fields(cls, fields: dict) -> BPETokenizer:
+    def from_fields(cls, fields: dict[str, Any]) -> BPETokenizer:
         merges = files.unspell_merges(fields["merges"], "merges")
-        tokens = fields["tokens"]
-        tokens = tokens if tokens is None else map(files.unspell, tokens)
+        spelled = fields["tokens"]
+        tokens = None if spelled is None else [files.unspell(token) for token in spelled]
         return cls(merges, fields["special_tokens"], tokens)
 
     @classmethod
@@ -221,14 +229,10 @@ class BPETokenizer(_Tokenizer):
 
     def save_huggingface(self, path: str | Path) -> None:
         """Write a tokenizer.json, which `tokenizers` and `transformers` load."""
-        Path(path).write_text(self.huggingface_json() + "\n", encoding="utf-8")
-
-    def huggingface_json(self) -> str:
-        """What `save_huggingface` writes."""
         fields = files.huggingface_fields(self.merges, self.tokens, self.special_tokens)
-        return json.dumps(fields, ensure_ascii=False)
+        Path(path).write_text(json.dumps(fields, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def __reduce__(self):  # to another process without the words that this one knows
+    def __reduce__(self) -> tuple[Any, ...]:  # pickled without the words that it has met
         return type(self), (self.merges, list(self.special_tokens), self.tokens)
 
     def __repr__(self) -> str:
@@ -236,17 +240,16 @@ class BPETokenizer(_Tokenizer):
         return f"BPETokenizer(vocab_size={self.vocab_size}, special_tokens={special})"
 
 
-class _Known(dict):
+class _WordIds(dict[str, list[int]]):
     """The ids of the words met so far; a new one is merged when it is asked for."""
 
     def __init__(self, tokenizer: BPETokenizer):
         self.tokenizer = tokenizer
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        tokenizer = self.tokenizer
-        ids = tokenizer.merge([tokenizer._byte_ids[byte] for byte in word.encode()])
-        self[word] = tuple(ids)
-        return self[word]
+    def __missing__(self, word: str) -> list[int]:
+        byte_ids = self.tokenizer._byte_ids
+        self[word] = ids = self.tokenizer.merge([byte_ids[byte] for byte in word.encode()])
+        return ids
 
 
 def _split(text: str, special: Iterable[str]) -> list[str]:
@@ -259,10 +262,10 @@ def _split(text: str, special: Iterable[str]) -> list[str]:
 
 def _surrogate(text: str) -> ValueError:
     """What to say of a str that has no UTF-8."""
-    found = SURROGATE.search(text)
-    line = text.count("\n", 0, found.start()) + 1
+    place = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+    line = text.count("\n", 0, place) + 1
     return ValueError(
-        f"character {found.group()!r} (U+{ord(found.group()):04X}) at position {found.start()} "
-        f"(line {line}) is half a surrogate pair, which has no bytes in UTF-8; remove it, as "
+        f"character {text[place]!r} (U+{ord(text[place]):04X}) at position {place} (line {line}) "
+        "is half a surrogate pair, which has no bytes in UTF-8; remove it, as "
         "text.encode('utf-8', 'ignore').decode() does"
     )

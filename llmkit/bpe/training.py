@@ -1,4 +1,4 @@
-"""Learning the merges of byte-pair encoding from counted words. What they are for: `bpe`."""
+"""Learning the merges of byte-pair encoding from counted words. What they are for: `tokenizer`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from itertools import pairwise
 
 from llmkit.bpe.files import BYTES, Merges
 
+Pair = tuple[int, int]
+
 
 def learn_merges(words: Mapping[bytes, int], count: int) -> Merges:
-    """At most so many merges as make `count` new tokens, learned from {word: how often it occurs}.
+    """The merges that make `count` new tokens (or all there are), from {word: how often it occurs}.
 
-    Ties as `BPETokenizer.train` says. Only the words that have the merged pair are looked at.
+    Ties as `BPETokenizer.train` says. Counting all pairs again for each merge would take hours; a
+    merge changes only the words that have its pair, so only these are counted again.
     """
-    tokens, ids = list(BYTES), {token: i for i, token in enumerate(BYTES)}
-    spelled = [[ids[word[i : i + 1]] for i in range(len(word))] for word in words]
+    tokens = list(BYTES)  # in id order
+    ids = {token: i for i, token in enumerate(tokens)}
+    spelled = [[ids[bytes([byte])] for byte in word] for word in words]
     times = list(words.values())
-    counts: Counter[tuple[int, int]] = Counter()
-    where: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+    counts: Counter[Pair] = Counter()
+    where: defaultdict[Pair, set[int]] = defaultdict(set)  # in which words a pair occurs, or did
     for w, word in enumerate(spelled):
         for pair in pairwise(word):
             counts[pair] += times[w]
@@ -33,17 +37,18 @@ def learn_merges(words: Mapping[bytes, int], count: int) -> Merges:
             if counts[pair] > 0:
                 heappush(queue, (-counts[pair], pair))
             continue
-        left, right = (tokens[i] for i in pair)
+        left, right = tokens[pair[0]], tokens[pair[1]]
         merges.append((left, right))
-        new = ids.setdefault(left + right, len(tokens))
-        tokens += [left + right] * (new == len(tokens))
+        if left + right not in ids:  # another pair may have made the same token
+            ids[left + right] = len(tokens)
+            tokens.append(left + right)
+        new = ids[left + right]
         risen = set()
         for w in where.pop(pair):
-            old = spelled[w]
-            spelled[w] = word = replace_pair(old, pair, new)
-            for other in pairwise(old):
+            for other in pairwise(spelled[w]):
                 counts[other] -= times[w]
-            for other in pairwise(word):
+            spelled[w] = replace_pair(spelled[w], pair, new)
+            for other in pairwise(spelled[w]):
                 counts[other] += times[w]
                 if new in other:
                     where[other].add(w)
@@ -53,11 +58,15 @@ def learn_merges(words: Mapping[bytes, int], count: int) -> Merges:
     return merges
 
 
-def replace_pair(ids: Sequence[int], pair: tuple[int, int], new: int) -> list[int]:
+def replace_pair(ids: Sequence[int], pair: Pair, new: int) -> list[int]:
     """`ids` with `new` in place of the pair, wherever it stands, from the left."""
-    out, i = [], 0
+    out = []
+    i = 0
     while i < len(ids):
-        both = i + 1 < len(ids) and (ids[i], ids[i + 1]) == pair
-        out.append(new if both else ids[i])
-        i += 1 + both
+        if i + 1 < len(ids) and (ids[i], ids[i + 1]) == pair:
+            out.append(new)
+            i += 2
+        else:
+            out.append(ids[i])
+            i += 1
     return out

@@ -9,14 +9,14 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-from llmkit.bpe.files import END
+from llmkit.bpe.files import END_OF_TEXT
 from llmkit.types import Tokenizer
 
 
 def end_of_text(tokenizer: Tokenizer) -> int | None:
     """The id that ends a text, and after which one begins; None where the tokenizer has none."""
     special: dict[str, int] = getattr(tokenizer, "special_tokens", {})
-    return special.get(END)
+    return special.get(END_OF_TEXT)
 
 
 class TextStream:

@@ -9,10 +9,11 @@ weights; the output layer is not stored, as it is the token embedding. Files and
 from __future__ import annotations
 
 import re
+from functools import reduce
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmkit.model import GPT, GPTConfig
 
@@ -61,7 +62,7 @@ def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig) -> GPT:
     wanted = {name: tuple(turn(name, weight).shape) for name, weight in model.named_parameters()}
     if missing := [name for name in wanted if name not in tensors]:
         count = f" and {len(missing) - 1} more are" if missing[1:] else " is"
-        raise ValueError(f"of GPT-2's weights {missing[0]}{count} missing: get the file anew")
+        raise ValueError(f"of GPT-2's weights {missing[0]}{count} missing: get the file again")
     if unknown := sorted(tensors.keys() - wanted.keys()):
         raise ValueError(f"a GPT-2 of n_layer {config.n_layer} has no weight {unknown[0]}")
     for name, shape in wanted.items():
@@ -71,13 +72,12 @@ def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig) -> GPT:
             raise ValueError(f"the weight {name} is {tensors[name].dtype}: llmkit takes floats")
     if head is not None and not torch.equal(head, tensors["wte.weight"]):
         raise ValueError("lm_head.weight differs from wte.weight, which in GPT-2 are one")
-    dtype = tensors["wte.weight"].dtype
-    for tensor in tensors.values():
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    for name, tensor in tensors.items():
-        module, _, attribute = name.rpartition(".")
-        own = turn(name, tensor).to(dtype, copy=True, memory_format=torch.contiguous_format)
-        setattr(model.get_submodule(module), attribute, nn.Parameter(own))
+    dtype = reduce(torch.promote_types, [tensor.dtype for tensor in tensors.values()])
+    own = {
+        name: turn(name, tensor).to(dtype, copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    model.load_state_dict(own, assign=True, strict=False)  # which has no weight for the head
     model.lm_head.weight = model.wte.weight
     return model.eval()
 
@@ -97,11 +97,14 @@ def to_gpt2(model: GPT) -> dict[str, Tensor]:
                 f"a GPT with {name}={value!r} is no GPT-2, which has {name}={usual!r}: "
                 "keep it with llmkit.checkpoint.save"
             )
-    weights, wanted = (dict(m.named_parameters()) for m in (model, _outline(model.config)))
+    weights = dict(model.named_parameters())
+    wanted = dict(_outline(model.config).named_parameters())
     if other := sorted(weights.keys() ^ wanted.keys()):
         raise ValueError(f"the layers of this GPT were changed ({other[0]}): undo that first")
-    turned = {f"transformer.{name}": turn(name, w.detach()) for name, w in weights.items()}
-    return {name: weight.cpu().contiguous() for name, weight in turned.items()}
+    return {
+        f"transformer.{name}": turn(name, weight.detach()).cpu().contiguous()
+        for name, weight in weights.items()
+    }
 
 
 def config_from_gpt2(fields: dict[str, Any]) -> GPTConfig:
@@ -122,10 +125,14 @@ def config_from_gpt2(fields: dict[str, Any]) -> GPTConfig:
 
 def config_to_gpt2(config: GPTConfig) -> dict[str, Any]:
     """transformers' configuration of a GPT-2 of this shape."""
-    fields = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
-    fields |= {theirs: getattr(config, ours) for ours, theirs in FIELDS.items()}
-    fields |= {"embd_pdrop": config.dropout, "attn_pdrop": config.dropout}
-    return fields | {name: values[0] for name, values in FIXED.items()}
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        **{name: values[0] for name, values in FIXED.items()},
+    }
 
 
 def _outline(config: GPTConfig) -> GPT:

@@ -3,30 +3,30 @@
 `apply` puts a `LoRALinear` in the place of each linear layer that is named, and freezes all else;
 training then changes the adapter alone, which `save` writes to a file of its own and `load` puts
 onto a base model. `merge` adds the update to the weights, `unmerge` takes it out, `remove` leaves
-plain layers behind, which is what ``checkpoint`` saves. How a model is trained is told in
-``training``, as for any other.
+plain linear layers, which is what ``checkpoint`` saves. An adapted model is trained as any other.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
+import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from llmkit.files import replacing
+
 FORMAT = "llmkit adapter 1"
-TARGETS = ("c_attn",)
-WRONG = "is damaged or no adapter of llmkit's: choose another file"
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class LoRALinear(nn.Module):
@@ -38,20 +38,13 @@ class LoRALinear(nn.Module):
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0):
         super().__init__()
-        self.base, self.alpha, self.p = base, alpha, dropout
+        self.base, self.rank, self.alpha, self.p = base, rank, alpha, dropout
+        self.kept: Tensor | None
         A = torch.empty(rank, base.in_features).uniform_(-1, 1) / math.sqrt(base.in_features)
         self.A = nn.Parameter(A.to(base.weight))
         self.B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         self.register_buffer("kept", None, persistent=False)  # W itself, while the layer is merged
         self.train(base.training)
-
-    @property
-    def rank(self) -> int:
-        return self.A.size(0)
-
-    @property
-    def merged(self) -> bool:
-        return self.kept is not None
 
     def update(self) -> Tensor:
         """What the adapter adds to W: (out_features, in_features), in float32 at least."""
@@ -60,32 +53,21 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features)."""
-        if not self.merged:
-            low = F.linear(F.dropout(x, self.p, self.training), self.A)  # (..., rank)
-            return self.base(x) + F.linear(low, self.B) * (self.alpha / self.rank)
-        if self.training:
-            raise ValueError("a merged adapter cannot be trained: call lora.unmerge(model) first")
-        return self.base(x)
-
-
-class Trainable(NamedTuple):
-    """How much of a model training changes: parameters (tied ones count once), and their share."""
-
-    parameters: int
-    total: int
-
-    @property
-    def share(self) -> float:
-        return self.parameters / self.total
+        if self.kept is not None:  # merged: the base has the update in it
+            if self.training:
+                raise ValueError("a merged adapter cannot learn: call lora.unmerge(model) first")
+            return self.base(x)
+        low = F.linear(F.dropout(x, self.p, self.training), self.A)  # (..., rank)
+        return self.base(x) + F.linear(low, self.B) * (self.alpha / self.rank)
 
 
 def apply(
-    model: nn.Module,
+    model: Model,
     rank: int = 8,
     alpha: float = 16,
-    targets: str | Iterable[str] = TARGETS,
+    targets: str | Iterable[str] = ("c_attn",),
     dropout: float = 0.0,
-) -> nn.Module:
+) -> Model:
     """Give a model an adapter, in place, and freeze all its own weights; returns the model.
 
     Args, or a ValueError where they are not so:
@@ -98,25 +80,24 @@ def apply(
     """
     if adapters(model):
         raise ValueError("the model has an adapter already: call lora.remove(model) first")
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    chosen = _choose(linear, (targets,) if isinstance(targets, str) else tuple(targets))
-    if not alpha > 0 or math.isinf(alpha):
+    if not 0 < alpha < math.inf:
         raise ValueError(f"alpha must be a number above 0, not {alpha}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
-    for name in chosen:
-        most = min(linear[name].weight.shape)
+    chosen = _choose(model, (targets,) if isinstance(targets, str) else tuple(targets))
+    for name, layer in chosen.items():
+        most = min(layer.weight.shape)
         if not isinstance(rank, int) or not 1 <= rank <= most:
             raise ValueError(f"rank must be a whole number from 1 to {most} for {name}, not {rank}")
         for other, part in model.named_modules():
-            if other != name and getattr(part, "weight", None) is linear[name].weight:
+            if other != name and getattr(part, "weight", None) is layer.weight:
                 raise ValueError(
                     f"{name} shares its weights with {other}, which merging would change too: "
                     "leave it out of targets"
                 )
     model.requires_grad_(False)
-    for name in chosen:
-        _replace(model, name, LoRALinear(linear[name], rank, alpha, dropout))
+    for name, layer in chosen.items():
+        model.set_submodule(name, LoRALinear(layer, rank, alpha, dropout))
     return model
 
 
@@ -125,37 +106,39 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: part for name, part in model.named_modules() if isinstance(part, LoRALinear)}
 
 
-def trainable(model: nn.Module) -> Trainable:
-    """How many of a model's parameters training changes, and of how many in all."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return Trainable(sum(n for n, chosen in sizes if chosen), sum(n for n, _ in sizes))
+def trainable(model: nn.Module) -> tuple[int, int]:
+    """How many of a model's parameters training changes, and how many there are."""
+    weights = list(model.parameters())
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    return trained, sum(weight.numel() for weight in weights)
 
 
 @torch.no_grad()
-def merge(model: nn.Module) -> nn.Module:
+def merge(model: Model) -> Model:
     """Add the updates to the weights, in place: the same outputs, no slower than the base. The
     weights as they were are kept for `unmerge`, until `remove`. Returns the model."""
     for layer in _adapted(model).values():
-        if not layer.merged:
+        if layer.kept is None:
             weight = layer.base.weight
             layer.kept = weight.detach()
             weight.data = (weight + layer.update()).to(weight.dtype)
     return model
 
 
-def unmerge(model: nn.Module) -> nn.Module:
+def unmerge(model: Model) -> Model:
     """Undo `merge`, in place: the base's weights come back bit for bit. Returns the model."""
     for layer in _adapted(model).values():
-        if layer.merged:
-            layer.base.weight.data, layer.kept = layer.kept, None
+        if layer.kept is not None:
+            layer.base.weight.data = layer.kept
+            layer.kept = None
     return model
 
 
-def remove(model: nn.Module) -> nn.Module:
-    """Leave plain linear layers behind, in place, and let all weights be trained again: those of
+def remove(model: Model) -> Model:
+    """Put the plain linear layers back, in place, and let all weights be trained again: those of
     the base, or where the adapter is merged, with it in them for good. Returns the model."""
     for name, layer in _adapted(model).items():
-        _replace(model, name, layer.base)
+        model.set_submodule(name, layer.base)
     return model.requires_grad_(True)
 
 
@@ -167,29 +150,29 @@ def save(path: str | Path, model: nn.Module) -> Path:
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     layers = _adapted(model)
-    tensors = {f"{n}.{side}": getattr(m, side) for n, m in layers.items() for side in "AB"}
-    tensors = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
-    first = next(iter(layers.values()))
-    about = {"format": FORMAT, "rank": first.rank, "alpha": first.alpha, "dropout": first.p}
-    about |= {"base": _describe(model), "checksum": _checksum(tensors)}
-    target = Path(path).expanduser().resolve()
-    fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
+    tensors = {}
+    for name, layer in layers.items():
+        tensors[f"{name}.A"] = layer.A.detach().cpu().contiguous()
+        tensors[f"{name}.B"] = layer.B.detach().cpu().contiguous()
+    about = {
+        "format": FORMAT,
+        "rank": layer.rank,  # alike in all layers
+        "alpha": layer.alpha,
+        "dropout": layer.p,
+        "base": _describe(model),
+        "checksum": _checksum(tensors),
+    }
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(fresh, "wb") as file:
-            file.write(safetensors.save(tensors, {"llmkit": json.dumps(about)}))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(target)
-    except OSError as error:
-        reason = f"no adapter could be saved as {path} ({error.strerror or error})"
+        Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as fresh:
+            safetensors.save_file(tensors, fresh, {"llmkit": json.dumps(about)})
+    except (OSError, SafetensorError) as error:
+        reason = f"no adapter could be saved as {path} ({error})"
         raise OSError(f"{reason}: free some disk space or choose another path") from error
-    finally:
-        fresh.unlink(missing_ok=True)
     return Path(path)
 
 
-def load(path: str | Path, model: nn.Module) -> nn.Module:
+def load(path: str | Path, model: Model) -> Model:
     """Put a saved adapter onto its base model, in place of one that it may have; returns the model.
 
     Raises FileNotFoundError for no file, ValueError for one that is damaged or of another program,
@@ -215,13 +198,16 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     return model
 
 
-def _choose(linear: Mapping[str, nn.Linear], targets: tuple[str, ...]) -> list[str]:
-    """The names that end in one of the targets; ValueError for a target that ends none."""
+def _choose(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
+    """The linear layers whose names end in a target; ValueError for a target that ends none."""
+    linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    ends = tuple(f".{target}" for target in targets)
+    chosen = {name: layer for name, layer in linear.items() if f".{name}".endswith(ends)}
     for target in targets or ("",):
-        if not any(f".{name}".endswith(f".{target}") for name in linear):
-            ends = sorted({name.split(".", 2)[-1] if name[:2] == "h." else name for name in linear})
-            raise ValueError(f"no linear layer is called {target!r}; there are {', '.join(ends)}")
-    return [n for n in linear if any(f".{n}".endswith(f".{target}") for target in targets)]
+        if not any(f".{name}".endswith(f".{target}") for name in chosen):
+            kinds = sorted({re.sub(r"^h\.\d+\.", "", name) for name in linear})
+            raise ValueError(f"no linear layer is called {target!r}; there are {', '.join(kinds)}")
+    return chosen
 
 
 def _adapted(model: nn.Module) -> dict[str, LoRALinear]:
@@ -231,18 +217,15 @@ def _adapted(model: nn.Module) -> dict[str, LoRALinear]:
     raise ValueError("the model has no adapter: call lora.apply or lora.load first")
 
 
-def _replace(model: nn.Module, name: str, part: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, part)
-
-
 def _describe(model: nn.Module) -> dict[str, Any]:
     """What must be alike in two bases: their class and shape."""
-    config = {k: v for k, v in asdict(model.config).items() if k != "dropout"}
-    return json.loads(json.dumps({"class": type(model).__name__} | config))  # tuples as lists
+    config: Any = model.config
+    about = {"class": type(model).__name__, **asdict(config)}
+    about.pop("dropout", None)
+    return json.loads(json.dumps(about))  # as it comes back from a file, where a tuple is a list
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
+def _checksum(tensors: dict[str, Tensor]) -> int:
     return zlib.crc32(safetensors.save(dict(sorted(tensors.items()))))
 
 
@@ -250,15 +233,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a file says of an adapter, and its tensors by name, once both are known to be whole."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no adapter {path}: save one there first")
-    raw = path.read_bytes()
     try:
-        tensors = safetensors.load(raw)
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        about = json.loads(header["__metadata__"]["llmkit"])
-        newer = about["format"] != FORMAT
-        if not newer and about["checksum"] == _checksum(tensors):
-            return about, tensors
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["llmkit"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about["format"] == FORMAT and about["checksum"] != _checksum(tensors):
+            raise ValueError
     except (LookupError, TypeError, ValueError, SafetensorError):
-        newer = False
-    reason = "is from a newer llmkit: upgrade llmkit" if newer else WRONG
-    raise ValueError(f"{path} {reason}")
+        reason = "is damaged or no adapter of llmkit's: choose another file"
+        raise ValueError(f"{path} {reason}") from None
+    if about["format"] != FORMAT:
+        raise ValueError(f"{path} is from a newer llmkit: upgrade llmkit")
+    return about, tensors

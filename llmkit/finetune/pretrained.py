@@ -11,19 +11,17 @@ and the state of its training, are ``checkpoint``'s.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llmkit.bpe.files import END, GPT2_FILES
+from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES, read_json
 from llmkit.bpe.tokenizer import BPETokenizer
-from llmkit.data import knock
+from llmkit.files import replacing
 from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
 from llmkit.model import GPT, GPT2_SIZES, GPTConfig
 
@@ -37,7 +35,8 @@ def load_gpt2(name_or_folder: str | Path) -> tuple[GPT, BPETokenizer | None]:
         (1.6B), which Hugging Face's hub sends once; or a folder as transformers saves it (write
         "./gpt2" if it is called that). The dropout is config.json's resid_pdrop.
 
-    Raises ConnectionError, within seconds, where the hub is needed and cannot be reached;
+    Raises ConnectionError where the hub is needed and cannot be reached, after 10 seconds without a
+    word from it (or those of the environment variable HF_HUB_ETAG_TIMEOUT, the hub's own setting);
     FileNotFoundError for no such folder, or one that lacks a file; ValueError for another kind of
     model, for a weight that is missing, unknown or of another shape (it is named), for a damaged
     file, and for a tokenizer of another size than the model's vocabulary.
@@ -67,28 +66,32 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
     tokenizer of another size than its vocabulary, and for a folder that holds another kind of
     model; TypeError for another class of model or tokenizer; OSError where writing fails.
     """
-    weights, shape, folder = to_gpt2(model), model.config, Path(folder).expanduser()
+    folder = Path(folder).expanduser()
+    weights = to_gpt2(model)
     if tokenizer is not None and not isinstance(tokenizer, BPETokenizer):
         raise TypeError(f"GPT-2's tokenizer is a BPETokenizer, not a {type(tokenizer).__name__}")
-    _check_vocabulary(tokenizer, shape)
+    _check_vocabulary(tokenizer, model.config)
     if (folder / "config.json").exists():
-        _read_config(folder)
-    end = _end_of_text(tokenizer, shape)
+        _read_config(folder)  # which refuses another kind of model, for it would be lost
+    end = _end_of_text(tokenizer, model.config)
     ends = {"bos_token_id": end, "eos_token_id": end}
     dtype = str(model.wte.weight.dtype).removeprefix("torch.")
-    config = config_to_gpt2(shape) | ends | {"torch_dtype": dtype}
+    config = {**config_to_gpt2(model.config), **ends, "torch_dtype": dtype}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _replacing(folder / "model.safetensors") as part:
-            save_file(weights, part, {"format": "pt"})
+        with replacing(folder / "model.safetensors") as fresh:
+            save_file(weights, fresh, {"format": "pt"})
         _write_json(folder / "config.json", config)
         _write_json(folder / "generation_config.json", ends)
         if tokenizer is not None:
-            with _replacing(folder / "tokenizer.json") as part:
-                tokenizer.save_huggingface(part)
-            about = {"tokenizer_class": "PreTrainedTokenizerFast"}
-            about |= {"model_max_length": shape.block_size}
-            about |= {} if end is None else {"bos_token": END, "eos_token": END}
+            with replacing(folder / "tokenizer.json") as fresh:
+                tokenizer.save_huggingface(fresh)
+            about = {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_max_length": model.config.block_size,
+            }
+            if end is not None:
+                about.update(bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
             _write_json(folder / "tokenizer_config.json", about)
     except (OSError, SafetensorError) as error:
         raise OSError(f"{folder} cannot be written ({error}): free some space there") from error
@@ -97,7 +100,7 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
 
 def _download(name: str) -> Path:
     """The folder in Hugging Face's cache with the files of a published GPT-2."""
-    from huggingface_hub import constants, hf_hub_download, hf_hub_url
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     repository = f"openai-community/{name}"
@@ -105,11 +108,13 @@ def _download(name: str) -> Path:
         try:
             paths = [hf_hub_download(repository, f, local_files_only=True) for f in HUB_FILES]
         except LocalEntryNotFoundError:
-            if not constants.HF_HUB_OFFLINE:  # which the next call refuses in its own words
-                knock(hf_hub_url(repository, HUB_FILES[0]))  # the hub's client would try for 23 s
+            # A download that fails tries again for minutes. This asks for the first file, once.
+            url = hf_hub_url(repository, HUB_FILES[0])
+            get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             paths = [hf_hub_download(repository, file) for file in HUB_FILES]
     except Exception as error:
-        reason = " ".join(str(error).split()).strip("<>")[:150] or type(error).__name__
+        cause = error.__cause__ or error  # where the hub's client only says that something happened
+        reason = shorten(str(cause), 200) or type(cause).__name__
         raise ConnectionError(
             f"cannot fetch {name} from Hugging Face's hub ({reason}); check the network, or give "
             "the path of a folder with its config.json and model.safetensors"
@@ -117,21 +122,11 @@ def _download(name: str) -> Path:
     return Path(paths[0]).parent
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: get it anew")
-    return content
-
-
 def _read_config(folder: Path) -> GPTConfig:
     path = folder / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no config.json: choose the folder of a GPT-2")
-    fields = _read_json(path)
+    fields = read_json(path)
     if str(fields.get("format")).startswith("llmkit"):
         raise ValueError(f"{folder} is llmkit's own checkpoint: use llmkit.checkpoint")
     try:
@@ -142,19 +137,20 @@ def _read_config(folder: Path) -> GPTConfig:
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of model.safetensors, or of the files that its index lists."""
-    files, index = ["model.safetensors"], folder / "model.safetensors.index.json"
+    files = ["model.safetensors"]
+    index = folder / "model.safetensors.index.json"
     if not (folder / files[0]).exists() and index.exists():
-        files = sorted(set(_read_json(index)["weight_map"].values()))
-    tensors = {}
-    for path in (folder / file for file in files):
-        if not path.exists():
+        files = sorted(set(read_json(index)["weight_map"].values()))
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not (folder / file).exists():
             pickled = (folder / "pytorch_model.bin").exists()
             advice = "save the model with transformers' save_pretrained" if pickled else "get it"
-            raise FileNotFoundError(f"{folder} has no {path.name}: {advice}")
+            raise FileNotFoundError(f"{folder} has no {file}: {advice}")
         try:
-            tensors |= load_file(path)
+            tensors.update(load_file(folder / file))
         except SafetensorError:
-            raise ValueError(f"{path.name} is damaged or cut short: get it anew") from None
+            raise ValueError(f"{file} is damaged or cut short: get it again") from None
     return tensors
 
 
@@ -175,23 +171,12 @@ def _check_vocabulary(tokenizer: BPETokenizer | None, config: GPTConfig) -> None
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with _replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write in the ``with``, which at its end takes the place of the one at path."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _end_of_text(tokenizer: BPETokenizer | None, config: GPTConfig) -> int | None:
     """The id that ends a text: the tokenizer's, or that of GPT-2's vocabulary."""
     if tokenizer is None:
         return 50256 if config.vocab_size == 50257 else None
-    return tokenizer.special_tokens.get(END)
+    return tokenizer.special_tokens.get(END_OF_TEXT)

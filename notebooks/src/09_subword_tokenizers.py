@@ -43,7 +43,7 @@ import llmkit
 from llmkit import plots
 from llmkit.bpe.files import BYTES, spell
 from llmkit.bpe.widgets import MergeExplorer
-from llmkit.tokenizer import PIECES
+from llmkit.tokenizer import WORDS
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -64,12 +64,12 @@ V = 1024
 words = llmkit.WordTokenizer.from_text(train_text, max_vocab=V)
 ids = words.encode(val_text)  # (N,)
 listed = set(words.tokens)
-unknown = [piece for piece in PIECES.findall(val_text) if piece not in listed]
+unknown = [word for word in WORDS.findall(val_text) if word not in listed]
 print(words.decode(ids[:90]))
 assert len(unknown) == (ids == words.vocab_size - 1).sum()  # <unk> is the last of the list
 
 # %% tags=["trained"]
-share = len(unknown) / sum(piece.isalpha() for piece in PIECES.findall(val_text))
+share = len(unknown) / sum(word.isalpha() for word in WORDS.findall(val_text))
 print(f"{len(unknown):,} tokens of the held-out text are unknown: {share:.0%} of its words")
 assert share > 0.05
 
@@ -164,7 +164,7 @@ GPT2 = regex.compile(
     r"| ?\p{L}+"  # letters, with the space before them
     r"| ?\p{N}+"  # digits, likewise
     r"| ?[^\s\p{L}\p{N}]+"  # other signs
-    r"|\s+(?!\S)|\s+"  # white space; its last space goes to the word behind it
+    r"|\s+(?!\S)|\s+"  # white space; its last space goes to the word after it
 )
 pieces = GPT2.findall("He'll pay  12 crowns!\n\nSo he says.")
 print(" | ".join(map(plots.visible, pieces)))
@@ -207,7 +207,7 @@ assert merges == llmkit.BPETokenizer.train(train_text, 256 + 60).merges
 
 # %% [markdown]
 # Read them in order: endings, beginnings, little words. llmkit's `BPETokenizer.train` finds the same sixty
-# (it does not count everything anew each time, and is far faster).
+# (it does not count everything again each time, and is far faster).
 #
 # Was the regular expression worth it? Without it, on a part of the text:
 
@@ -423,7 +423,7 @@ assert report["letters"].loss < report["BPE"].loss  # per token: says nothing
 # has not said *which* word. That must be paid for, or the three do not describe the same text.
 #
 # A fair price: spell each unknown word, letter by letter, by a model of how words are spelled. A counter of order
-# 4 will do (notebook 07), which has read the list of all words in the training text, with a line end behind each.
+# 4 will do (notebook 07), which has read the list of all words in the training text, with a line end after each.
 
 # %% tags=["trained"]
 seen = letters.encode("\n".join(sorted(set(regex.findall(r"\w+", train_text)))))

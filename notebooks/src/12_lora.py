@@ -276,7 +276,7 @@ with torch.no_grad():
     difference = (ours.eval()(x) - kits.eval()(x)).abs().max().item()
     moved = (kits(x) - base(x)).abs().max().item()
 assert difference < runtime.pick(cpu=1e-4, gpu=0.1) < moved  # a GPU trains in bfloat16
-trained = lora.trainable(kits)
+trained, total = lora.trainable(kits)
 print(f"layers with an adapter: {len(lora.adapters(kits))}; the two agree")
 
 # %% [markdown]
@@ -326,8 +326,8 @@ def bytes_held(model: nn.Module) -> dict[str, int]:
 
 of_full, of_lora = bytes_held(copy.deepcopy(full)), bytes_held(copy.deepcopy(kits))
 assert of_full["optimizer state"] == 2 * of_full["weights"]
-assert of_lora["optimizer state"] == 2 * 4 * trained.parameters
-print(f"trained: {trained.parameters:,} of {trained.total:,} parameters, {trained.share:.1%}")
+assert of_lora["optimizer state"] == 2 * 4 * trained
+print(f"trained: {trained:,} of {total:,} parameters, {trained / total:.1%}")
 plots.stacked_bars(
     ["full fine-tuning", "LoRA, rank 8"],
     {part: [of_full[part] / 1e6, of_lora[part] / 1e6] for part in of_full},
@@ -371,7 +371,8 @@ swept = {1: 0.0, 2: 0.0, 4: 0.0, 8: lora_loss, 32: 0.0}
 of_rank = {}
 for rank in swept:
     model = lora.apply(copy.deepcopy(base), rank=rank, alpha=2 * rank, targets=EVERY)
-    of_rank[rank] = lora.trainable(model).share
+    trained, total = lora.trainable(model)
+    of_rank[rank] = trained / total
     if rank != 8:  # that one we have
         tuned(model, play, lora_lr)
         swept[rank] = loss_on(model, play_val)
@@ -546,7 +547,7 @@ adapter_parameters = 12 * sum(r * (i + o) for i, o in sides)
 print(f"{adapter_parameters:,} parameters, {adapter_parameters / 124_439_808:.2%}")
 with torch.device("meta"):
     gpt2 = lora.apply(llmkit.GPT(llmkit.GPTConfig.gpt2("gpt2")), 8, 16, EVERY)
-assert lora.trainable(gpt2).parameters == adapter_parameters
+assert lora.trainable(gpt2)[0] == adapter_parameters
 
 # %% tags=["solution"]
 # @title Solution 2: the start
@@ -563,7 +564,7 @@ assert set(largest_gradients.values()) == {0.0}
 # @title Solution 3: where to put it
 model = lora.apply(copy.deepcopy(base), rank=8, alpha=16, targets="c_attn")
 everywhere = lora.apply(copy.deepcopy(base), rank=2, alpha=4, targets=EVERY)
-assert lora.trainable(model).parameters == lora.trainable(everywhere).parameters
+assert lora.trainable(model)[0] == lora.trainable(everywhere)[0]
 tuned(model, play, lora_lr)
 loss_of_places = {
     "c_attn": loss_on(model, play_val),

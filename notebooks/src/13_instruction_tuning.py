@@ -30,14 +30,16 @@ if importlib.util.find_spec("sacrebleu") is None:
 
 # %%
 import copy
+import math
 
+import sacrebleu
 import torch
 import torch.nn.functional as F
+from rouge_score.rouge_scorer import RougeScorer
 
 import llmkit
-from llmkit import plots
+from llmkit import plots, widgets
 from llmkit.finetune import instructions
-from llmkit.finetune.widgets import Rater
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -45,20 +47,20 @@ runtime
 # %% [markdown]
 # ## A model that completes
 #
-# First the kind of model that the earlier notebooks make: it has read a play, nothing else. (We use the fast model and
-# Muon of notebook 10, to have more seconds for the rest.)
+# First the kind of model that the earlier notebooks make: it has read a play, nothing else. It is a small GPT with rotary
+# positions (notebook 05), trained by Muon (notebook 06), and it reads only for a few seconds: that will be enough.
 
 # %% tags=["trained"]
 text = llmkit.load_text(runtime.corpus)
 tokenizer = llmkit.CharTokenizer.from_text(text)
 T = 80  # the context, in characters
 shape = runtime.pick(
-    cpu=dict(n_layer=2, n_head=4, n_embd=96, dropout=0.05),
-    gpu=dict(n_layer=4, n_head=8, n_embd=256, dropout=0.2),
+    cpu=dict(n_layer=3, n_head=4, n_embd=96),
+    gpu=dict(n_layer=4, n_head=8, n_embd=256, dropout=0.1),
 )
 V = tokenizer.vocab_size
-config = llmkit.FastGPTConfig(V, T, **shape, ngram_rows=(8192, 16_384))
-base = llmkit.FastGPT(config).to(runtime.device)
+config = llmkit.GPTConfig(V, T, position="rotary", **shape)
+base = llmkit.GPT(config).to(runtime.device)
 
 recipe = dict(optimizer="muon", adamw_share=0.5, schedule="linear", final_lr=0.0)
 steps = runtime.pick(cpu=60, gpu=1000)
@@ -106,11 +108,11 @@ item = next(item for item in train_items if item.instruction == "What follows th
 prompt = f"Q: {item.instruction}\n{item.input}\nA: "
 whole = prompt + item.answer + "\n"
 print(whole)
-assert prompt == item.prompt  # llmkit has the template in one place, instructions.PROMPT
+assert prompt == item.prompt  # llmkit has the template in one place, instructions.PROMPT_TEMPLATE
 
 # %% [markdown]
 # The last character matters too. An answer is one line, and the line end is our *end token*: the model must learn to predict
-# it, or it would never stop. And whoever asks this model later must use the very same form, down to the space behind `A:`.
+# it, or it would never stop. And whoever asks this model later must use the very same form, down to the space after `A:`.
 #
 # ## What counts
 #
@@ -143,7 +145,7 @@ plots.text_heat(
 # ## Rows of equal length
 #
 # A batch is a rectangle, and items have all lengths. *Padding* gives each a row of its own and fills it up. *Packing* puts
-# several into a row, one behind the other. Here are three small items in rows of 60:
+# several into a row, one after the other. Here are three small items in rows of 60:
 
 # %%
 few = [instructions.encode(item, tokenizer) for item in train_items[:3]]
@@ -205,7 +207,8 @@ assert before["all"] < 0.03
 # ## Loss on everything, loss on the answer
 #
 # Now two pupils, both copies of this model, both with the same number of steps on the same rows. For one every character
-# counts, questions too; for the other the answers do. `llmkit.train` takes `Rows` in place of a text.
+# counts, questions too; for the other only the answers. `llmkit.train` takes what `pack` made, a dataset of examples, in
+# place of a text.
 
 # %% tags=["trained"]
 steps = runtime.pick(cpu=550, gpu=1500)
@@ -221,7 +224,7 @@ for name, material in {"all counts": everything, "answer counts": examples}.item
 print(f"{'':13}" + "".join(f"{name:>16}" for name in marks))
 for task in ["all", *tasks]:
     print(f"{task:13}" + "".join(f"{'':10}≈ {mark[task]:4.0%}" for mark in marks.values()))
-assert marks["answer counts"]["all"] > 0.3 > 0.03 > before["all"]
+assert marks["answer counts"]["all"] > 1 / 3 > 0.03 > before["all"]
 assert marks["answer counts"]["all"] > marks["all counts"]["all"]
 
 # %%
@@ -233,7 +236,7 @@ plots.bars(names, values, title, xlabel="exact match on held-out items (%)", fmt
 
 
 # %% [markdown]
-# From nearly nothing to more than 30 %, in some seconds. Why does it pay to leave the questions out? Only one position in
+# From nearly nothing to more than a third. Why does it pay to leave the questions out? Only one position in
 # seven belongs to an answer. Where all count, most of the gradient goes into learning to *ask*, which nobody will need. (A
 # long training would make the difference smaller.)
 #
@@ -262,9 +265,9 @@ assert sum(held_out) == len(held_out) == 6
 
 # %% [markdown]
 # So the tasks differ. The first word, the last word, a word backwards, the number of words are *procedures*: hundreds of examples
-# show the same steps, and new words need nothing new. For *count letters* our small model has found little better than the most
-# frequent answer. *Word after* and *who says it* first have to find a place by its content, and then copy from it: two steps, half
-# learned. In *rewrite*, every letter of a line must be right, and one slip makes it wrong. And *the play* asks for facts. Only six
+# show the same steps, and new words need nothing new. For *count letters* our small model has found nothing better than the most
+# frequent answer. *Word after* and *who says it* first have to find a place by its content, and then copy from it: two steps, the
+# first of which it has hardly learned. In *rewrite*, every letter of a line must be right, and one slip makes it wrong. And *the play* asks for facts. Only six
 # of them are held out (so that one right answer is 17 %, a coarse mark), and all six can be found in training, under a question
 # in other words. But of a hundred questions a model learns the letters, not what they mean. Tuning on tasks teaches a form far
 # sooner than a fact.
@@ -286,13 +289,40 @@ for item, answer in list(zip(val_items, said["answer counts"], strict=True))[:12
     verdict = "" if answer == item.answer else f"(should be {item.answer})"
     print(f"{item.instruction:20}{plots.visible(item.input):28}{answer:24}{verdict}")
 
+
 # %% [markdown]
 # ## Nearly right
 #
 # Exact match knows two marks. For longer answers, summaries or translations, one wants something between. *BLEU*
 # ([Papineni et al. 2002](https://aclanthology.org/P02-1040/)) counts how many runs of one to four words an answer shares with
 # a reference; *ROUGE-L* ([Lin 2004](https://aclanthology.org/W04-1013/)) looks for the longest sequence of words that occur in
-# both in this order. We take both from the libraries that the field uses.
+# both in this order, and ROUGE-1 for words in common in any order. We take them from the libraries that the field uses, each
+# in a line. First a case that can be checked by hand:
+
+# %%
+def bleu(answer: str, reference: str) -> float:
+    """From 0 to 100; answers that are shorter than the reference lose some of it."""
+    return sacrebleu.corpus_bleu([answer], [[reference]]).score
+
+
+scorer = RougeScorer(["rouge1", "rougeL"])  # reads lower case, and no punctuation
+
+
+def rouge(answer: str, reference: str, kind: str) -> float:
+    """From 0 to 1: the mean (F1) of what share of the answer, and of the reference, is in common."""
+    return scorer.score(reference, answer)[kind].fmeasure
+
+
+answer, wanted = "the boat is on the river", "the boat was on the river"
+# In common: 5 of 6 words, 3 of 5 pairs, 1 of 4 threes, and 0 of 3 fours, which count as half of one.
+by_hand = 100 * math.exp(sum(math.log(share) for share in (5 / 6, 3 / 5, 1 / 4, 1 / 6)) / 4)
+print(f"BLEU {bleu(answer, wanted):.1f}, by hand {by_hand:.1f}")
+print(f"ROUGE-L {rouge(answer, wanted, 'rougeL'):.3f}, by hand {5 / 6:.3f}")
+assert abs(bleu(answer, wanted) - by_hand) < 1e-9
+assert abs(rouge(answer, wanted, "rougeL") - 5 / 6) < 1e-9
+
+# %% [markdown]
+# Now six tries at one sentence, the last three of them wrong:
 
 # %%
 reference = "Perrin rang the bell nine times and nobody came"
@@ -307,10 +337,8 @@ tries = {
 print(f"{'':26}{'BLEU':>6}{'ROUGE-1':>9}{'ROUGE-L':>9}")
 score = {}
 for name, answer in tries.items():
-    one, longest = (
-        instructions.rouge([answer], [reference], kind) for kind in ("rouge1", "rougeL")
-    )
-    score[name] = instructions.bleu([answer], [reference]), one, longest
+    one, longest = (rouge(answer, reference, kind) for kind in ("rouge1", "rougeL"))
+    score[name] = bleu(answer, reference), one, longest
     print(f"{name:26}{score[name][0]:6.1f}{one:9.2f}{longest:9.2f}")
 assert score["the opposite"] > score["the same in other words"]
 assert score["the words shaken"][1] == 1.0  # ROUGE-1 has no order
@@ -321,8 +349,8 @@ assert score["the wrong man"][0] > 80
 # And on our own answers, most of them a single word, BLEU finds no run of four anywhere:
 
 # %%
-one_word = instructions.bleu(["blue"], ["blue"])
-longest = instructions.rouge(["blue"], ["blue"])
+one_word = bleu("blue", "blue")
+longest = rouge("blue", "blue", "rougeL")
 print(f"BLEU of a right answer of one word: {one_word:.0f}; ROUGE-L: {longest:.0f}")
 assert one_word < 1
 
@@ -334,7 +362,7 @@ assert one_word < 1
 pairs = [
     (item.prompt, answer) for item, answer in zip(val_items, said["answer counts"], strict=True)
 ]
-rater = Rater(pairs[:8])
+rater = widgets.Rater(pairs[:8])
 rater
 
 # %%
@@ -351,7 +379,7 @@ print(rater.ratings)
 # - A language model completes. Tasks in one fixed form, with an end token, make it answer.
 # - A target of -100 leaves a position out of the loss. Counting the answers alone taught more in the same number of steps.
 # - Padding wastes positions, packing fills them; in a packed row an item sees those before it.
-# - Held-out exact match went from nearly 0 to above 30 %, unevenly: what is a procedure was learned, what is a fact was not.
+# - Held-out exact match went from nearly 0 to above a third, unevenly: what is a procedure was learned, what is a fact was not.
 # - BLEU and ROUGE count shared words. They call the opposite nearly right and a good paraphrase wrong.
 #
 # Our model answers in this notebook. How would it answer others, over a network, quickly and without our Python around it?
@@ -365,7 +393,7 @@ targets_of_eel = None  # your answer
 
 # %% [markdown]
 # **2 (medium).** The model was trained on `Q: ` and `A: `. Ask it in another form, say `Ask ` and `Say `. What becomes of exact
-# match? (`unittest.mock.patch.object(instructions, "PROMPT", ...)` changes the template inside a `with`.)
+# match? (`unittest.mock.patch.object(instructions, "PROMPT_TEMPLATE", ...)` changes it inside a `with`.)
 
 # %% tags=["exercise"]
 other_form = "Ask {instruction}\n{input}\nSay "
@@ -380,7 +408,7 @@ cheat = ""  # your answer
 
 # %% tags=["solution"]
 # @title Solution 1: three letters and an end
-eel = llmkit.finetune.instructions.Item(0, "reverse", "Backwards?", "eel", "lee")
+eel = instructions.Item(0, "reverse", "Backwards?", "eel", "lee")
 targets_of_eel = int((instructions.encode(eel, tokenizer)[1] != -100).sum())
 print(targets_of_eel)
 assert targets_of_eel == len("lee\n") == 4
@@ -389,7 +417,7 @@ assert targets_of_eel == len("lee\n") == 4
 # @title Solution 2: another form
 from unittest import mock
 
-with mock.patch.object(instructions, "PROMPT", other_form):
+with mock.patch.object(instructions, "PROMPT_TEMPLATE", other_form):
     others = instructions.answer(pupils["answer counts"], tokenizer, val_items, 30)
 in_other_form = instructions.exact_match(val_items, others)["all"]
 print(f"in its own form ≈ {after['all']:.0%}, in another ≈ {in_other_form:.0%}")
@@ -398,5 +426,5 @@ assert in_other_form < after["all"]
 # %% tags=["solution"]
 # @title Solution 3: false and well marked
 cheat = "Collas rang the bell nine times and everybody came"
-print(f"{instructions.bleu([cheat], [reference]):.0f}")
-assert instructions.bleu([cheat], [reference]) > 50
+print(f"{bleu(cheat, reference):.0f}")
+assert bleu(cheat, reference) > 50

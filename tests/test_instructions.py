@@ -1,8 +1,6 @@
-"""instruct: the items, what counts in the loss, rows, answers and marks."""
+"""instructions: the items, what counts in the loss, rows, answers and marks."""
 
-import builtins
 import json
-import math
 from collections import Counter
 from types import SimpleNamespace
 
@@ -11,19 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmkit import (
-    GPT,
-    CharTokenizer,
-    FastGPT,
-    FastGPTConfig,
-    GPTConfig,
-    TrainConfig,
-    load_text,
-    split,
-    train,
-)
+from llmkit import GPT, CharTokenizer, GPTConfig, TrainConfig, load_text, split, train
 from llmkit.finetune import instructions
-from llmkit.finetune.instructions import END, IGNORE, Item, encode, exact_match, load, pack, pad
+from llmkit.finetune.instructions import (
+    ANSWER_END,
+    IGNORE_INDEX,
+    Item,
+    encode,
+    exact_match,
+    load,
+    pack,
+    pad,
+)
 
 TOKENIZER = CharTokenizer.from_text(load_text("embedded"))
 CAT = Item(1, "reverse", "Backwards?", "cat", "tac")
@@ -43,7 +40,7 @@ def test_the_file_has_many_items_of_several_tasks_in_the_play_s_characters():
     known = set(load_text("embedded"))
     assert len(known) == 65
     for item in items:
-        assert set(item.prompt + item.answer + END) <= known
+        assert set(item.prompt + item.answer + ANSWER_END) <= known
     assert len({item.id for item in items}) == len(items)
 
 
@@ -154,13 +151,9 @@ def test_the_loss_counts_the_answer_and_its_end_and_nothing_else():
     assert TOKENIZER.decode(everything) == whole[1:]
 
 
-@pytest.mark.parametrize("kind", ["GPT", "FastGPT"])
-def test_the_loss_of_a_model_is_the_mean_over_the_answers_alone(kind):
+def test_the_loss_of_a_model_is_the_mean_over_the_answers_alone():
     torch.manual_seed(0)
-    if kind == "GPT":
-        model = GPT(GPTConfig(65, 32, n_layer=1, n_head=2, n_embd=16))
-    else:
-        model = FastGPT(FastGPTConfig(65, 32, n_layer=1, n_head=2, n_embd=16, ngram_rows=(64,)))
+    model = GPT(GPTConfig(65, 32, n_layer=1, n_head=2, n_embd=16))
     rows = pad([encode(item, TOKENIZER) for item in (CAT, WHO)], 32)
     p = model(rows.x).log_softmax(-1)
     places = [(0, 20, "t"), (0, 21, "a"), (0, 22, "c"), (0, 23, "\n")]  # by hand
@@ -197,7 +190,7 @@ def test_what_stands_in_the_padding_changes_no_loss():
     assert torch.equal(model.loss(rows.x, rows.y), model.loss(other, rows.y))
 
 
-def test_packing_puts_whole_examples_one_behind_the_other():
+def test_packing_puts_whole_examples_one_after_the_other():
     # 25, 25 and 15 characters with their ends: the first two fill 50, so do not fit into 40 + 1;
     # a row of 40 holds one of them and the short one.
     rows = pack([encode(item, TOKENIZER) for item in (CAT, DOG, WHO)], 40)
@@ -206,11 +199,11 @@ def test_packing_puts_whole_examples_one_behind_the_other():
     parts = [sorted(part.rstrip("\n") for part in text.split("Q: ")[1:]) for text in texts]
     cat, dog, who = "Backwards?\ncat\nA: tac", "Backwards?\ndog\nA: god", "Who?\n\nA: me"
     assert sorted(parts, key=len) in ([[cat], [dog, who]], [[dog], [cat, who]])
-    counted = [TOKENIZER.decode(row[row != IGNORE]) for row in rows.y]
+    counted = [TOKENIZER.decode(row[row != IGNORE_INDEX]) for row in rows.y]
     assert sorted("".join(counted).split("\n")) == ["", "god", "me", "tac"]
     for x, y in zip(rows.x, rows.y, strict=True):  # what counts is what really comes next
         for t in range(39):
-            assert y[t] in (IGNORE, x[t + 1])
+            assert y[t] in (IGNORE_INDEX, x[t + 1])
 
 
 def test_between_packed_examples_stands_the_end_whatever_its_id():
@@ -218,7 +211,7 @@ def test_between_packed_examples_stands_the_end_whatever_its_id():
     [row] = pack([encode(item, tokenizer) for item in (CAT, WHO)], 42).x
     text = tokenizer.decode(row)
     assert ("tac\nQ: Who?" in text) or ("me\nQ: Backwards?" in text)
-    assert text.count("\n") == 6  # two in each prompt, one behind each answer
+    assert text.count("\n") == 6  # two in each prompt, one after each answer
     assert text[-2:] == "zz"
 
 
@@ -226,14 +219,14 @@ def test_packing_keeps_every_example_and_fills_rows_better():
     examples = [encode(item, TOKENIZER) for item in load()[:200]]
     longest = max(len(ids) for ids, _ in examples)
     padded, packed = pad(examples, longest), pack(examples, longest)
-    assert (padded.y != IGNORE).sum() == (packed.y != IGNORE).sum()
+    assert (padded.y != IGNORE_INDEX).sum() == (packed.y != IGNORE_INDEX).sum()
     assert len(packed.x) < len(padded.x)
     assert packed.counted > padded.counted
     assert torch.equal(packed.x, pack(examples, longest).x)
     assert not torch.equal(packed.x, pack(examples, longest, seed=1).x)
 
 
-def test_in_a_packed_row_an_example_sees_those_before_it_and_never_those_behind():
+def test_in_a_packed_row_an_example_sees_those_before_it_and_never_those_after():
     """What `pack` says of itself, shown."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(65, 64, n_layer=2, n_head=2, n_embd=16))
@@ -284,7 +277,7 @@ def test_batches_are_rows_drawn_alike_everywhere_and_shared_by_rank():
 
 def small_model():
     torch.manual_seed(0)
-    return FastGPT(FastGPTConfig(65, 32, n_layer=1, n_head=2, n_embd=32, ngram_rows=(512,)))
+    return GPT(GPTConfig(65, 32, n_layer=1, n_head=2, n_embd=32, position="rotary"))
 
 
 def test_a_model_learns_to_answer_and_stops_where_the_answer_ends():
@@ -358,41 +351,7 @@ def test_exact_match_by_task():
         "the play": 1.0,
     }
     assert list(exact_match([WHO, CAT], ["me", "x"])) == ["all", "reverse", "the play"]
-    with pytest.raises(ValueError, match="at least one item"):
+    with pytest.raises(ValueError, match="one for each item"):
         exact_match([], [])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="1 items and 0 answers"):
         exact_match([CAT], [])
-
-
-def test_bleu_and_rouge_are_what_their_papers_say():
-    given, wanted = "the boat is on the river", "the boat was on the river"
-    # By hand: 5 of 6 words, 3 of 5 pairs, 1 of 4 threes, 0 of 3 fours, which counts as half of one.
-    by_hand = 100 * math.exp(sum(map(math.log, (5 / 6, 3 / 5, 1 / 4, 1 / 6))) / 4)
-    assert instructions.bleu([given], [wanted]) == pytest.approx(by_hand)
-    assert instructions.rouge([given], [wanted], "rouge1") == pytest.approx(5 / 6)
-    assert instructions.rouge([given], [wanted], "rouge2") == pytest.approx(3 / 5)
-    assert instructions.rouge([given], [wanted]) == pytest.approx(5 / 6)
-    assert instructions.rouge([given, "no"], [wanted, "No!"]) == pytest.approx((5 / 6 + 1) / 2)
-    assert instructions.bleu([wanted] * 2, [wanted] * 2) == pytest.approx(100)
-
-
-@pytest.mark.parametrize("measure", [instructions.bleu, instructions.rouge])
-def test_measures_take_one_reference_for_each_answer(measure):
-    with pytest.raises(ValueError, match="1 answers, 2 references"):
-        measure(["a"], ["a", "b"])
-    with pytest.raises(ValueError, match="0 answers"):
-        measure([], [])
-
-
-@pytest.mark.parametrize("measure", [instructions.bleu, instructions.rouge])
-def test_where_the_library_is_missing_a_sentence_names_the_extra(measure, monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *args, **kwargs):
-        if name.startswith(("sacrebleu", "rouge_score")):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ImportError, match=r"llmkit\[metrics\]"):
-        measure(["a"], ["a"])
