@@ -44,7 +44,7 @@ def rehearse():
 
     def short_dataset(*args, data_files=None, _keep=folder, **kwargs):
         if "parallel-sentences" in args[0]:  # pairs with English: the project's own
-            parallel = llmkit.projects.languages.load()
+            parallel = llmkit.projects.languages.load_parallel()
             other = parallel[args[1].removeprefix("en-")]
             return datasets.Dataset.from_dict({"english": parallel["en"], "non_english": other})
         fetched = str(data_files).startswith("http")
