@@ -417,7 +417,7 @@ except OSError as error:
     (tmp_path / "notebooks/src/test_x.py").write_text("def test_x(): pass")
     outside = {name: value for name, value in os.environ.items() if name not in build.ONE_THREAD}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "notebooks"],
+        [sys.executable, "-m", "pytest", "-q", "-n1", "-p", "no:cacheprovider", "notebooks"],
         cwd=tmp_path,
         env=outside | {"LLMKIT_DATA": "elsewhere", "LLMKIT_DEVICE": "cuda"},
         capture_output=True,

@@ -6,8 +6,9 @@ The convention that makes it possible:
    should run stands under `if runtime.pick(cpu=False, gpu=True):`.
 2. Here pick gives its GPU value, but what takes time is capped by name (`CAPS`): where a pick is
    assigned to `steps` or passed as `steps=`, inside `gpu=dict(steps=...)`, and in GPU-only blocks.
-   Every other size is used as the GPU would use it. `TrainConfig(steps=200)`, the same on both, is
-   capped too, except in a cell that asserts something and is not tagged "trained".
+   Sizes are capped so that what fits together still does, and what does not still fails.
+   `TrainConfig(steps=200)`, the same on both, is capped too, except in a cell that asserts
+   something and is not tagged "trained".
 3. The corpus is called "tiny_shakespeare" but is a short stand-in, as is everything that would be
    fetched; so no notebook asserts the size of a corpus it fetches.
 4. What only real training can make true is asserted in cells tagged "trained": here their asserts
@@ -28,12 +29,19 @@ CAPS = {
     "steps": 3,
     "epochs": 3,
     "batch_size": 4,
+    "block_size": 64,
     "n_layer": 2,
     "max_new_tokens": 16,
-    "length": 1_000_000,
     "tasks": 60,
+    "number": 500,
+    "length": 1_000_000,
+    "scene_size": 3_000,
+    "size": 15_000,
+    "share": 0.2,
     "seconds": 1,
 }
+COUNTS = ("steps", "epochs", "tasks")  # also as the end of a name: warmup_steps, n_tasks
+WIDTHS = (96, 64)  # a model's width becomes the first that divides it: heads divide it as before
 
 PRELUDE = """
 def rehearse():
@@ -94,14 +102,22 @@ del gc
 class Rehearsed(ast.NodeTransformer):
     """A cell as it is rehearsed: budgets capped, and in "trained" cells asserts let off."""
 
-    def __init__(self, trained: bool, asserts: bool) -> None:
+    def __init__(self, tree: ast.Module, trained: bool) -> None:
+        nodes = list(ast.walk(tree))
         self.trained = trained
-        self.brief = trained or not asserts  # nothing here needs more than a few steps of training
+        # Nothing in this cell needs more than a few steps of training.
+        self.brief = trained or not any(isinstance(node, ast.Assert) for node in nodes)
+        # x, where a pick has gpu=x
+        self.named = {n.value.id for n in nodes if is_gpu(n) and isinstance(n.value, ast.Name)}
         self.gpu_only = False  # inside a pick's gpu=..., or in a block that only a GPU runs
 
     def capped(self, name: str | None, value: ast.expr) -> ast.expr:
-        caps = [cap for end, cap in CAPS.items() if f"_{name}".endswith(f"_{end}")]
-        number = isinstance(value, ast.Constant) and type(value.value) is int
+        last_word = str(name).rpartition("_")[2]
+        known = name if name in CAPS else last_word if last_word in COUNTS else None
+        caps = [CAPS[known]] if known else []
+        number = isinstance(value, ast.Constant) and type(value.value) in (int, float)
+        if name == "n_embd" and number:
+            caps = [width for width in WIDTHS if value.value % width == 0]
         if caps and (is_pick(value) or (self.gpu_only and number)):
             return ast.Call(ast.Name("min", ast.Load()), [value, ast.Constant(caps[0])], [])
         return value
@@ -113,12 +129,25 @@ class Rehearsed(ast.NodeTransformer):
         return visited
 
     def visit_Assign(self, node: ast.Assign) -> ast.Assign:
-        self.generic_visit(node)
-        node.value = self.capped(getattr(node.targets[0], "id", None), node.value)
+        target = node.targets[0]
+        name = getattr(target, "id", None)
+        [node.value] = self.within_gpu([node.value], name in self.named)
+        if isinstance(target, ast.Tuple) and is_pick(node.value):
+            for gpu in filter(is_gpu, node.value.keywords):
+                if isinstance(gpu.value, ast.Tuple):
+                    self.cap_tuple(target, gpu.value)
+        node.value = self.capped(name, node.value)
         return node
 
+    def cap_tuple(self, names: ast.Tuple, values: ast.Tuple) -> None:
+        """The numbers of `a, b = pick(cpu=..., gpu=(1, 2))`, each by its name."""
+        outside, self.gpu_only = self.gpu_only, True
+        pairs = zip(names.elts, values.elts, strict=True)
+        values.elts = [self.capped(getattr(name, "id", None), value) for name, value in pairs]
+        self.gpu_only = outside
+
     def visit_keyword(self, node: ast.keyword) -> ast.keyword:
-        [value] = self.within_gpu([node.value], node.arg == "gpu")
+        [value] = self.within_gpu([node.value], is_gpu(node))
         node.value = self.capped(node.arg, value)
         return node
 
@@ -154,10 +183,13 @@ def is_pick(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "pick"
 
 
+def is_gpu(node: ast.AST) -> bool:
+    return isinstance(node, ast.keyword) and node.arg == "gpu"
+
+
 def rehearsed(source: str, trained: bool = False) -> str:
     tree = ast.parse(source)
-    asserts = any(isinstance(node, ast.Assert) for node in ast.walk(tree))
-    tree = Rehearsed(trained, asserts).visit(tree)
+    tree = Rehearsed(tree, trained).visit(tree)
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
@@ -216,14 +248,28 @@ def test_gpu_branches(path, stage):
         ("steps = r.pick(cpu=9, gpu=900)", "steps = min(r.pick(cpu=9, gpu=900), 3)"),
         ("f(warmup_steps=r.pick(cpu=9, gpu=90))", "f(warmup_steps=min(r.pick(cpu=9, gpu=90), 3))"),
         ("steps = 900", "steps = 900"),
-        ("n_embd = r.pick(cpu=32, gpu=384)", "n_embd = r.pick(cpu=32, gpu=384)"),
+        ("rate = r.pick(cpu=0.1, gpu=0.2)", "rate = r.pick(cpu=0.1, gpu=0.2)"),
         (
             "c = r.pick(cpu=C(steps=9), gpu=C(steps=900, n_layer=6, n_head=6))",
             "c = r.pick(cpu=C(steps=9), gpu=C(steps=min(900, 3), n_layer=min(6, 2), n_head=6))",
         ),
         (
-            "c = r.pick(cpu={}, gpu={'batch_size': 64, 'block_size': 256})",
-            "c = r.pick(cpu={}, gpu={'batch_size': min(64, 4), 'block_size': 256})",
+            "c = r.pick(cpu=C(n_embd=96), gpu=C(n_embd=384))\nd = r.pick(cpu=1, gpu=C(n_embd=256))",
+            "c = r.pick(cpu=C(n_embd=96), gpu=C(n_embd=min(384, 96)))\n"
+            "d = r.pick(cpu=1, gpu=C(n_embd=min(256, 64)))",
+        ),
+        ("c = r.pick(cpu=1, gpu=C(n_embd=100))", "c = r.pick(cpu=1, gpu=C(n_embd=100))"),
+        (
+            "large = dict(n_layer=6)\nc = r.pick(cpu={}, gpu=large)",
+            "large = dict(n_layer=min(6, 2))\nc = r.pick(cpu={}, gpu=large)",
+        ),
+        (
+            "size, rate = r.pick(cpu=(1, 2), gpu=(90_000, 9))",
+            "size, rate = r.pick(cpu=(1, 2), gpu=(min(90000, 15000), 9))",
+        ),
+        (
+            "c = r.pick(cpu={}, gpu={'batch_size': 64, 'vocab_size': 50257})",
+            "c = r.pick(cpu={}, gpu={'batch_size': min(64, 4), 'vocab_size': 50257})",
         ),
         (
             "for i in range(r.pick(cpu=9, gpu=90)):\n    f(i)",
@@ -260,8 +306,8 @@ assert runtime.corpus == "tiny_shakespeare" and len(set(text)) == 65 and len(tex
 assert text == llmkit.data.load_text("julius_caesar") == fetched["text"][0]
 assert len(llmkit.load_text("embedded")) > 100_000
 steps = runtime.pick(cpu=200, gpu=5_000)
-n_embd = runtime.pick(cpu=32, gpu=384)
-assert (steps, n_embd) == (3, 384)
+n_head = runtime.pick(cpu=2, gpu=6)
+assert (steps, n_head) == (3, 6)
 """
 
 
