@@ -377,8 +377,8 @@ def test_only_the_number_itself_is_blanked():
 
 def test_nbval_runs_what_it_should_where_it_should(tmp_path):
     """pytest in a copy of this project's frame: the environment reaches the kernel, a number after
-    ≈ may differ, another output may not, and only the notebooks themselves are collected; each by
-    one of the two workers."""
+    ≈ may differ, another output may not, and only the notebooks themselves are collected. In a
+    worker, as in every run."""
     for name in ("pyproject.toml", "notebooks/conftest.py", "notebooks/build.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)

@@ -41,7 +41,7 @@ CAPS = {
     "seconds": 1,
 }
 COUNTS = ("steps", "epochs", "tasks")  # also as the end of a name: warmup_steps, n_tasks
-WIDTHS = (96, 64)  # a model's width becomes the first that divides it: heads divide it as before
+WIDTHS = (192, 128)  # a model's width becomes the first that divides it: heads divide it as before
 
 PRELUDE = """
 def rehearse():
@@ -82,14 +82,13 @@ def rehearse():
     llmkit.load_text = llmkit.data.load_text = short_text
     datasets.load_dataset = short_dataset
     llmkit.Runtime.pick = lambda self, *, cpu, gpu: gpu
-    matplotlib.rcParams["figure.dpi"] = 20
+    matplotlib.rcParams["figure.dpi"] = 20  # a coarse picture shows as well that it can be drawn
 
 rehearse()
 del rehearse
 """
 # Between two notebooks: nothing that the first one defined or drew is left for the second.
 AFRESH = """
-import gc
 import matplotlib.pyplot
 matplotlib.pyplot.close("all")
 get_ipython().reset(new_session=False)
@@ -255,8 +254,8 @@ def test_gpu_branches(path, stage):
         ),
         (
             "c = r.pick(cpu=C(n_embd=96), gpu=C(n_embd=384))\nd = r.pick(cpu=1, gpu=C(n_embd=256))",
-            "c = r.pick(cpu=C(n_embd=96), gpu=C(n_embd=min(384, 96)))\n"
-            "d = r.pick(cpu=1, gpu=C(n_embd=min(256, 64)))",
+            "c = r.pick(cpu=C(n_embd=96), gpu=C(n_embd=min(384, 192)))\n"
+            "d = r.pick(cpu=1, gpu=C(n_embd=min(256, 128)))",
         ),
         ("c = r.pick(cpu=1, gpu=C(n_embd=100))", "c = r.pick(cpu=1, gpu=C(n_embd=100))"),
         (
