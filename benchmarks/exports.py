@@ -46,7 +46,7 @@ def train(name: str, train_ids, val_ids, vocab_size: int, quick: bool) -> llmkit
         block, layers, heads, width = SHAPES[name]
         width = 4 * heads if quick else width
         model = llmkit.GPT(llmkit.GPTConfig(vocab_size, block, layers, heads, width))
-        dtype = recipes.cpu_dtype(torch.device("cpu"))
+        dtype = best_dtype(torch.device("cpu"))
         batch = {"batch_size": 2 if quick else 16, "steps": 2 if quick else STEPS[name]}
         how = llmkit.TrainConfig(optimizer="muon", dtype=dtype, keep_best=True, **batch)
     llmkit.train(model, train_ids, val_ids, how)

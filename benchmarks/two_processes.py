@@ -21,7 +21,7 @@ import torch
 
 import llmkit
 from llmkit import distributed
-from llmkit.run import Run
+from llmkit.training import Trainer
 
 SHAPES = {  # n_layer, n_head, n_embd, block_size, rows of an update, updates of a run
     "0.8 M": (4, 4, 128, 64, 24, 60),
@@ -43,7 +43,7 @@ def work(shape: str, folder: Path) -> None:
     )
     torch.manual_seed(0)
     model = llmkit.GPT(llmkit.GPTConfig(**sizes))
-    Run(model, ids, config).gradients()
+    Trainer(model, ids, config).gradients()
     gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     model.zero_grad()
     clock: list[float] = [0.0]

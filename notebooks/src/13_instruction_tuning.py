@@ -63,7 +63,7 @@ V = tokenizer.vocab_size
 config = llmkit.GPTConfig(V, T, position="rotary", **shape)
 base = llmkit.GPT(config).to(runtime.device)
 
-recipe = dict(optimizer="muon", adamw_share=0.5, schedule="linear", final_lr=0.0)
+recipe = dict(optimizer="muon", adamw_share=0.5, schedule="linear", min_lr_ratio=0.0)
 steps = runtime.pick(cpu=60, gpu=1000)
 settings = llmkit.TrainConfig(steps=steps, batch_size=16, **recipe)
 history = llmkit.train(base, tokenizer.encode(text), config=settings)
