@@ -26,8 +26,9 @@ from torch import nn
 
 import llmkit
 from llmkit import checkpoint, plots
-from llmkit.commands import recipes
+from llmkit.commands.recipe import recipe
 from llmkit.deploy import export, int8
+from llmkit.speed.cpu import best_dtype
 
 FLOAT, HALF, ONNX, INT8, BOTH = "float32", "bfloat16", "ONNX", "int8", "int8, activations too"
 SHAPES = {"0.8 M": (64, 4, 4, 128), "10.65 M": (256, 6, 6, 384)}  # block, layers, heads, width
@@ -40,7 +41,7 @@ def train(name: str, train_ids, val_ids, vocab_size: int, quick: bool) -> llmkit
     """A model of this name, trained."""
     torch.manual_seed(1337)
     if name == MAIN:
-        shape, how = recipes.recipe(len(train_ids), vocab_size, steps=3 if quick else None)
+        shape, how = recipe(len(train_ids), vocab_size, steps=3 if quick else None)
         model = llmkit.GPT(shape)
     else:
         block, layers, heads, width = SHAPES[name]

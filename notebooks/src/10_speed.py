@@ -358,7 +358,7 @@ def way(model, fused=None, dtype=torch.float32, get_batch=lambda: next(batches))
     return get_batch, model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused), dtype
 
 
-native = best_dtype(runtime.device) or str(runtime.dtype)  # what this machine is good at
+native = cpu.best_dtype(runtime.device) or str(runtime.dtype)  # what this machine is good at
 apart, together = head_by_head(model), all_heads(model)
 ways = {
     "textbook": way(apart, get_batch=lambda: textbook_batch(dice)),
