@@ -2,9 +2,9 @@
 
     python benchmarks/exports.py [--quick]
 
-Three models, each trained here on the embedded corpus: the one of `python -m llmkit train` (a
-FastGPT, by its recipe), and GPTs of nanoGPT's two shapes, which get a shorter training that makes
-their perplexity mean something. Each as it is (float32), in bfloat16, as ONNX through onnxruntime,
+Three GPTs, each trained here on the embedded corpus: the one of `python -m llmkit train`, by its
+recipe, and two of nanoGPT's shapes, which get a shorter training that makes their perplexity mean
+something. Each as it is (float32), in bfloat16, as ONNX through onnxruntime,
 with int8 weights as `python -m llmkit export --int8` writes them, and with int8 activations as
 well, which torchao offers and we do not. The file is what `export` writes (float32 and bfloat16: a
 checkpoint); times are medians, all contenders in turns; the perplexity is of all held-out text.
@@ -28,7 +28,6 @@ import llmkit
 from llmkit import checkpoint, plots
 from llmkit.commands import recipes
 from llmkit.deploy import export, int8
-from llmkit.runtime import fast_matmul
 
 FLOAT, HALF, ONNX, INT8, BOTH = "float32", "bfloat16", "ONNX", "int8", "int8, activations too"
 SHAPES = {"0.8 M": (64, 4, 4, 128), "10.65 M": (256, 6, 6, 384)}  # block, layers, heads, width
@@ -37,12 +36,12 @@ MAIN = "python -m llmkit train"
 NEW = 60  # tokens: within every window
 
 
-def train(name: str, train_ids, val_ids, vocab_size: int, quick: bool) -> nn.Module:
+def train(name: str, train_ids, val_ids, vocab_size: int, quick: bool) -> llmkit.GPT:
     """A model of this name, trained."""
     torch.manual_seed(1337)
     if name == MAIN:
         shape, how = recipes.recipe(len(train_ids), vocab_size, steps=3 if quick else None)
-        model: nn.Module = llmkit.FastGPT(shape)
+        model = llmkit.GPT(shape)
     else:
         block, layers, heads, width = SHAPES[name]
         width = 4 * heads if quick else width
@@ -54,7 +53,7 @@ def train(name: str, train_ids, val_ids, vocab_size: int, quick: bool) -> nn.Mod
     return model.eval()
 
 
-def contenders(model: nn.Module, folder: Path) -> dict[str, tuple[nn.Module, int, int | None]]:
+def contenders(model: llmkit.GPT, folder: Path) -> dict[str, tuple[nn.Module, int, int | None]]:
     """Each way to keep the model: itself, the file's bytes, those of the linear weights."""
     half, both = deepcopy(model).bfloat16(), deepcopy(model)
     export.save_int8(folder / "int8", model)  # imports torchao, without its messages
@@ -78,7 +77,7 @@ def contenders(model: nn.Module, folder: Path) -> dict[str, tuple[nn.Module, int
 
 def read_window(model: nn.Module) -> None:
     window = torch.arange(model.config.block_size)[None] % model.config.vocab_size
-    with torch.no_grad(), fast_matmul("cpu"):
+    with torch.no_grad():
         model(window)
 
 
@@ -92,7 +91,7 @@ def times(run: Callable, models: list[nn.Module], repeats: int) -> list[float]:
     return [statistics.median(each) for each in taken]
 
 
-def measure(name: str, model: nn.Module, val_ids, quick: bool) -> list[dict[str, Any]]:
+def measure(name: str, model: llmkit.GPT, val_ids, quick: bool) -> list[dict[str, Any]]:
     """The rows of one model."""
     with tempfile.TemporaryDirectory() as folder:
         found = contenders(model, Path(folder))

@@ -21,16 +21,16 @@ from typing import Any
 
 from llmkit import checkpoint, checks
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
+from llmkit.callbacks import Checkpointer, ProgressBar, Sampler
 from llmkit.data import Batches, corpora, load_text, split
 from llmkit.evaluation import evaluate, perplexity
 from llmkit.generation import generate, stream
 from llmkit.model import GPT, Block, GPTConfig
 from llmkit.ngram import NeuralBigram, NGram
-from llmkit.run import History
 from llmkit.runtime import Runtime, start
 from llmkit.tokenizer import CharTokenizer, WordTokenizer
-from llmkit.train_config import TrainConfig
-from llmkit.training import Checkpointer, ProgressBar, train
+from llmkit.train_config import History, TrainConfig
+from llmkit.training import Trainer, train
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,9 @@ __all__ = [
     "NeuralBigram",
     "ProgressBar",
     "Runtime",
+    "Sampler",
     "TrainConfig",
+    "Trainer",
     "WordTokenizer",
     "attention",
     "causal_mask",

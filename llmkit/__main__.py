@@ -7,8 +7,8 @@ import os
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 
-from llmkit import distributed
 from llmkit.commands import evaluate, export, generate, serve, train
+from llmkit.scale import distributed
 
 COMMANDS = (train, evaluate, generate, export, serve)
 
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     stderr = sys.stderr
     with ExitStack() as stack:
-        if distributed.rank() > 0:
+        if distributed.join().rank > 0:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             distributed.leave()
             return status
         except (ValueError, OSError, FloatingPointError, ImportError) as error:
-            if distributed.first():
+            if distributed.first_to_tell():
                 print(f"error: {error}", file=stderr)
             return 2
 

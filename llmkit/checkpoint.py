@@ -1,19 +1,27 @@
 """Saving and loading: a model, its tokenizer and the state of its training, in one folder.
 
-    model.safetensors                every weight once, under its name in the model
-    tokenizer.json                   as the tokenizer writes itself, if one was given
-    state.json, state.safetensors    what training needs to go on, if it was given
-    config.json                      the model's class and configuration; a checksum of each file
+    config.json          the kind of folder, the model's configuration; a checksum of each file
+    model.safetensors    every weight once, under its name in the model
+    tokenizer.json       as the tokenizer writes itself, if one was given
+    state.pt             what training needs to go on, if it was given
 
-No pickle: loading never runs code that came with a checkpoint. That it is written as a whole or not
-at all is ``folder``'s work; when to save, and what a state holds, is decided in ``training``.
+A folder is written as a whole or not at all: a save fills a hidden folder beside the old one and
+swaps the two by renaming, so that a run killed at any moment leaves one whole folder, the old or
+the new. Loading never runs code that came with a checkpoint. When to save, and what a state holds,
+is decided in `callbacks` and `training`; other kinds of folder are `deploy.export`'s.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import shutil
+import zlib
+from collections.abc import Callable
 from dataclasses import asdict
-from importlib import import_module
+from difflib import get_close_matches
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,122 +30,210 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from llmkit import tokenizer as tokenizers
-from llmkit.folder import CHECKPOINT, MODELS, read, read_header, write
+from llmkit.model import GPT, GPTConfig
+from llmkit.types import Tokenizer
+
+CHECKPOINT = "llmkit checkpoint 2"
+# Kinds of model folder: how it is called, and the files that may be in it. Exports add theirs.
+KINDS: dict[str, tuple[str, set[str]]] = {
+    CHECKPOINT: ("checkpoint", {"model.safetensors", "tokenizer.json", "state.pt"}),
+}
 
 
-def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, state: Any = None) -> Path:
+def save(
+    folder: str | Path,
+    model: nn.Module,
+    tokenizer: Tokenizer | None = None,
+    state: dict[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint, in place of the one that the folder may hold; returns the folder.
 
-    A state nests dicts (keys str or int), lists and tuples of tensors, numbers, strings, bools
-    and None. Raises TypeError for another model or another thing in the state, ValueError for a
-    folder that holds other files (it is left alone), OSError where writing fails.
+    A state nests dicts, lists and tuples of tensors, numbers, strings, bools and None. Raises
+    TypeError for another model or another thing in the state, ValueError for a folder that holds
+    other files (it is left alone), OSError where writing fails.
     """
     model = plain(model)
     if any(hasattr(weight, "qdata") for weight in model.parameters()):
         raise TypeError("the model is quantized: save it with llmkit.deploy.export.save_int8")
+    raw = None if state is None else _pack(state)  # before the folder is touched
 
-    def fill(folder: Path) -> None:
-        write_tensors(
-            folder / "model.safetensors", dict(model.named_parameters())
-        )  # tied ones once
+    def fill(place: Path) -> None:
+        weights = dict(model.named_parameters())  # tied ones once
+        write_tensors(place / "model.safetensors", weights)
         if tokenizer is not None:
-            tokenizer.save(folder / "tokenizer.json")
-        if state is not None:
-            tensors: dict[str, Tensor] = {}
-            (folder / "state.json").write_text(json.dumps(_encode(state, "state", tensors)))
-            write_tensors(folder / "state.safetensors", tensors)
+            tokenizer.save(place / "tokenizer.json")
+        if raw is not None:
+            (place / "state.pt").write_bytes(raw)
 
-    return write(folder, header(CHECKPOINT, model), fill)
+    return write_folder(folder, CHECKPOINT, model.config, fill)
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Any]:
+def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[GPT, Any]:
     """The model, in eval mode and its own dtypes, and the tokenizer, None if none was saved.
 
     Raises FileNotFoundError for no folder, ValueError for a file in it that is not as it should be.
     """
-    folder, about = read_header(folder, CHECKPOINT)
-    model = build(about)
-    _fill(model, folder / "model.safetensors", about)
-    return model.to(device).eval(), load_tokenizer(folder, about)
-
-
-def load_state(folder: str | Path) -> Any:
-    """The state, its tensors on the CPU; None if none was saved. Errors as in ``load``."""
-    folder, about = read_header(folder, CHECKPOINT)
-    if "state.json" not in about["files"]:
-        return None
-    tensors = safetensors.load(read(folder / "state.safetensors", about))
-    return _decode(read(folder / "state.json", about), tensors)
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """The model without what torch.compile wrapped around it; TypeError for one not llmkit's."""
-    model = getattr(model, "_orig_mod", model)
-    if MODELS.get(type(model).__name__) != type(model).__module__:
-        raise TypeError(f"the model must be llmkit's GPT or FastGPT, not {type(model)}")
-    return model
-
-
-def header(format: str, model: nn.Module) -> dict[str, Any]:
-    """What a folder's config.json says of the model in it."""
-    return {"format": format, "class": type(model).__name__, "config": asdict(model.config)}
-
-
-def configuration(about: dict[str, Any]) -> Any:
-    """The model's configuration, of a header."""
-    module = import_module(MODELS[about["class"]])
-    return getattr(module, f"{about['class']}Config")(**about["config"])
-
-
-def build(about: dict[str, Any]) -> nn.Module:
-    """A new model, of a header; the caller's random state and default device stay out of it."""
-    module = import_module(MODELS[about["class"]])
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        return getattr(module, about["class"])(configuration(about))
-
-
-def load_tokenizer(folder: Path, about: dict[str, Any]) -> Any:
-    """The tokenizer of a folder with this header, None if none was saved."""
-    has_one = "tokenizer.json" in about["files"]
-    return tokenizers.load(folder / "tokenizer.json") if has_one else None
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A .safetensors file; it wants each tensor in order and in memory of its own."""
-    own = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    path.write_bytes(safetensors.save(own))
-
-
-def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """A state as JSON, which lacks tuples, int keys and tensors: these become {"kind", "content"}.
-    The tensors themselves go into ``tensors``, named after the path that leads to them."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        items = [_encode(v, f"{path}[{i}]", tensors) for i, v in enumerate(value)]
-        return items if isinstance(value, list) else {"kind": "tuple", "content": items}
-    if isinstance(value, dict) and all(isinstance(key, (str, int)) for key in value):
-        items = [(k, _encode(v, f"{path}[{k!r}]", tensors)) for k, v in value.items()]
-        return {"kind": "dict", "content": items}
-    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex():
-        tensors[path] = value
-        return {"kind": "tensor", "content": path}
-    allowed = "dicts (keys str or int), lists, tuples, tensors, numbers, strings, bools and None"
-    raise TypeError(f"{path} is a {type(value).__name__}, but a state may hold only {allowed}")
-
-
-def _decode(text: bytes, tensors: dict[str, Tensor]) -> Any:
-    """The state that ``_encode`` wrote, put together from the inside out."""
-    make = {"tuple": tuple, "dict": dict, "tensor": tensors.__getitem__}
-    return json.loads(text, object_hook=lambda node: make[node["kind"]](node["content"]))
-
-
-def _fill(model: nn.Module, path: Path, about: dict[str, Any]) -> None:
-    """Give a model the weights of a file, dtypes and all."""
-    tensors, weights = safetensors.load(read(path, about)), dict(model.named_parameters())
+    folder, header = read_header(folder, CHECKPOINT)
+    model = build(header)
+    path = folder / "model.safetensors"
+    tensors, weights = safetensors.load(read_file(path, header)), dict(model.named_parameters())
     found, wanted = ({(n, tuple(t.shape)) for n, t in d.items()} for d in (tensors, weights))
     if found != wanted:
         raise ValueError(f"{path} does not fit its config.json: see {min(found ^ wanted)}")
     model.to(tensors["wte.weight"].dtype)  # buffers, which are not saved, follow the weights
     for name, weight in weights.items():
         weight.data = tensors[name]
+    return model.to(device).eval(), load_tokenizer(folder, header)
+
+
+def load_state(folder: str | Path) -> Any:
+    """The state, its tensors on the CPU; None if none was saved. Errors as in ``load``."""
+    folder, header = read_header(folder, CHECKPOINT)
+    if "state.pt" not in header["files"]:
+        return None
+    raw = read_file(folder / "state.pt", header)
+    return torch.load(BytesIO(raw), map_location="cpu", weights_only=True)
+
+
+def plain(model: nn.Module) -> GPT:
+    """The model without what torch.compile wrapped around it; TypeError for one not llmkit's."""
+    model = getattr(model, "_orig_mod", model)
+    if type(model) is not GPT:
+        raise TypeError(f"the model must be llmkit's GPT, not {type(model)}")
+    return model
+
+
+def build(header: dict[str, Any]) -> GPT:
+    """A new model, of a header; the caller's random state and default device stay out of it."""
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        return GPT(GPTConfig(**header["config"]))
+
+
+def load_tokenizer(folder: Path, header: dict[str, Any]) -> Any:
+    """The tokenizer of a folder with this header, None if none was saved."""
+    has_one = "tokenizer.json" in header["files"]
+    return tokenizers.load(folder / "tokenizer.json") if has_one else None
+
+
+def write_tensors(path: Path, tensors: dict[str, Any]) -> None:
+    """A .safetensors file; it wants each tensor in order and in memory of its own."""
+    own = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    path.write_bytes(safetensors.save(own))
+
+
+def write_folder(
+    folder: str | Path, kind: str, config: GPTConfig, fill: Callable[[Path], None]
+) -> Path:
+    """Let ``fill`` write the files, in place of those that the folder may hold; returns the folder.
+
+    kind: one of KINDS. config.json, with the checksums of all other files, is added here.
+
+    Raises ValueError for a folder that holds other files or another kind of model folder (it is
+    left alone), OSError where writing fails.
+    """
+    target = Path(folder).expanduser().resolve()
+    _refuse_foreign(target, kind)
+    fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
+    try:
+        for leftover in list(target.parent.glob(f".{target.name}.saving-*")):  # of killed saves
+            shutil.rmtree(leftover.rename(fresh))  # one that still runs can then only fail
+        fresh.mkdir(parents=True)
+        fill(fresh)
+        files = {path.name: zlib.crc32(path.read_bytes()) for path in fresh.iterdir()}
+        header = {"format": kind, "config": asdict(config), "files": files}
+        (fresh / "config.json").write_text(json.dumps(header, indent=1))
+        for path in fresh.iterdir():  # wait until the disk has all of it
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+        _swap(fresh, target)
+    except OSError as error:
+        reason = f"no {KINDS[kind][0]} could be saved in {folder} ({error.strerror or error})"
+        raise OSError(f"{reason}: free some disk space or choose another folder") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return Path(folder)
+
+
+def read_header(folder: str | Path, *kinds: str) -> tuple[Path, dict[str, Any]]:
+    """The folder to read, and the content of its config.json once that is known to be of one of
+    these kinds. FileNotFoundError for no folder, ValueError for any other."""
+    folder = Path(folder).expanduser().resolve()
+    if not any(folder.glob("*")) and _previous(folder).exists():  # killed between the renames
+        folder = _previous(folder)
+    if not folder.exists():
+        others = [path.parent.name for path in folder.parent.glob("*/config.json")]
+        close = get_close_matches(folder.name, others, n=1)
+        advice = f"did you mean {close[0]}?" if close else "save one there first"
+        raise FileNotFoundError(f"there is no {KINDS[kinds[0]][0]} in {folder}: {advice}")
+    try:
+        header = json.loads((folder / "config.json").read_bytes())
+        kind = header["format"]
+        if kind in kinds and header["config"] and isinstance(header["files"], dict):
+            return folder, header
+        reason = "is from another version of llmkit: use that one"
+        if kind in KINDS:
+            wanted = " or ".join(KINDS[each][0] for each in kinds)
+            reason = f"says {KINDS[kind][0]}, not {wanted}: choose another folder"
+        elif not kind.startswith("llmkit"):
+            raise ValueError
+    except (OSError, LookupError, TypeError, AttributeError, ValueError):
+        reason = "is missing, damaged or of another program: choose another folder"
+    raise ValueError(f"{folder / 'config.json'} {reason}")
+
+
+def read_file(path: Path, header: dict[str, Any]) -> bytes:
+    """The content of a file, which must be what was written; else a ValueError."""
+    content = path.read_bytes() if path.exists() else b""
+    if zlib.crc32(content) != header["files"].get(path.name):
+        raise ValueError(f"{path} is missing or damaged: choose another folder")
+    return content
+
+
+def _pack(state: dict[str, Any]) -> bytes:
+    """A state as bytes that torch.load reads back with weights_only, and so runs no code."""
+    buffer = BytesIO()
+    torch.save(_to_cpu(state), buffer)
+    try:
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except pickle.UnpicklingError:
+        allowed = "dicts, lists, tuples, tensors, numbers, strings, bools and None"
+        raise TypeError(f"the state holds what could not be loaded again; only {allowed}") from None
+    return buffer.getvalue()
+
+
+def _to_cpu(value: Any) -> Any:
+    """The state with copies of its tensors on the CPU; a view would drag its whole memory along."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, dict):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_to_cpu(item) for item in value)
+    return value
+
+
+def _refuse_foreign(target: Path, kind: str) -> None:
+    """ValueError if replacing the folder would lose anything but what is being replaced."""
+    name, files = KINDS[kind]
+    names = {path.name for path in target.glob("*")}
+    if foreign := names - files - {"config.json"}:
+        raise ValueError(f"{target} holds {min(foreign)}, no {name}: choose another folder")
+    if names:
+        read_header(target, kind)
+
+
+def _swap(fresh: Path, target: Path) -> None:
+    """Put ``fresh`` in the place of ``target``. Every rename is to a free name, as Windows asks."""
+    if any(target.glob("*")):
+        shutil.rmtree(_previous(target), ignore_errors=True)
+        target.rename(_previous(target))
+    elif target.exists():
+        target.rmdir()
+    fresh.rename(target)
+    shutil.rmtree(_previous(target), ignore_errors=True)
+
+
+def _previous(target: Path) -> Path:
+    """Where the earlier folder waits while a save renames."""
+    return target.with_name(f".{target.name}.previous")

@@ -1,7 +1,7 @@
 """Text in, batches out: the corpora, any file or address, `split`, `check_ids` and `Batches`.
 
-Turning text into ids comes between the two: it lives in `tokenizer`, and in `tokenfile` for a
-corpus larger than memory.
+Turning text into ids comes between the two: it lives in `tokenizer`, and in
+`scale.token_file` for a corpus larger than memory.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import hashlib
 import os
 import re
 import string
-import tempfile
 import threading
 import urllib.parse
 import urllib.request
+import zlib
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -123,39 +123,27 @@ def _read(name: str) -> bytes:
 
 
 def _download(url: str) -> bytes:
-    """The bytes at `url`, fetched by `datasets` through a folder that is gone when this returns."""
-    url = urllib.parse.quote(url, safe=string.punctuation)
-    try:
-        knock(url)
-        import aiohttp  # these two take a second to import: not before there is something to fetch
-        import datasets
+    """The bytes at `url`; ConnectionError, within seconds, where nobody sends them."""
+    quoted = urllib.parse.quote(url, safe=string.punctuation)  # a space or an ä may stand in it
+    request = urllib.request.Request(quoted, headers={"User-Agent": "llmkit"})
+    opened: Future[Any] = Future()
 
-        patient = {"timeout": aiohttp.ClientTimeout(sock_connect=PATIENCE, sock_read=PATIENCE)}
-        options = {scheme: {"client_kwargs": patient} for scheme in ("http", "https")}
-        with tempfile.TemporaryDirectory() as folder:
-            config = datasets.DownloadConfig(folder, disable_tqdm=True, storage_options=options)
-            return Path(datasets.DownloadManager(download_config=config).download(url)).read_bytes()
-    except Exception as error:
+    def ask() -> None:
+        try:
+            opened.set_result(urllib.request.urlopen(request, timeout=PATIENCE))
+        except Exception as error:
+            opened.set_exception(error)
+
+    # In a thread, because Python sets no time limit to looking up the name of a host.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        with opened.result(PATIENCE) as answer:
+            return answer.read()
+    except Exception as error:  # what can go wrong on the way is a long list
         reason = " ".join(str(error).split()).strip("<>")[:150] or type(error).__name__
         raise ConnectionError(
             f"cannot fetch {url} ({reason}); check address and network, or give the path of a copy"
         ) from None
-
-
-def knock(url: str) -> None:
-    """Raise whatever is wrong with `url`, within PATIENCE seconds; `datasets` may take minutes."""
-    outcome: Future[None] = Future()
-
-    def ask() -> None:
-        request = urllib.request.Request(url, headers={"User-Agent": "llmkit"})
-        try:
-            outcome.set_result(urllib.request.urlopen(request, timeout=PATIENCE).close())
-        except Exception as error:
-            outcome.set_exception(error)
-
-    # In a thread, because on looking up a host's name Python sets no time limit.
-    threading.Thread(target=ask, daemon=True).start()
-    outcome.result(PATIENCE)
 
 
 def _decode(raw: bytes, where: str) -> str:
@@ -205,6 +193,15 @@ def check_ids(ids: Tensor, vocab_size: float, at_least: int = 0, name: str = "id
         if not 0 <= end < vocab_size:
             raise ValueError(f"id {end} in {name} is outside the vocabulary (size {vocab_size})")
     return ids
+
+
+def fingerprint(ids: Tensor) -> int:
+    """A checksum of a text (N,): of all its ids up to a million, else of parts here and there."""
+    length, size, parts = len(ids), 2**14, 2**6
+    if length > size * parts:
+        starts = torch.linspace(0, length - size, parts, dtype=torch.float64).long()
+        ids = torch.cat([ids[start : start + size] for start in starts])
+    return zlib.crc32(ids.cpu().to(torch.int64).contiguous().numpy(), length)
 
 
 class Batches:

@@ -11,11 +11,11 @@ from itertools import chain, islice
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from llmkit import distributed
 from llmkit.data import check_ids
-from llmkit.runtime import fast_matmul
+from llmkit.runtime import ALONE, OneProcess
+from llmkit.types import LanguageModel
 
 
 def perplexity(loss: float) -> float:
@@ -43,14 +43,14 @@ class Report:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
+    model: LanguageModel,
     ids: Tensor,
     stride: int | None = None,
     characters: int | None = None,
     batch_size: int = 32,
+    processes: OneProcess = ALONE,
 ) -> Report:
     """The mean loss over a whole text: every token but the first is predicted exactly once.
-    Started by torchrun, every process calls this, reads a share, and gets the same result.
 
     Args, or a ValueError where they are not so:
         model: any module with ``config.block_size`` and forward(ids (B, T)) -> logits (B, T, V);
@@ -61,8 +61,10 @@ def evaluate(
             less gives tokens more context, and takes longer.
         characters: how many characters the N - 1 predicted tokens stand for.
         batch_size: windows at a time, as memory allows; the result is the same.
+        processes: as in ``train``: each of them calls this, reads its share of the windows, and
+            gets the same result.
     """
-    block_size, device = model.config.block_size, device_of(model)
+    block_size = model.config.block_size
     stride = block_size if stride is None else stride
     if not 1 <= stride <= block_size:
         raise ValueError(f"stride must be from 1 to block_size {block_size}, not {stride}")
@@ -70,21 +72,20 @@ def evaluate(
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, not {number}")
     ids = check_ids(ids, getattr(model.config, "vocab_size", math.inf), at_least=2)
-    total = 0.0
-    with eval_mode(model), fast_matmul(device):
+    total = torch.zeros((), dtype=torch.float64)
+    with eval_mode(model):
         batches = enumerate(windows(ids, block_size, stride, batch_size))
-        for i, batch in islice(batches, distributed.rank(), None, distributed.world()):
-            x, y = batch  # (B, T) each
-            loss = token_losses(model, x, y)  # (B, T)
+        for i, (x, y) in islice(batches, processes.rank, None, processes.world):
+            losses = token_losses(model, x, y)  # (B, T)
             # The head of every window but the very first was predicted by the one before it.
-            loss[int(i == 0) :, : block_size - stride] = 0
-            total += loss.sum()  # where the model is: a GPU need not wait
-    [total] = distributed.total(float(total))
-    bits = None if characters is None else total / (characters * math.log(2))
-    return Report(total / (len(ids) - 1), len(ids) - 1, bits)
+            losses[int(i == 0) :, : block_size - stride] = 0
+            total = total.to(losses.device) + losses.sum()  # a GPU need not be waited for
+    [nats] = processes.sum(total.item())
+    bits = None if characters is None else nats / (characters * math.log(2))
+    return Report(nats / (len(ids) - 1), len(ids) - 1, bits)
 
 
-def token_losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def token_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
     """What each target costs, -log p in nats: inputs x and targets y (B, T) -> (B, T), float64, on
     the model's device. A target of -100 costs nothing.
 
@@ -98,7 +99,9 @@ def token_losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack(losses)
 
 
-def windows(ids: Tensor, block_size: int, stride: int, batch_size: int) -> Iterator:
+def windows(
+    ids: Tensor, block_size: int, stride: int, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and targets, (up to batch_size, block_size) each, of windows stride tokens apart. The
     last comes alone, and shorter, where the text ends in mid-window."""
     size = min(block_size + 1, len(ids))
@@ -109,7 +112,7 @@ def windows(ids: Tensor, block_size: int, stride: int, batch_size: int) -> Itera
 
 
 @contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: LanguageModel) -> Iterator[None]:
     """Dropout and the like off inside the ``with``; after it, each module is in its mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -120,6 +123,6 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def device_of(model: nn.Module) -> torch.device:
+def device_of(model: LanguageModel) -> torch.device:
     """Where the model's numbers are; the CPU for a model without any."""
     return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device

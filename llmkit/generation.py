@@ -6,23 +6,20 @@ Shapes: B rows, each a text of its own; T tokens so far; V vocabulary."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmkit.data import check_ids
 from llmkit.evaluation import device_of, eval_mode
-from llmkit.runtime import fast_matmul
-from llmkit.speed import decoding
-from llmkit.speed.linear import quick_linear
+from llmkit.types import LanguageModel
 
 
 def generate(
-    model: nn.Module,
+    model: LanguageModel,
     prompt_ids: Tensor,
     max_new_tokens: int,
     temperature: float = 1.0,
@@ -37,14 +34,16 @@ def generate(
 
     Args, or a ValueError where they are not so:
         model: any module with ``config.block_size`` and forward(ids (B, T)) -> logits (B, T, V);
-            it is run in eval mode and left in its own.
+            it is run in eval mode and left in its own. ``speed.decoding.quick(model)`` in its place
+            gives the same tokens sooner.
         prompt_ids: (T,), T from 1 to any length; or (B, T), several at once, which is faster than
             one after the other. Row b is the text that it would be alone, with ``seed + b``.
         temperature, top_k, top_p: see ``next_token_probabilities``; temperature 0 is greedy.
         stop: a token id, or several, after which to end; it is part of the result. A row that has
             ended repeats it until all have.
         seed: same seed, same text. None: draws from the global random state.
-        use_cache: False (or a model without ``new_cache``) gives the same tokens, only slower.
+        use_cache: False (or a model without ``new_cache``) gives the same tokens, only slower. A
+            model with one takes ``cache`` and ``last_only``, as `GPT` does.
 
     The model sees a window of up to block_size tokens. Where it is full and a token is to be added,
     its last half (block_size // 2) is kept and read anew. A longer prompt goes through it likewise,
@@ -60,7 +59,7 @@ def generate(
 
 @torch.no_grad()  # on a generator function: off inside each step, untouched in the code between
 def stream(
-    model: nn.Module,
+    model: LanguageModel,
     prompt_ids: Tensor,
     max_new_tokens: int,
     temperature: float = 1.0,
@@ -78,40 +77,36 @@ def stream(
     batched = prompt.dim() == 2
     ids = check_ids(prompt.flatten() if batched else prompt, V, at_least=1, name="prompt_ids")
     ids = ids.long().view(-1, prompt.size(-1))  # (B, T)
-    stop = [] if stop is None else [stop] if isinstance(stop, int) else list(stop)
-    stop = check_ids(stop, V, name="stop").to(ids)
+    stops = [] if stop is None else [stop] if isinstance(stop, int) else list(stop)
+    stop_ids = check_ids(torch.tensor(stops), V, name="stop").to(ids)
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
     generators = [
         None if seed is None else torch.Generator().manual_seed(seed + b) for b in range(len(ids))
     ]
     use_cache = use_cache and hasattr(model, "new_cache")
-    knows_last_only = "last_only" in inspect.signature(model.forward).parameters
-    options = {"last_only": True} if knows_last_only else {}  # no scores that nobody looks at
-    decode = decoding.Decoder(model) if use_cache and decoding.knows(model) else None
-    window, anew = ids[:, -fitting(ids.size(1), block_size) :], True  # (B, up to block_size)
+    window = ids[:, -fitting(ids.size(1), block_size) :]  # (B, up to block_size)
     stopped = torch.zeros_like(ids[:, 0], dtype=torch.bool)  # (B,)
-    with eval_mode(model), quick_linear(model):
+    cache: Any = None  # what it holds is all of the window but the last token
+    with eval_mode(model):
         for _ in range(max_new_tokens):
-            if anew and use_cache:
-                options["cache"] = model.new_cache(len(ids))
-            unread = window if anew or not use_cache else window[:, -1:]  # the cache has the rest
-            if decode and not anew:
-                logits = decode(unread.to(device), options["cache"])[:, -1]  # (B, V)
+            if not use_cache:
+                logits = model(window.to(device))[:, -1]  # (B, V)
             else:
-                with fast_matmul(device) if unread.size(1) > 1 else nullcontext():
-                    logits = model(unread.to(device), **options)[:, -1]
+                unread = window if cache is None else window[:, -1:]
+                cache = model.new_cache(len(ids)) if cache is None else cache
+                logits = model(unread.to(device), cache=cache, last_only=True)[:, -1]
             p = next_token_probabilities(logits, temperature, top_k, top_p)
             new = p.argmax(dim=-1) if temperature == 0 else sample(p, generators)
             new = new.to(ids.device)  # (B,)
-            if len(stop):
-                new = window[:, -1].where(stopped, new)
-                stopped = torch.isin(new, stop)
-            if anew := window.size(1) == block_size:
-                window = window[:, block_size - block_size // 2 :]
+            if len(stop_ids):
+                new = window[:, -1].where(stopped, new)  # a row that has ended repeats its stop
+                stopped = torch.isin(new, stop_ids)
+            if window.size(1) == block_size:  # full: keep the last half, and read it again
+                window, cache = window[:, block_size - block_size // 2 :], None
             window = torch.cat([window, new[:, None]], dim=1)
             yield new if batched else new.item()
-            if len(stop) and stopped.all():
+            if len(stop_ids) and stopped.all():
                 return
 
 

@@ -9,6 +9,8 @@ Shapes: B batch, T time, C = n_embd the width of the residual stream, V = vocab_
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -226,3 +228,18 @@ class GPT(nn.Module):
     def num_parameters(self) -> int:
         """How many numbers the model is made of; tied weights count once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+@contextmanager
+def gradient_checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Inside the ``with``, if wanted, the model computes each block again on the way back."""
+    before = getattr(model, "gradient_checkpointing", None)
+    if wanted and before is None:
+        raise ValueError("this model cannot do gradient_checkpointing: leave it out of the config")
+    if wanted:
+        model.gradient_checkpointing = True
+    try:
+        yield
+    finally:
+        if wanted:
+            model.gradient_checkpointing = before

@@ -1,12 +1,12 @@
 """Models that only look things up in a table: ``NGram`` counts, and ``NeuralBigram`` finds by
-gradient descent what counting finds for pairs. Both are called like any other model.
-
-Measuring lives in ``evaluation``, drawing text in ``generation``. B batch, T time, V vocabulary.
-"""
+gradient descent what counting finds for pairs. Both are called like any other model, and measured
+in ``evaluation`` like any other. B batch, T time, V vocabulary."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn as nn
@@ -29,10 +29,15 @@ class Counts(nn.Module):
 
     An n-gram is known by its number, its place in the sorted list of those seen; -1 is never seen.
     Its first n - 1 tokens, the context, have a number in the table before, 0 to contexts - 1. So it
-    is ``context * V + token``, which fits in 64 bits for every n. context, ids: (N,) each.
+    is kept as ``context * V + token``, which fits in 64 bits for every n.
     """
 
+    keys: Tensor  # (G,) the n-grams seen, in order
+    seen: Tensor  # (G + 1,) what its count gives to each, less the discount
+    share: Tensor  # (contexts + 1,) what the discounts took from each context, for shorter ones
+
     def __init__(self, context: Tensor, ids: Tensor, contexts: int, V: int, discount: float | None):
+        """Count each of the ids (N,) after its context (N,), one of so many contexts."""
         super().__init__()
         self.V = V
         keys, count = torch.unique(context * V + ids, return_counts=True)  # (G,) each, sorted
@@ -52,12 +57,16 @@ class Counts(nn.Module):
         place = torch.searchsorted(self.keys, key).clamp_(max=len(self.keys) - 1)
         return torch.where(self.keys[place] == key, place, -1)
 
+    def forward(self, context: Tensor, token: Tensor, shorter: Tensor) -> Tensor:
+        """p(token | context), where ``shorter`` is p(token | the context without its first)."""
+        return self.seen[self.find(context, token)] + self.share[context] * shorter
+
 
 def estimate_discounts(count: Tensor) -> list[float]:
     """What to cut from n-grams seen once, twice, three times or more, read off the counts (G,).
 
     With n_r n-grams seen r times, D_r = r - (r + 1) n_(r+1) / n_r * n_1 / (n_1 + 2 n_2) (Chen &
-    Goodman 1998, "modified" discounts); 0.75 where too few are rare for that to give a use.
+    Goodman 1998, "modified" discounts); 0.75 each where too few n-grams are rare for that.
     """
     n = torch.bincount(count, minlength=5).double()
     r = torch.tensor([1, 2, 3], device=n.device)
@@ -90,7 +99,6 @@ class NGram(nn.Module):
             raise ValueError(f"discount must be above 0 and at most 1, or None, not {discount!r}")
         ids = check_ids(ids, vocab_size, at_least=order).long()
         self.order, self.config, self.tables = order, NGramConfig(vocab_size), nn.ModuleList()
-        self.register_buffer("tokens", torch.arange(vocab_size, device=ids.device))  # (V,)
         context, contexts = torch.zeros_like(ids), 1  # before every token: the empty context
         for _ in range(order):
             table = Counts(context, ids, contexts, vocab_size, discount)
@@ -98,31 +106,39 @@ class NGram(nn.Module):
             # Each n-gram is the context of the token after it; the first token left has none.
             context, ids, contexts = table.find(context, ids)[:-1], ids[1:], len(table.keys)
 
-    def mix(self, ids: Tensor, at: slice | tuple, token: Tensor) -> Tensor:
-        """p(token | context), float64, mixed from short contexts to long. The contexts are those
-        that end before positions 0 to T of ids (..., T), [at] of them; token broadcasts to them."""
-        p, context = 1 / self.config.vocab_size, torch.zeros_like(F.pad(ids, (1, 0)))
-        for table in self.tables:
-            p = table.seen[table.find(context[at], token)] + table.share[context[at]] * p
-            context = F.pad(table.find(context[..., :-1], ids), (1, 0), value=-1)  # (..., T + 1)
-        return p
+    def contexts(self, ids: Tensor) -> Iterator[tuple[Counts, Tensor]]:
+        """The tables, shortest contexts first, each with the numbers (B, T + 1) of the contexts
+        that end before the positions 0 to T of ids (B, T)."""
+        context = F.pad(torch.zeros_like(ids), (1, 0))  # the empty context, number 0
+        for table in cast(Iterator[Counts], self.tables):
+            yield table, context
+            # One token longer. Before position 0 there is none: such a context was never seen.
+            context = F.pad(table.find(context[:, :-1], ids), (1, 0), value=-1)
 
     def forward(self, ids: Tensor, last_only: bool = False) -> Tensor:
-        """ids (B, T) -> log-probabilities (B, T, V) of the next token, float64, or with last_only
-        (B, 1, V); at position t the context is what ids hold of the last ``order - 1`` tokens up to
-        t."""
-        check_ids(ids.flatten(), self.config.vocab_size)
-        return self.mix(ids, (..., slice(-1 if last_only else 1, None), None), self.tokens).log()
+        """ids (B, T) -> log-probabilities (B, T, V) of the next token, float64; or, with last_only,
+        (B, 1, V). The context is what ids hold of the last ``order - 1`` tokens."""
+        V = self.config.vocab_size
+        check_ids(ids.flatten(), V)
+        tokens = torch.arange(V, device=ids.device)
+        p = torch.tensor(1 / V, dtype=torch.float64)  # without any context, all tokens are alike
+        for table, context in self.contexts(ids.long()):
+            context = context[:, -1:] if last_only else context[:, 1:]  # (B, T): with the token
+            p = table(context[..., None], tokens, p)  # (B, T, V)
+        return p.log()
 
     def probabilities(self, context: Tensor) -> Tensor:
         """The distribution (V,), float64, after a context (k,), k from 0 to any length."""
-        context = check_ids(context, self.config.vocab_size, name="context").long()
-        return self.mix(context, slice(-1, None), self.tokens)
+        context = check_ids(context, self.config.vocab_size, name="context")
+        return self(context[None], last_only=True)[0, 0].exp()
 
     def loss(self, ids: Tensor) -> float:
         """Nats per token over every token of ids (N,) but the first, each with all its context."""
         ids = check_ids(ids, self.config.vocab_size, at_least=2).long()
-        return -self.mix(ids, slice(1, -1), ids[1:]).log().mean().item()
+        p = torch.tensor(1 / self.config.vocab_size, dtype=torch.float64)
+        for table, context in self.contexts(ids[None]):
+            p = table(context[0, 1:-1], ids[1:], p)  # (N - 1,)
+        return -p.log().mean().item()
 
 
 class NeuralBigram(nn.Module):

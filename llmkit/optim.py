@@ -7,20 +7,26 @@ its own parameters: one for AdamW, two for Muon, which is for matrices only.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-LEARNING_RATES = {"adamw": 1e-3, "muon": 0.02}  # what `make_optimizers` takes if not told
+# What each optimizer takes where a setting is left open: the peak of the learning rate; with Muon,
+# AdamW's beside it, as a share; how it falls, and to which share of the peak.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adamw": dict(learning_rate=1e-3, adamw_share=1.0, schedule="cosine", min_lr_ratio=0.1),
+    "muon": dict(learning_rate=0.02, adamw_share=0.5, schedule="linear", min_lr_ratio=0.0),
+}
 
 
-def make_optimizers(
+def configure_optimizers(
     model: nn.Module,
     name: str = "adamw",
     learning_rate: float | None = None,
     weight_decay: float = 0.1,
-    adamw_share: float = 1.0,
+    adamw_share: float | None = None,
 ) -> list[Optimizer]:
     """The optimizers that together update every trainable parameter of the model once.
 
@@ -33,12 +39,14 @@ def make_optimizers(
         learning_rate: the peak, before any schedule; None: 0.001 for AdamW, 0.02 for Muon.
         weight_decay: pulls weights with two dimensions or more towards zero; never biases or norms,
             which have one.
-        adamw_share: with Muon, the learning rate of AdamW beside it, as a share of Muon's.
+        adamw_share: with Muon, the learning rate of AdamW beside it, as a share of Muon's; None: a
+            half.
     """
-    if name not in LEARNING_RATES:
-        raise ValueError(f"optimizer must be one of {', '.join(LEARNING_RATES)}, not {name!r}")
-    lr = LEARNING_RATES[name] if learning_rate is None else learning_rate
-    matrices = inner_matrices(model) if name == "muon" else []
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {name!r}")
+    lr = OPTIMIZERS[name]["learning_rate"] if learning_rate is None else learning_rate
+    share = OPTIMIZERS[name]["adamw_share"] if adamw_share is None else adamw_share
+    matrices = hidden_matrices(model) if name == "muon" else []
     taken = {id(weight) for weight in matrices}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     groups = [
@@ -49,7 +57,7 @@ def make_optimizers(
     optimizers: list[Optimizer] = []
     if groups:
         # The second beta is below the usual 0.999: our runs have hundreds of steps, not millions.
-        beside = lr * adamw_share if name == "muon" else lr
+        beside = lr * share if name == "muon" else lr
         optimizers.append(torch.optim.AdamW(groups, lr=beside, betas=(0.9, 0.95), fused=True))
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay))
@@ -59,8 +67,8 @@ def make_optimizers(
     return optimizers
 
 
-def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of linear layers that map the model's width to itself or a multiple of it.
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of linear layers inside the model, which map its width to itself or a multiple.
 
     Not the output layer, whose rows belong to tokens like those of an embedding: it is known by its
     vocab_size rows.
@@ -75,7 +83,7 @@ def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
     ]
 
 
-def schedule(
+def lr_schedule(
     step: int, steps: int, warmup: int = 0, kind: str = "cosine", final: float = 0.1
 ) -> float:
     """The share of the peak learning rate to use at ``step`` (counted from 0): up, then down.

@@ -1,34 +1,29 @@
 """Pictures: one visual style for the whole series. What moves or is typed into lives in `widgets`.
 
 Each function takes numbers (lists, arrays, tensors) and a title, the picture's message as a
-sentence, and returns a `Picture`: a matplotlib figure that pyplot knows nothing of. A cell shows it
-by ending in it (`display(picture)` in mid-cell), a script keeps it with `picture.savefig("x.png")`;
-no plt.show() is needed and nothing is left open. Backgrounds are white, on dark pages too.
+sentence, and returns a `Picture`. A cell shows it by ending in it, or by `display(picture)`; a
+script keeps it with `picture.savefig("x.png")`. pyplot knows nothing of it: nothing is left open.
 """
 
 import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, colors, style, ticker
+from matplotlib import colormaps, colors, rc_params_from_file, style, ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")  # Okabe-Ito
 TINTS = ("#CCE4F2", "#FBDCC4", "#C9EBDF", "#F4DDE9", "#FBE9BF")  # paler, behind text
 VIRIDIS = colormaps["viridis"].with_extremes(bad="#F0F0F0")  # grey: a cell without a number
-STYLE = {"font.size": 11, "figure.titlesize": 13, "figure.titleweight": "bold", "grid.color": "0.9"}
-STYLE |= {
-    "axes.grid": True,
-    "axes.titlesize": 11,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-}
-STYLE |= {"axes.axisbelow": True, "text.parse_math": False}  # "$" is a character, not a formula
-PLAIN = {"major_formatter": "{x:g}", "minor_formatter": ""}  # where matplotlib would write formulas
-_styled = style.context(["default", STYLE])  # a decorator: our style inside, the reader's outside
+STYLE = Path(__file__).with_name("plots.mplstyle")
+COLOURS = rc_params_from_file(STYLE)["axes.prop_cycle"].by_key()["color"]
+PLAIN: dict[str, Any] = {"major_formatter": "{x:g}", "minor_formatter": ""}  # 0.1, not a formula
+styled = style.context(["default", STYLE])  # a decorator: our style inside, the reader's outside
 
 
 class Picture(Figure):
@@ -44,28 +39,29 @@ class Picture(Figure):
         return buffer.getvalue()
 
     _repr_png_ = png  # what IPython asks for, where no plotting backend answers first
-    draw, savefig = _styled(Figure.draw), _styled(Figure.savefig)
+    # Much is decided only when a figure is drawn, so our style must hold then too.
+    draw, savefig = styled(Figure.draw), styled(Figure.savefig)
 
 
 def visible(text: str) -> str:
     """White space made visible, one character for one: newline as ↵, space as ␣, tab as ⇥."""
-    return text.translate({ord("\n"): "↵", ord("\r"): "←", ord(" "): "␣", ord("\t"): "⇥"})
+    return text.translate(str.maketrans("\n\r \t", "↵←␣⇥"))
 
 
-def _array(values, what: str, *shape: int | None) -> np.ndarray:
+def as_array(values: Any, what: str, *shape: int | None) -> np.ndarray:
     """The values as floats of this shape (None: any length); ValueError where none can be drawn."""
     if hasattr(values, "detach"):  # a tensor may carry a gradient, sit on a GPU, be bfloat16
         values = values.detach().cpu().double()
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).any():
         raise ValueError(f"{what}: there is no finite number to draw among {array.size}")
-    misfits = [n for i, n in enumerate(shape) if n not in (None, *array.shape[i : i + 1])]
+    misfits = [n for n, size in zip(shape, array.shape, strict=False) if n not in (None, size)]
     if misfits or array.ndim != len(shape):
         raise ValueError(f"{what}: the shape is {array.shape}, give {shape} (None: any length)")
     return array
 
 
-def _picture(title: str, height: float) -> Picture:
+def new_picture(title: str, height: float) -> Picture:
     """An empty picture, 7.5 by `height` inches and more for a long title, set at the top left."""
     title = textwrap.fill(title, 66)
     height += 0.22 * title.count("\n")
@@ -74,68 +70,79 @@ def _picture(title: str, height: float) -> Picture:
     return picture
 
 
-def _name_ticks(axis, labels: Sequence[str], inches: float) -> None:
+def name_ticks(axis, labels: Sequence[str], inches: float) -> None:
     """Name places `inches` apart, white space visible; in two alternating rows where tight."""
     names = [visible(label) if len(label) == 1 else label for label in labels]
     size = min(11, 72 * inches * 0.78)
     rows = 1 if size > 6.5 else 2
-    for i in range(rows):
+    for i in range(rows):  # the second row is made of minor ticks, which may stand further out
         axis.set_ticks(range(i, len(names), rows), names[i::rows], minor=i == 1, size=size * rows)
     axis.set_tick_params(which="both", length=0)
     axis.set_tick_params(which="minor", pad=size * rows + 6)
 
 
-def _draw(axes, curves: list[tuple]) -> None:
-    """Draw curves (x, y, name, colour, look), each named beside its end, no name over another."""
-    for x, y, _, colour, look in curves:
-        axes.plot(x, y, color=colour, **look)
+def row_axes(labels: Sequence[str], title: str, height: float, **settings) -> tuple[Picture, Axes]:
+    """A new picture whose axes have a row for each label, the first on top."""
+    picture = new_picture(title, height)
+    axes = picture.subplots()
+    axes.set(ylim=(len(labels) - 0.5, -0.5), **settings)
+    axes.grid(visible=False, axis="y")
+    name_ticks(axes.yaxis, labels, 0.25)
+    return picture, axes
+
+
+def _name_curves(picture: Picture) -> None:
+    """Write the name of each curve beside its end, no name over another."""
+    [axes] = picture.axes
     axes.margins(x=0)
     if axes.get_xscale() == "linear":
         axes.locator_params(axis="x", nbins=6)
-    axes.figure.draw_without_rendering()  # only now is it known how high the axes are
-    line = 1.4 * 11 / 72 * axes.figure.dpi / axes.bbox.height  # a line of text, in axes heights
-    named = [curve for curve in curves if curve[2]]
-    ends = [[p for p in zip(x, y, strict=True) if np.isfinite(p[1])][-1] for x, y, *_ in named]
+    picture.draw_without_rendering()  # only now is it known how high the axes are
+    # matplotlib calls a curve without a name "_child" and a number.
+    curves = [line for line in axes.lines if not str(line.get_label()).startswith("_child")]
+    points = [np.asarray(curve.get_xydata()) for curve in curves]  # (N, 2) each
+    ends = [xy[np.isfinite(xy[:, 1])][-1] for xy in points]
     heights = (axes.transData - axes.transAxes).transform(np.reshape(ends, (-1, 2)))[:, 1]
     order = heights.argsort(kind="stable")
+    line = 1.4 * 11 / 72 * picture.dpi / axes.bbox.height  # a line of text, in axes heights
     for _ in range(500):  # neighbours that are too close push each other apart
         push = np.maximum(0, line - np.diff(heights[order])) / 2
         heights[order] += np.append(0, push) - np.append(push, 0)
-    for (_, _, name, colour, _), end, height in zip(named, ends, heights, strict=True):
+    look: dict[str, Any] = {"textcoords": "axes fraction", "annotation_clip": False, "va": "center"}
+    for curve, end, height in zip(curves, ends, heights, strict=True):
+        colour = colors.to_rgb(curve.get_color())
+        look["color"] = [0.8 * part for part in colour]  # thin strokes look paler
         leader = {"arrowstyle": "-", "color": colour, "ls": ":", "relpos": (0, 0.5), "shrinkB": 0}
-        look = {"va": "center", "textcoords": "axes fraction", "annotation_clip": False}
-        look["color"] = [0.8 * part for part in colors.to_rgb(colour)]  # thin strokes look paler
-        axes.annotate(name, end, (1.03, height), arrowprops=leader, **look)
+        axes.annotate(str(curve.get_label()), end, (1.03, height), arrowprops=leader, **look)
 
 
-@_styled
-def lines(x, series: Mapping[str, Sequence], title: str, *, xlabel, ylabel, log="") -> Picture:
+@styled
+def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -> Picture:
     """A curve (N,) over x (N,) for each entry of series, named at its end.
 
-    x: also {name: x}, where each curve has its own. log: the logarithmic axes, "x", "y" or "xy";
-    True is "y".
+    x: also {name: x}, one for each curve. log: the logarithmic axes, "x", "y" (or True) or "xy".
     """
-    log = "y" if log is True else log or ""
-    axes = _picture(title, 4).subplots()
-    scales = {f"{axis}scale": "log" if axis in log else "linear" for axis in "xy"}
-    axes.set(xlabel=xlabel, ylabel=ylabel, **scales)
+    picture = new_picture(title, 4)
+    axes = picture.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.yaxis.set(**PLAIN)
-    curves = []
-    for i, (name, y) in enumerate(series.items()):
-        own = _array(x[name] if isinstance(x, Mapping) else x, "x", None)
-        y = _array(y, f"curve {name!r}", len(own))
-        curves.append((own, y, name, COLOURS[i % 7], {"lw": 2}))
-    for axis in log:
-        getattr(axes, f"{axis}axis").set(**PLAIN)
-        values = np.concatenate([curve["xy".index(axis)] for curve in curves])
-        if np.nanmax(values) < 1000 * np.nanmin(values):  # few powers of ten, perhaps none
-            getattr(axes, f"{axis}axis").set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    _draw(axes, curves)
-    return axes.figure
+    for name, values in series.items():
+        own_x = as_array(x[name] if isinstance(x, Mapping) else x, "x", None)
+        y = as_array(values, f"curve {name!r}", len(own_x))
+        axes.plot(own_x, y, lw=2, label=name)
+    for letter in "y" if log is True else log or "":
+        axis = axes.xaxis if letter == "x" else axes.yaxis
+        axes.set(**{f"{letter}scale": "log"})
+        axis.set(**PLAIN)
+        low, high = axis.get_data_interval()
+        if high < 1000 * low:  # few powers of ten, perhaps none: name what lies between
+            axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    _name_curves(picture)
+    return picture
 
 
-@_styled
-def loss_curves(history, title: str, *, by="tokens", references=None) -> Picture:
+@styled
+def loss_curves(history, title: str, *, by="tokens", references: Mapping = {}) -> Picture:
     """Training loss (faint, its running mean strong) and validation loss (dots, the best ringed).
 
     history: a training.History, or {name: History} to compare validation (or else training) losses.
@@ -144,98 +151,67 @@ def loss_curves(history, title: str, *, by="tokens", references=None) -> Picture
     if by not in ("tokens", "step"):
         raise ValueError(f"by={by!r} is no x axis for a loss: choose 'tokens' or 'step'")
     unit, xlabel = (1, "step") if by == "step" else (1e6, "training tokens seen (millions)")
-    axes = _picture(title, 4).subplots()
+    picture = new_picture(title, 4)
+    axes = picture.subplots()
     axes.set(xlabel=xlabel, ylabel="loss (nats per token)")
-    curves, runs = [], history if isinstance(history, Mapping) else {"": history}
-    dots = {"lw": 2, "marker": "o", "ms": 4}
-    ring = dots | {"ms": 11, "mew": 2, "mfc": "none", "clip_on": False}
+
+    def draw(x, y, name: str, colour: str, **look) -> None:
+        label = name and f"{name} {y[-1]:.3f}"
+        axes.plot(np.array(x) / unit, y, color=colour, label=label, **look)
+
+    runs = history if isinstance(history, Mapping) else {"": history}
     for i, (name, run) in enumerate(runs.items()):
-        shade, val_shade = [COLOURS[i % 7]] * 2 if name else COLOURS[:2]
+        colour, val_colour = [COLOURS[i % 7]] * 2 if name else COLOURS[:2]
         if not (name and run.val_loss):
-            x, y = np.array(getattr(run, by)), _array(run.loss, "the training loss", None)
+            x, y = getattr(run, by), as_array(run.loss, "the training loss", None)
             window = np.ones(max(1, len(y) // 25))
+            # Fewer losses lie under the window at both ends: divide by how many there are.
             mean = np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")
-            curves.append((x / unit, y, "", shade, {"lw": 0.7, "alpha": 0.25}))
-            curves.append((x / unit, mean, name or "training", shade, {"lw": 2}))
+            draw(x, y, "", colour, lw=0.7, alpha=0.25)
+            draw(x, mean, name or "training", colour, lw=2)
         if run.val_loss:
-            x, y = np.array(getattr(run, f"eval_{by}")), _array(run.val_loss, "val_loss", None)
-            best = [np.nanargmin(y)]
-            best_name = "" if name or best[0] == len(y) - 1 else "best"
-            curves.append((x / unit, y, name or "validation", val_shade, dots))
-            curves.append((x[best] / unit, y[best], best_name, val_shade, ring))
-    span = [min(x[0] for x, *_ in curves), max(x[-1] for x, *_ in curves)]
-    for name, loss in (references or {}).items():
-        curves.append((span, [loss, loss], name, "#6E6E6E", {"lw": 1.2, "ls": "--"}))
-    _draw(axes, [(x, y, name and f"{name} {y[-1]:.3f}", *look) for x, y, name, *look in curves])
-    return axes.figure
+            x, y = getattr(run, f"eval_{by}"), as_array(run.val_loss, "val_loss", None)
+            draw(x, y, name or "validation", val_colour, lw=2, marker="o", ms=4)
+            best = np.nanargmin(y)
+            best_name = "" if name or best == len(y) - 1 else "best"
+            ring = {"marker": "o", "ms": 11, "mew": 2, "mfc": "none", "clip_on": False}
+            draw(x[best], y[[best]], best_name, val_colour, **ring)
+    span = np.array(axes.xaxis.get_data_interval()) * unit
+    for name, level in references.items():
+        draw(span, [level, level], name, "#6E6E6E", lw=1.2, ls="--")
+    _name_curves(picture)
+    return picture
 
 
-@_styled
+@styled
 def bars(labels, values, title: str, *, xlabel, ylabel="", highlight=None, fmt="{:.3g}") -> Picture:
     """Bars (N,) from the top down, each with its value; highlight: the label of one to set off."""
-    values = _array(values, "the values", len(labels))
-    axes = _picture(title, 1.3 + 0.25 * len(values)).subplots()
-    shades = [COLOURS[label == highlight] for label in labels]
+    values = as_array(values, "the values", len(labels))
+    names = {"xlabel": xlabel, "ylabel": ylabel}
+    picture, axes = row_axes(labels, title, 1.3 + 0.25 * len(values), xmargin=0.12, **names)
+    shades = [COLOURS[1] if label == highlight else COLOURS[0] for label in labels]
     drawn = axes.barh(range(len(values)), values, height=0.75, color=shades)
     axes.bar_label(drawn, [fmt.format(value) for value in values], padding=3, fontsize=10)
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(len(values) - 0.5, -0.5), xmargin=0.12)
-    axes.grid(visible=False, axis="y")
-    _name_ticks(axes.yaxis, labels, 0.25)
-    return axes.figure
+    return picture
 
 
-@_styled
-def stacked_bars(labels, parts: Mapping[str, Sequence], title: str, *, xlabel, ends=()) -> Picture:
-    """Bars from the top down, each put together of parts {name: (N,)}; ends (N,): a text behind
-    each bar."""
-    parts = {name: _array(v, f"part {name!r}", len(labels)) for name, v in parts.items()}
-    picture = _picture(title, 1.7 + 0.3 * len(labels))
-    axes, left = picture.subplots(), np.zeros(len(labels))
-    for (name, values), colour in zip(parts.items(), COLOURS, strict=False):
-        axes.barh(range(len(labels)), values, 0.75, left, label=name, color=colour)
+@styled
+def stacked_bars(labels, parts: Mapping, title: str, *, xlabel, ends=()) -> Picture:
+    """Bars from the top down, each of parts {name: (N,)}; ends (N,): a text after each bar."""
+    picture, axes = row_axes(labels, title, 1.7 + 0.3 * len(labels), xlabel=xlabel)
+    left = np.zeros(len(labels))
+    for name, part in parts.items():
+        values = as_array(part, f"part {name!r}", len(labels))
+        axes.barh(range(len(labels)), values, 0.75, left, label=name)
         left = left + values
     for row, text in enumerate(ends):
         axes.annotate(text, (left[row], row), (4, 0), textcoords="offset points", va="center")
-    limits = {"xlim": (0, max(left) * (1.3 if len(ends) else 1.05))}
-    axes.set(xlabel=xlabel, ylim=(len(labels) - 0.5, -0.5), **limits)
-    axes.grid(visible=False, axis="y")
-    _name_ticks(axes.yaxis, labels, 0.25)
-    look = {"ncols": len(parts), "frameon": False, "handlelength": 1, "columnspacing": 1.2}
-    picture.legend(loc="outside lower left", **look)
+    axes.set(xlim=(0, max(left) * (1.3 if len(ends) else 1.05)))
+    picture.legend(loc="outside lower left", ncols=len(parts))
     return picture
 
 
-@_styled
-def intervals(labels, series: Mapping[str, Sequence], title: str, *, xlabel, truth=()) -> Picture:
-    """Means with what they are uncertain by, from the top down, one line for each label.
-
-    series: {name: (N, 3)}, mean and ends of an interval; or {name: (N, M)} with M > 3, single
-    measurements, drawn as dots about their mean. truth (N,): what should have been found.
-    """
-    height = 1.7 + (0.12 + 0.2 * len(series)) * len(labels)
-    picture = _picture(title, height)
-    axes, rows = picture.subplots(), np.arange(len(labels))
-    for i, (name, values) in enumerate(series.items()):
-        values = _array(values, f"series {name!r}", len(labels), None)
-        y, colour = rows + 0.3 * (i - (len(series) - 1) / 2), COLOURS[i % 7]
-        if values.shape[1] == 3:
-            mean, low, high = values.T
-            axes.hlines(y, low, high, color=colour, lw=2.5)
-        else:
-            mean = values.mean(axis=1)
-            axes.scatter(values, y.repeat(values.shape[1]), 22, color=colour, alpha=0.4, lw=0)
-        axes.plot(mean, y, "o", color=colour, ms=7, label=name)
-    if len(truth):
-        axes.plot(_array(truth, "truth", len(labels)), rows, "kD", mfc="none", ms=9, label="truth")
-    axes.set(xlabel=xlabel, ylim=(len(labels) - 0.5, -0.5), xmargin=0.06)
-    axes.grid(visible=False, axis="y")
-    _name_ticks(axes.yaxis, labels, 0.25)
-    look = {"frameon": False, "handlelength": 1, "columnspacing": 1.2, "numpoints": 1}
-    picture.legend(loc="outside lower left", ncols=len(series) + bool(len(truth)), **look)
-    return picture
-
-
-@_styled
+@styled
 def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts="", log=False):
     """A Picture of a matrix (R, C) in coloured cells, or of several {name: matrix} on one scale.
 
@@ -243,16 +219,17 @@ def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts=
     colours mean, with the unit. texts (R, C): written into the cells; "{:.2f}" writes the values.
     log: colours by the logarithm. A cell that holds no finite number stays empty.
     """
-    maps = values if isinstance(values, Mapping) else {"": values}
-    shape = [labels and len(labels) for labels in (rows, columns)]
-    maps = {name: _array(m, name or "the matrix", *shape) for name, m in maps.items()}
+    shape = [len(labels) if labels else None for labels in (rows, columns)]
+    named = values if isinstance(values, Mapping) else {"": values}
+    maps = {name: as_array(m, name or "the matrix", *shape) for name, m in named.items()}
     norm = colors.LogNorm() if log else colors.Normalize()
     norm.autoscale(np.ma.masked_invalid(np.concatenate([m.ravel() for m in maps.values()])))
+    # Panels stand side by side, two or three in a row; cells are square where they have labels.
     height, width = next(iter(maps.values())).shape
     across = min(len(maps), 2 if (rows and width > 12) or len(maps) == 4 else 3)
-    down, cell = -(-len(maps) // across), min(0.5, 5.4 / across / width)  # inches
-    tall = height * cell if rows else height * 0.2 if len(texts) else 2.2
-    picture = _picture(title, 1.5 + down * (tall + 0.6))
+    down, cell = -(-len(maps) // across), min(0.5, 5.4 / across / width)  # rows; inches
+    tall = height * cell if rows else height * 0.2 if len(texts) else 2.2  # inches, a panel
+    picture = new_picture(title, 1.5 + down * (tall + 0.6))
     for i, (name, m) in enumerate(maps.items()):
         panel = picture.add_subplot(down, across, i + 1)
         image = panel.imshow(m, VIRIDIS, norm, aspect="equal" if rows else "auto")
@@ -261,59 +238,61 @@ def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts=
         panel.grid(visible=False)
         for axis, labels in ((panel.yaxis, rows), (panel.xaxis, columns)):
             if labels:
-                _name_ticks(axis, labels, cell)
+                name_ticks(axis, labels, cell)
         light = VIRIDIS(norm(m)) @ (0.3, 0.6, 0.1, 0)  # as the eye weighs red, green and blue
-        ink = np.where(light > 0.5, "black", "white")
         for (row, column), value in np.ndenumerate(m) if len(texts) else ():
             text = texts.format(value) if isinstance(texts, str) else texts[row][column]
-            panel.text(column, row, text, color=ink[row, column], ha="center", va="center")
+            colour = "black" if light[row, column] > 0.5 else "white"
+            panel.text(column, row, text, color=colour, ha="center", va="center")
     picture.colorbar(image, ax=picture.axes, label=label).ax.yaxis.set(**PLAIN)
     return picture
 
 
-def attention_maps(weights, labels: Sequence[str], title: str) -> Picture:
+def attention_maps(weights: Any, labels: Sequence[str], title: str) -> Picture:
     """Who looks at whom: weights (T, T) or (H, T, T), T characters; an exact 0 is left empty."""
-    heads = _array(weights, "the weights", *[None] * np.ndim(weights))
+    heads = as_array(weights, "the weights", *[None] * np.ndim(weights))
     heads = np.where(heads == 0, np.nan, heads)
     maps = {f"head {i}": head for i, head in enumerate(heads)} if heads.ndim == 3 else heads
     axes = ("looking (query)", "looked at (key)")
     return matrix(maps, labels, labels, title, axes=axes, label="attention weight")
 
 
-def positions(vectors, title: str) -> Picture:
+def positions(vectors: Any, title: str) -> Picture:
     """A position scheme's vectors (T, C), or several {name: vectors}: a row for each position."""
     return matrix(vectors, None, None, title, axes=("position", "channel"), label="value")
 
 
-def text_heat(text: str, values, title: str, *, label: str, width: int = 64) -> Picture:
+def text_heat(text: str, values: Any, title: str, *, label: str, width: int = 64) -> Picture:
     """A text coloured by a value per character (NaN: none), broken at line ends and width."""
-    number = iter(_array(values, "the values", len(text)))
+    values = as_array(values, "the values", len(text))
     rows = re.findall(rf"[^\n]{{0,{width - 1}}}\n|[^\n]{{1,{width}}}", text)
-    columns = range(max(map(len, rows)))
-    heat = [[next(number) if i < len(row) else np.nan for i in columns] for row in rows]
-    texts = [visible(row).ljust(len(columns)) for row in rows]
+    lengths = np.array([len(row) for row in rows])
+    filled = np.arange(max(lengths)) < lengths[:, None]  # (rows, columns)
+    heat = np.full(filled.shape, np.nan)
+    heat[filled] = values  # row by row, as the text is read
+    texts = [visible(row).ljust(max(lengths)) for row in rows]
     picture = matrix(heat, None, None, title, label=label, texts=texts)
     picture.axes[0].set_axis_off()
     return picture
 
 
-@_styled
+@styled
 def token_boxes(tokens: Sequence[str], ids: Sequence[int], title: str) -> Picture:
     """Each token in a box of its own, white space visible, above its id; read in rows."""
-    places, x, row = [], 0.0, 0
-    for token, i in zip(tokens, ids, strict=True):
-        width = max(len(token), 0.8 * len(str(i))) + 0.6
-        x, row = (0.0, row + 1) if x + width > 64 else (x, row)
-        places.append((x, row, width))
-        x += width
-    picture = _picture(title, 0.5 + 0.42 * (row + 1))
+    picture = new_picture(title, 0.5)
     axes = picture.subplots()
-    axes.set(xlim=(0, 64), ylim=(row + 0.9, -0.1))
-    axes.set_axis_off()
-    for n, ((x, row, width), token, i) in enumerate(zip(places, tokens, ids, strict=True)):
+    look: dict[str, Any] = {"ha": "center", "va": "center", "family": "monospace"}
+    x, row = 0.0, 0  # in widths of a character, of which 64 fill a row
+    for n, (token, i) in enumerate(zip(tokens, ids, strict=True)):
+        width = max(len(token), 0.8 * len(str(i))) + 0.6
+        if x + width > 64:
+            x, row = 0.0, row + 1
         shade = TINTS[n % len(TINTS)]
         axes.add_patch(Rectangle((x + 0.05, row), width - 0.1, 0.85, color=shade, lw=0))
-        look = {"ha": "center", "va": "center", "family": "monospace"}
         axes.text(x + width / 2, row + 0.3, visible(token), size=11, **look)
         axes.text(x + width / 2, row + 0.67, str(i), size=7, **look)
+        x += width
+    axes.set(xlim=(0, 64), ylim=(row + 0.9, -0.1))
+    axes.set_axis_off()
+    picture.set_figheight(picture.get_figheight() + 0.42 * (row + 1))
     return picture

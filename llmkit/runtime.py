@@ -1,24 +1,23 @@
-"""Where the work runs: device, number format, corpus, seed, and how much memory it took.
+"""Where the work runs: the device, the number format, the seed; one process, which may be stopped.
 
-`start` is every notebook's second cell. Nothing here knows a model or reads a text: `corpus` is a
-name only, which `data.load_text` looks up.
+`start` is every notebook's second cell. Nothing here reads a text: `corpus` is a name only, which
+`data.load_text` looks up. Many processes are `scale.distributed`'s.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-
-from llmkit import distributed
+from torch import Tensor, nn
 
 Value = TypeVar("Value")
 
@@ -67,8 +66,6 @@ def start(seed: int = 1337, device: str | torch.device | None = None) -> Runtime
 def _device(wanted: str | torch.device | None) -> torch.device:
     """The device asked for, or the best there is; ValueError for one this machine lacks."""
     found = "cuda" if torch.cuda.is_available() else "cpu"
-    if str(wanted or found) == "cuda" and distributed.world() > 1:
-        wanted = f"cuda:{distributed.local_rank()}"  # to each process its own
     if not wanted:
         return torch.device(found)
     try:
@@ -94,58 +91,89 @@ def default_dtype(device: str | torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float16
 
 
+class Loss(nn.Module):
+    """``model.loss`` as a module's forward, which DistributedDataParallel can wrap."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.model.loss(x, y)
+
+
+class PeerLost(ConnectionError):
+    """Another process has died, so what all of them must do together cannot be done any more."""
+
+
+class OneProcess:
+    """The work of one process alone: what `train` and `evaluate` share out, and how.
+
+    `scale.distributed.Processes` does the same for many, which torchrun starts.
+    """
+
+    rank, world = 0, 1  # which one this is, of how many
+
+    def share(self, model: nn.Module) -> nn.Module:
+        """The model's loss (x, y), as a module; many processes average its gradients."""
+        return Loss(model)
+
+    def accumulating(self, loss: Any, last: bool) -> AbstractContextManager[Any]:
+        """Around a forward and backward pass: only after the last are gradients exchanged."""
+        return nullcontext()
+
+    def sum(self, *numbers: float) -> list[float]:
+        """The sum of each number over all processes."""
+        return list(numbers)
+
+    def broadcast(self, value: Any) -> Any:
+        """What the process of rank 0 gave as value."""
+        return value
+
+
+ALONE = OneProcess()
+
+
+def read_later(number: Tensor) -> Callable[[], float]:
+    """Start copying a number to the CPU; calling the result waits until it is there. Meanwhile a
+    GPU gets its next orders: asked for the number at once, it would run out of them."""
+    copied = number.detach().to("cpu", non_blocking=number.is_cuda)
+    if not number.is_cuda:
+        return copied.item
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(number.device))
+
+    def read() -> float:
+        event.synchronize()
+        return copied.item()
+
+    return read
+
+
 @contextmanager
-def fast_matmul(device: str | torch.device = "cpu") -> Iterator[None]:
-    """Inside the ``with``, float32 products on a CPU may go through oneDNN, and not MKL alone.
+def interruptible() -> Iterator[threading.Event]:
+    """Turn the first interrupt into an event, which the loop heeds at the end of its step.
 
-    MKL leaves half of a processor idle that is not Intel's: on an AMD EPYC (Zen 5), 110 GFLOP/s a
-    core against oneDNN's 255. PyTorch hands over only where it may lower the precision to bfloat16
-    ("medium"); on a processor without the units for that, oneDNN computes in float32 all the same.
-    So we allow it only where a trial shows that nothing is lost.
+    Ctrl-C sends SIGINT; torchrun, and what manages machines, end processes by SIGTERM. Those may
+    still save, and say what happened.
     """
-    if torch.device(device).type != "cpu" or not _medium_is_exact():
-        yield
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread receives interrupts
         return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: Any) -> None:
+        event.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, handle)
     try:
-        yield
+        yield event
+    except PeerLost:
+        before[signal.SIGTERM] = signal.SIG_IGN  # torchrun's, which must not cut the sentence short
+        raise
     finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@cache
-def is_amd() -> bool:
-    """Whether this is a processor of AMD's, on which PyTorch's other library, MKL, is slow."""
-    about = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our oldest torch
-    return "AMD" in about.get("cpu_name", "")
-
-
-@cache
-def _medium_is_exact() -> bool:
-    """Whether "medium" precision is as precise as "highest" on this CPU."""
-    before = torch.get_float32_matmul_precision()
-    a, b = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0))
-    exact, error = a.double() @ b.double(), {}
-    try:
-        for precision in ("highest", "medium"):
-            torch.set_float32_matmul_precision(precision)
-            error[precision] = (a @ b - exact).abs().max()
-    finally:
-        torch.set_float32_matmul_precision(before)
-    return bool(error["medium"] < 4 * error["highest"])
-
-
-def peak_memory(device: str | torch.device = "cpu") -> int:
-    """The most memory used so far, in bytes: by this process, or by PyTorch's tensors on a GPU.
-
-    0 on Windows, where Python does not tell.
-    """
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -28,6 +28,7 @@ import jupytext
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from jupytext.config import load_jupytext_config
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -36,6 +37,10 @@ from nbformat import NotebookNode
 NOTEBOOKS = Path(__file__).resolve().parent
 OFFLINE = NOTEBOOKS.parent / "tests" / "offline"
 CELL_SECONDS = 300  # as in pytest's options
+
+# Threads that wait for each other by spinning cost more than they bring where something else runs
+# on the machine; so each process has one thread, and two of pytest's workers share the notebooks.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 # What a notebook needs beyond llmkit's own dependencies:
 # its name -> (llmkit's extra, a module which that extra brings).
@@ -190,30 +195,45 @@ class ThisPython(AsyncKernelManager):
 
 
 def kernel_environment() -> dict[str, str]:
-    """What every notebook is built and checked in: CPU, embedded corpus, nothing from outside."""
+    """What every notebook is built and checked in: CPU, embedded corpus, nothing from outside.
+
+    One thread, unless the environment says otherwise.
+    """
     outside = ("LLMKIT_DATA", "LLMKIT_SOURCE")
     environment = {name: value for name, value in os.environ.items() if name not in outside}
     path = [str(OFFLINE), environment.get("PYTHONPATH", "")]
-    return environment | {
-        "LLMKIT_DEVICE": "cpu",
-        "LLMKIT_CORPUS": "embedded",
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),  # refuses connections
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # they show only where nothing is cached yet
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    }
+    return (
+        ONE_THREAD
+        | environment
+        | {
+            "LLMKIT_DEVICE": "cpu",
+            "LLMKIT_CORPUS": "embedded",
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),  # refuses connections
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # they show only where nothing is cached yet
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        }
+    )
 
 
 def execute(
-    notebook: NotebookNode, folder: Path, environment: dict[str, str] | None = None
+    notebook: NotebookNode,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    kernel: AsyncKernelManager | None = None,
 ) -> None:
-    """Run every cell, in place. `BuildError`: the cell that failed and how."""
+    """Run every cell, in place. `BuildError`: the cell that failed and how.
+
+    Without ``kernel`` the notebook gets one of its own. A kernel that is handed in is started if it
+    does not run yet, and is left running, with all that the notebook defined.
+    """
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.update(execution_count=None, outputs=[])
     client = NotebookClient(
         notebook,
+        km=kernel,
         kernel_manager_class=ThisPython,
         kernel_name="python3",
         timeout=CELL_SECONDS,
@@ -232,6 +252,15 @@ def execute(
         raise BuildError(
             f"this cell failed:\n\n{run[-1].source if run else ''}\n\n{reason}"
         ) from None
+    finally:
+        if kernel is not None and client.kc is not None:
+            client.kc.stop_channels()
+
+
+def stop(kernel: AsyncKernelManager) -> None:
+    """End a kernel that was handed to `execute`."""
+    if kernel.has_kernel:
+        run_sync(kernel.shutdown_kernel)()
 
 
 # ------------------------------------------------------------------------------- normalising

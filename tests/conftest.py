@@ -1,11 +1,13 @@
-"""What every test starts from: the CPU, the embedded corpus, and one short text."""
+"""What every test starts from: one thread, the CPU, the embedded corpus, and one short text."""
 
 import os
 
 import pytest
+from build import ONE_THREAD
 
-os.environ.setdefault("LLMKIT_DEVICE", "cpu")
-os.environ.setdefault("LLMKIT_CORPUS", "embedded")
+# Before anything imports torch, which reads them once; what a test starts inherits them.
+for name, value in (ONE_THREAD | {"LLMKIT_DEVICE": "cpu", "LLMKIT_CORPUS": "embedded"}).items():
+    os.environ.setdefault(name, value)
 
 TEXT = """MILLER:
 The wheel is turning, and the river sings;

@@ -82,7 +82,7 @@ def events(content):
 
 
 def expected(model, tokenizer, prompt, new, seed, **choices):
-    """The text that `llmkit.generate` writes behind the prompt."""
+    """The text that `llmkit.generate` writes after the prompt."""
     ids = tokenizer.encode(prompt)
     ids = llmkit.generate(model, ids, new, seed=seed, **choices)[len(ids) :]
     return tokenizer.decode(ids)
@@ -90,7 +90,7 @@ def expected(model, tokenizer, prompt, new, seed, **choices):
 
 @contextmanager
 def command(*arguments, first="", **environment):
-    """`python -m llmkit serve` in a process of its own, and the line in which it tells where.
+    """`python -m llmkit serve` in a process of its own, and the line in which it says where.
     first: a statement to run before."""
     code = f"import sys; from llmkit.__main__ import main; {first}\nsys.exit(main(sys.argv[1:]))"
     start = [sys.executable, *(["-c", code] if first else ["-m", "llmkit"])]

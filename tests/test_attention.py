@@ -1,5 +1,4 @@
 import math
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,6 @@ from llmkit.attention import (
     CausalSelfAttention,
     KVCache,
     attention,
-    causal_attention,
     causal_mask,
     rotary,
 )
@@ -301,33 +299,3 @@ def test_layer_under_autocast_with_a_cache():
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         parts = [attn(x[:, :3], cache), attn(x[:, 3:], cache)]
     torch.testing.assert_close(torch.cat(parts, dim=1).float(), attn(x), atol=2e-2, rtol=2e-2)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("T", [1, 7, 64])
-def test_plain_products_and_the_fused_kernel_attend_alike(monkeypatch, dtype, T):
-    torch.manual_seed(0)
-    leaves = [torch.randn(2, 3, T, 8, dtype=dtype, requires_grad=True) for _ in range(3)]
-    module = sys.modules["llmkit.attention"]  # llmkit.attention is a function
-    monkeypatch.setattr(module, "fuses", lambda *_: False)
-    plain = causal_attention(*leaves)
-    gradients = torch.autograd.grad(plain.float().square().sum(), leaves)
-    monkeypatch.setattr(module, "fuses", lambda *_: True)
-    fused = causal_attention(*leaves)
-    expected = torch.autograd.grad(fused.float().square().sum(), leaves)
-    exact, _ = attention(*(leaf.double() for leaf in leaves), causal_mask(T))
-    tolerance = dict(atol=1e-5) if dtype == torch.float32 else dict(atol=0.1, rtol=0.1)
-    assert torch.allclose(plain.double(), exact, **tolerance)
-    assert torch.allclose(fused.double(), exact, **tolerance)
-    for ours, theirs in zip(gradients, expected, strict=True):
-        assert torch.allclose(ours, theirs, **tolerance)
-
-
-def test_the_fused_kernel_is_taken_where_it_is_the_faster(monkeypatch):
-    module, cpu = sys.modules["llmkit.attention"], torch.device("cpu")
-    for amd in (True, False):
-        monkeypatch.setattr(module, "is_amd", lambda amd=amd: amd)
-        assert module.fuses(257, cpu, torch.bfloat16)
-        assert module.fuses(16, torch.device("cuda"), torch.bfloat16)
-        assert not module.fuses(256, cpu, torch.bfloat16)
-        assert module.fuses(256, cpu, torch.float32) is not amd

@@ -441,12 +441,11 @@ def test_a_program_that_names_no_bpe_loads_it_with_its_model(small, tmp_path):
     assert done.stdout == f"BPETokenizer {small.encode('the wheel').tolist()}\n"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_token_files_have_its_ids(small, play, tmp_path, monkeypatch, workers):
-    monkeypatch.setattr("llmkit.scale.pieces.PIECE", 1 << 14)
-    monkeypatch.setattr("llmkit.scale.pieces.WINDOW", 16)
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_token_files_have_its_ids(small, play, tmp_path, monkeypatch, num_proc):
+    monkeypatch.setattr(token_file, "PIECE", 1 << 12)
     (tmp_path / "play.txt").write_text(play, "utf-8")
-    token_file.write(tmp_path / "ids", tmp_path / "play.txt", small, workers=workers)
+    token_file.write(tmp_path / "ids", tmp_path / "play.txt", small, num_proc=num_proc)
     ids, back = token_file.load(tmp_path / "ids")
     same(small, back)
     assert ids.long().equal(small.encode(play))

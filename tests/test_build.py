@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import build
 import nbformat
 import pytest
+import torch
 from nbval.plugin import IPyNbCell, get_sanitize_patterns
 
 ROOT = build.NOTEBOOKS.parent
@@ -376,7 +377,8 @@ def test_only_the_number_itself_is_blanked():
 
 def test_nbval_runs_what_it_should_where_it_should(tmp_path):
     """pytest in a copy of this project's frame: the environment reaches the kernel, a number after
-    ≈ may differ, another output may not, and only the notebooks themselves are collected."""
+    ≈ may differ, another output may not, and only the notebooks themselves are collected. In a
+    worker, as in every run."""
     for name in ("pyproject.toml", "notebooks/conftest.py", "notebooks/build.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -385,6 +387,7 @@ def test_nbval_runs_what_it_should_where_it_should(tmp_path):
     environment = """
 import os
 print(*map(os.environ.get, ["LLMKIT_DEVICE", "LLMKIT_CORPUS", "LLMKIT_DATA"]))
+print(*map(os.environ.get, ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY"]))
 """
     connect = """
 import socket
@@ -394,7 +397,8 @@ except OSError as error:
     print(error)
 """
     refused = "This run has no network on purpose, and something asked for 192.0.2.1.\n"
-    cells = [(environment, "cpu embedded None\n"), (connect, refused), ("print('≈ 1.5')", "≈ 99\n")]
+    seen = "cpu embedded None\n1 1 PASSIVE\n"
+    cells = [(environment, seen), (connect, refused), ("print('≈ 1.5')", "≈ 99\n")]
     cells += [("print(2)", "3\n")]
     notebook = nbformat.v4.new_notebook(
         cells=[
@@ -411,15 +415,25 @@ except OSError as error:
         nbformat.write(notebook, tmp_path / name)
     (tmp_path / "notebooks/src").mkdir()
     (tmp_path / "notebooks/src/test_x.py").write_text("def test_x(): pass")
+    outside = {name: value for name, value in os.environ.items() if name not in build.ONE_THREAD}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "notebooks"],
+        [sys.executable, "-m", "pytest", "-q", "-n1", "-p", "no:cacheprovider", "notebooks"],
         cwd=tmp_path,
-        env=os.environ | {"LLMKIT_DATA": "elsewhere", "LLMKIT_DEVICE": "cuda"},
+        env=outside | {"LLMKIT_DATA": "elsewhere", "LLMKIT_DEVICE": "cuda"},
         capture_output=True,
         encoding="utf-8",
     )
     assert "1 failed, 3 passed" in done.stdout, done.stdout
     assert "FAILED notebooks/01_data.ipynb::Cell 3" in done.stdout
+
+
+def test_one_thread_unless_the_environment_says_otherwise(monkeypatch):
+    assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"])  # of this very process
+    for name in build.ONE_THREAD:
+        monkeypatch.delenv(name, raising=False)
+    assert build.ONE_THREAD.items() <= build.kernel_environment().items()
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert build.kernel_environment()["OMP_NUM_THREADS"] == "4"
 
 
 def test_the_guard_lets_this_machine_through_and_nothing_else():

@@ -1,4 +1,4 @@
-"""A rehearsal of Colab: `python -m pytest -s -m slow tests/test_colab.py` (minutes).
+"""A rehearsal of Colab: `python -m pytest -n 0 -s -m slow tests/test_colab.py` (minutes).
 
 A fresh environment holds what Colab ships and no llmkit. Each notebook, alone in an empty folder,
 must then run through: its setup cell installs llmkit from LLMKIT_SOURCE (by default this repository
@@ -29,7 +29,6 @@ SHIPPED = [
     "ipython==7.34.0",
     "numpy==2.1.*",
     "matplotlib==3.10.*",
-    "aiohttp",
     "ipykernel",
     "transformers",
     "accelerate",

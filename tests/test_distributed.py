@@ -18,12 +18,15 @@ import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 import llmkit
-from llmkit import checkpoint, distributed
+from llmkit import checkpoint
 from llmkit.__main__ import main
+from llmkit.callbacks import Checkpointer, Sampler
+from llmkit.commands import recipe
 from llmkit.model import GPT, GPTConfig
-from llmkit.speed.fast_gpt import FastGPT
+from llmkit.runtime import PeerLost, interruptible
+from llmkit.scale import distributed
 from llmkit.tokenizer import CharTokenizer
-from llmkit.training import Checkpointer, TrainConfig, interruptible, train
+from llmkit.train_config import TrainConfig
 
 TEXT = "the cat sat on the mat and the dog sat on the cat. " * 60
 TOKENIZER = CharTokenizer.from_text(TEXT)
@@ -36,11 +39,24 @@ ALONE = replace(CONFIG, batch_size=8)  # the same rows in one process
 CURVES = {
     "adamw": (CONFIG, torch.float64),
     "adamw, float32": (CONFIG, torch.float32),
-    "adamw, accumulated": (replace(CONFIG, accumulation=3), torch.float64),
+    "adamw, accumulated": (replace(CONFIG, gradient_accumulation_steps=3), torch.float64),
     "muon": (replace(CONFIG, optimizer="muon"), torch.float64),
-    "muon, accumulated": (replace(CONFIG, optimizer="muon", accumulation=2), torch.float64),
+    "muon, accumulated": (
+        replace(CONFIG, optimizer="muon", gradient_accumulation_steps=2),
+        torch.float64,
+    ),
     "recomputed": (replace(CONFIG, gradient_checkpointing=True), torch.float64),
 }
+
+
+def train(*args, **options):
+    """`llmkit.train` by all processes, or by the one there is."""
+    return llmkit.train(*args, processes=distributed.join(), **options)
+
+
+def evaluate(*args, **options):
+    """`llmkit.evaluate`, likewise."""
+    return llmkit.evaluate(*args, processes=distributed.join(), **options)
 
 
 def make(seed=0, **changes):
@@ -72,7 +88,7 @@ def before_call(model, number, action):
 
 def figures(folder):
     """All that a healthy run can show; each process leaves its results in a file."""
-    rank, found = distributed.rank(), {}
+    rank, found = distributed.join().rank, {}
     buckets = []
 
     class Counted(torch.nn.parallel.DistributedDataParallel):
@@ -112,7 +128,7 @@ def figures(folder):
 def evaluations():
     model, shown = make(), []
     model.register_forward_pre_hook(lambda _, args: shown.append(args[0]))
-    losses = [llmkit.evaluate(model, VAL, stride=s, batch_size=5).loss for s in (None, 3)]
+    losses = [evaluate(model, VAL, stride=s, batch_size=5).loss for s in (None, 3)]
     return losses, sum(x.numel() for x in shown)
 
 
@@ -124,10 +140,9 @@ def callbacks(folder):
         if run.evaluated:
             seen.append((run.step, llmkit.evaluate(run.model, VAL).loss, run.history.val_loss[-1]))
 
-    folder = folder / f"run{distributed.rank()}"
-    config = replace(CONFIG, sample_every=6)
-    keep = Checkpointer(folder, TOKENIZER)
-    history = train(make(), TRAIN, VAL, config, tokenizer=TOKENIZER, callbacks=[look, keep])
+    folder = folder / f"run{distributed.join().rank}"
+    sample, keep = Sampler(TOKENIZER, 6, "the"), Checkpointer(folder, TOKENIZER)
+    history = train(make(), TRAIN, VAL, CONFIG, callbacks=[sample, look, keep])
     return seen, folder.exists(), len(history.samples)
 
 
@@ -168,7 +183,7 @@ def resume(folder):
     keep = [stop_at(5), Checkpointer(folder / "resume")]
     train(make(dropout=0.2), TRAIN, VAL, config, callbacks=keep)
     model, state = make(seed=9, dropout=0.2), None
-    if distributed.rank() == 0:
+    if distributed.join().rank == 0:
         model, _ = checkpoint.load(folder / "resume")
         state = checkpoint.load_state(folder / "resume")
     again = train(model, TRAIN, VAL, config, resume=state)
@@ -178,24 +193,24 @@ def resume(folder):
 def killed(folder, rank):
     """A run in which a process dies in mid-step, after the first of two passes."""
     model = make().double()
-    if distributed.rank() == rank:
+    if distributed.join().rank == rank:
         before_call(model, 14, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    config = replace(CONFIG, batch_size=2, accumulation=2)
+    config = replace(CONFIG, batch_size=2, gradient_accumulation_steps=2)
     train(model, TRAIN, VAL, config, callbacks=[Checkpointer(folder / "run", every=4)])
 
 
 def command(folder):
     """`python -m llmkit` with an error, without one, and with an interrupt of torchrun."""
-    for model in llmkit.commands.recipes.MODELS.values():
+    for model in recipe.MODELS.values():
         model |= dict(block_size=16, n_layer=1, n_head=2, n_embd=16)
-    for run in llmkit.commands.recipes.RUNS.values():
+    for run in recipe.RUNS.values():
         run["batch_size"] = 8
     (folder / "poem.txt").write_text(TEXT)
     arguments = ["train", "--text", str(folder / "poem.txt"), "--out"]
     assert main([*arguments, str(folder / "run"), "--steps", "0"]) == 2
     assert main([*arguments, str(folder / "run"), "--steps", "4"]) == 0
-    if distributed.rank() == 1:
-        before_call(FastGPT, 5, lambda: os.kill(os.getppid(), signal.SIGINT))
+    if distributed.join().rank == 1:
+        before_call(GPT, 5, lambda: os.kill(os.getppid(), signal.SIGINT))
     sys.exit(main([*arguments, str(folder / "endless"), "--steps", "1000000"]))
 
 
@@ -373,25 +388,24 @@ def second_of_two(monkeypatch):
 
 @pytest.mark.usefixtures("second_of_two")
 def test_each_process_takes_its_own_gpu(monkeypatch):
-    monkeypatch.setattr(torch, "zeros", lambda *_, device: torch.tensor(0.0))
-    assert llmkit.start(device="cuda").device == torch.device("cuda:1")
-    assert llmkit.start(device="cuda:0").device == torch.device("cuda:0")
-    assert llmkit.start(device="cpu").device == torch.device("cpu")
-    with distributed.alone():
-        assert llmkit.start(device="cuda").device == torch.device("cuda")
+    assert distributed.own_device() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert distributed.own_device() == "cuda:1"
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert distributed.own_device() is None
 
 
 @pytest.mark.usefixtures("second_of_two")
 def test_only_what_a_lost_process_causes_is_told_as_that():
-    with pytest.raises(distributed.PeerLost, match="another of the 2 processes is gone"):
+    with pytest.raises(PeerLost, match="another of the 2 processes is gone"):
         raise_together("[/gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
     with pytest.raises(RuntimeError, match="size mismatch") as caught:
         raise_together("size mismatch")
-    assert not isinstance(caught.value, distributed.PeerLost)
+    assert not isinstance(caught.value, PeerLost)
 
 
 def raise_together(message):
-    with distributed.together():
+    with distributed.Processes().accumulating(None, last=True):
         raise RuntimeError(message)
 
 
@@ -404,8 +418,8 @@ def test_what_is_left_after_a_loss_may_finish_its_sentence():
             os.kill(os.getpid(), signal.SIGTERM)
             assert interrupted.wait(10)
         assert signal.getsignal(signal.SIGTERM) is before
-        with pytest.raises(distributed.PeerLost), interruptible():
-            raise distributed.PeerLost
+        with pytest.raises(PeerLost), interruptible():
+            raise PeerLost
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -427,13 +441,15 @@ def test_each_meeting_has_addresses_of_its_own(monkeypatch):
 
 
 def test_one_process_asks_nobody():
-    assert (distributed.world(), distributed.rank(), distributed.local_rank()) == (1, 0, 0)
-    assert distributed.total(1.5, True) == [1.5, 1.0]
-    assert distributed.broadcast("this") == "this"
-    assert distributed.first()
+    alone = distributed.join()
+    assert (alone.world, alone.rank) == (1, 0)
+    assert alone.sum(1.5, True) == [1.5, 1.0]
+    assert alone.broadcast("this") == "this"
+    assert distributed.first_to_tell()
+    distributed.leave()
     assert not torch.distributed.is_initialized()
-    with pytest.raises(RuntimeError, match="gloo"):
-        raise_together("gloo")
+    with pytest.raises(RuntimeError, match="gloo"), alone.accumulating(None, last=True):
+        raise RuntimeError("gloo")
 
 
 if __name__ == "__main__":

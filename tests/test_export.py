@@ -4,25 +4,26 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from itertools import product
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 import torch
+from llmkit.commands.recipes import sprint
 from torch import nn
 
 import llmkit
 from llmkit import checkpoint
 from llmkit.__main__ import main
-from llmkit.commands.recipes import sprint
 from llmkit.deploy import export, int8
 from llmkit.deploy.onnx import OnnxModel, write_onnx
 from llmkit.finetune import lora
 from llmkit.model import GPT, GPTConfig
-from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 TEXT = llmkit.load_text("embedded")
 TOKENIZER = llmkit.CharTokenizer.from_text(TEXT)
@@ -33,13 +34,12 @@ PLAIN = GPTConfig(**SHAPE)
 OTHER = GPTConfig(
     **SHAPE, bias=False, position="rotary", norm_first=False, activation="relu", tie_weights=False
 )
-FAST = FastGPTConfig(**SHAPE, ngram_rows=(8_192, 0, 512))  # all pairs; no triples; hashed fours
 
 
-def build(config) -> nn.Module:
+def build(config) -> GPT:
     """A model of which no weight is zero, which would hide a difference."""
     torch.manual_seed(0)
-    model = (FastGPT if isinstance(config, FastGPTConfig) else GPT)(config).eval()
+    model = GPT(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.3 * torch.randn_like(weight))
@@ -47,25 +47,28 @@ def build(config) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The three models, each with its ONNX export: exporting takes seconds."""
-    place = tmp_path_factory.mktemp("onnx")
-    models = {"plain": build(PLAIN), "other": build(OTHER), "fast": build(FAST)}
-    for name, model in models.items():
-        export.save_onnx(place / name, model, TOKENIZER)
-    return {name: (model, place / name) for name, model in models.items()}
+def trained():
+    """A GPT trained for about two seconds: rotary positions, tied."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(V, 32, n_layer=2, n_head=2, n_embd=64, position="rotary"))
+    how = llmkit.TrainConfig(steps=150, batch_size=16, optimizer="muon")
+    llmkit.train(model, TRAIN, VAL[:1000], how)
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
-def trained():
-    """A FastGPT and a GPT, each trained for about two seconds."""
-    config, how = sprint(V)
-    torch.manual_seed(0)
-    fast, gpt = FastGPT(config), GPT(GPTConfig(V, 32, n_layer=2, n_head=2, n_embd=64))
-    llmkit.train(fast, TRAIN, VAL[:1000], how)
-    how = llmkit.TrainConfig(steps=150, batch_size=16, optimizer="muon")
-    llmkit.train(gpt, TRAIN, VAL[:1000], how)
-    return {"fast": fast.eval(), "gpt": gpt.eval()}
+def run(tmp_path_factory, trained):
+    """A run's folder with both exports, made by the command once: exporting takes seconds. What
+    was printed is in `printed.txt`."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    checkpoint.save(run / "checkpoint", trained, TOKENIZER, {"step": 1})
+    (run / "poem.txt").write_text(TEXT[:30_000])
+    (run / "report.json").write_text(json.dumps({"corpus": str(run / "poem.txt")}))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.setattr(export, "measure", partial(export.measure, seconds=0.01))
+        assert main(["export", str(run), "--onnx", "--int8"]) == 0
+    (run / "printed.txt").write_text(printed.getvalue())
+    return run
 
 
 def differences(model, other, room=ROOM) -> float:
@@ -81,39 +84,34 @@ def differences(model, other, room=ROOM) -> float:
 # ONNX
 
 
-@pytest.mark.parametrize("name", ["plain", "other", "fast"])
-def test_onnx_gives_the_scores_of_pytorch(exported, name):
-    model, folder = exported[name]
-    loaded, tokenizer = export.load(folder)
+def test_onnx_gives_the_scores_of_pytorch(trained, run):
+    loaded, tokenizer = export.load(run / "onnx")
     assert isinstance(loaded, OnnxModel)
-    assert loaded.config == model.config
+    assert loaded.config == trained.config
     assert tokenizer.tokens == TOKENIZER.tokens
-    assert differences(model, loaded) < 1e-4
-    assert model(VAL[None, :1]).detach().abs().max() > 0.1
+    assert differences(trained, loaded, trained.config.block_size) < 1e-4
+    assert trained(VAL[None, :1]).detach().abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["plain", "other", "fast"])
-def test_evaluate_and_generate_take_an_onnx_model_for_a_model(exported, name):
-    model, folder = exported[name]
-    loaded, _ = export.load(folder)
-    losses = [llmkit.evaluate(each, VAL[:500]).loss for each in (model, loaded)]
+def test_evaluate_and_generate_take_an_onnx_model_for_a_model(trained, run):
+    loaded, _ = export.load(run / "onnx")
+    losses = [llmkit.evaluate(each, VAL[:500]).loss for each in (trained, loaded)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     for choices in ({"temperature": 0}, {"seed": 3, "top_k": 5}):  # and on past block_size
-        texts = [llmkit.generate(each, VAL[:5], 2 * ROOM, **choices) for each in (model, loaded)]
+        texts = [llmkit.generate(each, VAL[:5], 70, **choices) for each in (trained, loaded)]
         assert texts[0].tolist() == texts[1].tolist()
 
 
-def test_the_file_says_nothing_of_where_it_was_made(exported):
-    for model, folder in exported.values():
-        content = (folder / "model.onnx").read_bytes()
-        for word in (b"site-packages", b"forward", str(Path.home()).encode(), b".py"):
-            assert word not in content
-        assert len(content) < 4 * model.num_parameters() + 40_000
+def test_the_file_says_nothing_of_where_it_was_made(trained, run):
+    content = (run / "onnx" / "model.onnx").read_bytes()
+    for word in (b"site-packages", b"forward", str(Path.home()).encode(), b".py"):
+        assert word not in content
+    assert len(content) < 4 * trained.num_parameters() + 40_000
 
 
-@pytest.mark.parametrize("ids", [[[V]], [[-1]], [[]], [0], [[0] * (ROOM + 1)]])
-def test_an_onnx_model_refuses_what_is_not_ids(exported, ids):
-    loaded, _ = export.load(exported["fast"][1])
+@pytest.mark.parametrize("ids", [[[V]], [[-1]], [[]], [0], [[0] * 33]])
+def test_an_onnx_model_refuses_what_is_not_ids(run, ids):
+    loaded, _ = export.load(run / "onnx")
     with pytest.raises(ValueError, match=r"vocab_size|\(B, T\)|block_size"):
         loaded(torch.tensor(ids, dtype=torch.int64))
 
@@ -134,8 +132,6 @@ VARIANTS = [
     )
 ]
 VARIANTS += [replace(PLAIN, block_size=n) for n in (1, 2, 700)]
-VARIANTS += [replace(FAST, ngram_rows=rows) for rows in ((), (0, 64), (64, 64, 64, 64))]
-VARIANTS += [replace(FAST, block_size=n) for n in (1, 300)]
 
 
 @pytest.mark.slow
@@ -146,6 +142,8 @@ def test_every_variant_as_onnx(tmp_path, monkeypatch, config, amd):
     model = build(config)
     loaded = OnnxModel(write_onnx(model, tmp_path / "m.onnx"), config)
     assert differences(model, loaded, config.block_size) < 1e-4
+    texts = [llmkit.generate(each, VAL[:5], 2 * ROOM, temperature=0) for each in (model, loaded)]
+    assert texts[0].tolist() == texts[1].tolist()
 
 
 @pytest.mark.slow
@@ -163,7 +161,7 @@ def test_a_large_model_takes_a_second_file(tmp_path, monkeypatch):
 # int8
 
 
-@pytest.mark.parametrize("config", [PLAIN, OTHER, FAST], ids=["plain", "other", "fast"])
+@pytest.mark.parametrize("config", [PLAIN, OTHER], ids=["plain", "other"])
 def test_each_row_is_rounded_to_its_scale(config):
     """The definition by hand, in float64: the scale takes the row's largest number to 127.5."""
     model = build(config)
@@ -185,7 +183,7 @@ def test_each_row_is_rounded_to_its_scale(config):
 
 
 def test_an_embedding_is_the_row_times_its_scale():
-    model = build(FAST)
+    model = build(PLAIN)
     table = int8.to_int8(model).wte
     ids = torch.tensor([[3, 0], [64, 3]])
     assert table(ids).shape == (2, 2, 16)
@@ -193,29 +191,27 @@ def test_an_embedding_is_the_row_times_its_scale():
     assert torch.allclose(table(ids), model.wte(ids), atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["fast", "gpt"])
-def test_int8_is_small_and_as_good(trained, name):
-    model = trained[name]
-    quantized = int8.to_int8(model)
-    assert int8.linear_bytes(model) >= 3.5 * int8.linear_bytes(quantized)
-    before, after = (llmkit.evaluate(each, VAL).perplexity for each in (model, quantized))
+def test_int8_is_small_and_as_good(trained):
+    quantized = int8.to_int8(trained)
+    assert int8.linear_bytes(trained) >= 3.5 * int8.linear_bytes(quantized)
+    before, after = (llmkit.evaluate(each, VAL).perplexity for each in (trained, quantized))
     assert before < 12  # it has learned something that could be lost
     assert before != after
     assert after == pytest.approx(before, rel=0.01)
 
 
 def test_the_original_is_left_alone(trained):
-    model = trained["gpt"]
-    before = [weight.clone() for weight in model.parameters()]
-    int8.to_int8(model)
-    assert not int8.is_int8(model)
-    assert all(map(torch.equal, before, model.parameters()))
+    before = [weight.clone() for weight in trained.parameters()]
+    int8.to_int8(trained)
+    assert not int8.is_int8(trained)
+    assert all(map(torch.equal, before, trained.parameters()))
 
 
-@pytest.mark.parametrize("name", ["fast", "gpt"])
-def test_int8_comes_back_bit_for_bit(tmp_path, trained, name):
-    quantized = int8.to_int8(trained[name])
-    for made_of in (trained[name], quantized):
+@pytest.mark.parametrize("config", [None, OTHER], ids=["trained", "other"])
+def test_int8_comes_back_bit_for_bit(tmp_path, trained, config):
+    model = trained if config is None else build(config)
+    quantized = int8.to_int8(model)
+    for made_of in (model, quantized):
         folder = export.save_int8(tmp_path / "m", made_of, TOKENIZER)
         loaded, tokenizer = export.load(folder)
         assert tokenizer.tokens == TOKENIZER.tokens
@@ -223,8 +219,9 @@ def test_int8_comes_back_bit_for_bit(tmp_path, trained, name):
         ours, theirs = int8.tensors(quantized), int8.tensors(loaded)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-        assert torch.equal(loaded(VAL[None, :32]), quantized(VAL[None, :32]))
-    assert export.file_bytes(folder) < 4 * trained[name].num_parameters() / 3
+        assert torch.equal(loaded(VAL[None, :16]), quantized(VAL[None, :16]))
+    if config is None:  # in a tiny one, the names are most of the file
+        assert export.file_bytes(folder) < 4 * model.num_parameters() / 3
 
 
 def test_a_tied_head_reads_the_bytes_of_the_embedding(tmp_path):
@@ -236,7 +233,7 @@ def test_a_tied_head_reads_the_bytes_of_the_embedding(tmp_path):
 
 @pytest.mark.parametrize("amd", [False, True], ids=["intel", "amd"])
 @pytest.mark.parametrize("cache", [True, False], ids=["cache", "plain"])
-@pytest.mark.parametrize("config", [PLAIN, FAST], ids=["gpt", "fast"])
+@pytest.mark.parametrize("config", [PLAIN, OTHER], ids=["plain", "other"])
 def test_generation_takes_an_int8_model(monkeypatch, config, cache, amd):
     """Its weights stand for floats: the text of the model with those floats in it."""
     monkeypatch.setattr("llmkit.speed.linear.is_amd", lambda: amd)
@@ -286,7 +283,7 @@ def test_load_takes_every_kind_of_folder(tmp_path):
         assert torch.equal(loaded(VAL[None, :9]), model(VAL[None, :9]))
 
 
-def test_folders_that_are_no_model_get_one_sentence(tmp_path, exported):
+def test_folders_that_are_no_model_get_one_sentence(tmp_path, run):
     for name in ("none", "empty", "foreign"):
         (tmp_path / name).mkdir() if name != "none" else None
     (tmp_path / "foreign" / "config.json").write_text("[1]")
@@ -297,13 +294,12 @@ def test_folders_that_are_no_model_get_one_sentence(tmp_path, exported):
             export.load(tmp_path / name)
         one_sentence(error)
     with pytest.raises(ValueError, match="says ONNX export, not checkpoint"):
-        checkpoint.load(exported["fast"][1])
+        checkpoint.load(run / "onnx")
 
 
-def test_damaged_files_get_one_sentence(tmp_path, exported):
-    shutil.copytree(exported["fast"][1], tmp_path / "onnx")
-    export.save_int8(tmp_path / "int8", build(FAST), TOKENIZER)
+def test_damaged_files_get_one_sentence(tmp_path, run):
     for name, file in (("onnx", "model.onnx"), ("int8", "model.safetensors")):
+        shutil.copytree(run / name, tmp_path / name)
         path = tmp_path / name / file
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
@@ -317,9 +313,9 @@ def test_damaged_files_get_one_sentence(tmp_path, exported):
             export.load(tmp_path / name)
     (tmp_path / "bad.onnx").write_bytes(b"no model at all")
     with pytest.raises(ValueError, match="damaged or no ONNX file"):
-        OnnxModel(tmp_path / "bad.onnx", FAST)
+        OnnxModel(tmp_path / "bad.onnx", OTHER)
     with pytest.raises(ValueError, match=r"another model than its config\.json"):
-        OnnxModel(exported["fast"][1] / "model.onnx", replace(FAST, vocab_size=9))
+        OnnxModel(run / "onnx" / "model.onnx", replace(OTHER, vocab_size=9))
 
 
 def test_weights_that_do_not_fit_the_configuration(tmp_path):
@@ -359,7 +355,7 @@ def test_what_cannot_be_exported_says_why(tmp_path):
         int8.to_int8(quantized)
     with pytest.raises(TypeError, match=r"export\.save_int8"):
         checkpoint.save(tmp_path / "m", quantized)
-    with pytest.raises(TypeError, match="llmkit's GPT or FastGPT"):
+    with pytest.raises(TypeError, match="llmkit's GPT"):
         export.save_int8(tmp_path / "m", nn.Linear(2, 2))
     lora.apply(model, rank=2)
     for save in (export.save_onnx, export.save_int8):
@@ -389,16 +385,11 @@ def test_an_absent_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
 
 
 @pytest.mark.parametrize("kind", ["onnx", "int8"])
-def test_an_export_can_be_served(tmp_path, exported, kind):
+def test_an_export_can_be_served(run, kind):
     from llmkit.commands.serve import load
     from llmkit.deploy import server
 
-    model, folder = exported["fast"]
-    if kind == "onnx":
-        shutil.copytree(folder, tmp_path / "run" / kind)
-    else:
-        export.save_int8(tmp_path / "run" / kind, model, TOKENIZER)
-    name, loaded, tokenizer = load(tmp_path / "run" / kind, "cpu")
+    name, loaded, tokenizer = load(run / kind, "cpu")
     assert name == f"run-{kind}"
     with server.background(loaded, tokenizer, name=name) as server:
         body = {"prompt": "MARA:", "max_tokens": 30, "temperature": 0}
@@ -431,31 +422,26 @@ def megabytes(cell: str) -> float:
     return float(cell.removesuffix(" MB"))
 
 
-def test_the_command_exports_and_compares(tmp_path, capsys, trained, quick):
-    checkpoint.save(tmp_path / "run" / "checkpoint", trained["fast"], TOKENIZER, {"step": 1})
-    (tmp_path / "poem.txt").write_text(TEXT[:30_000])
-    report = {"corpus": str(tmp_path / "poem.txt")}
-    (tmp_path / "run" / "report.json").write_text(json.dumps(report))
-    assert main(["export", str(tmp_path / "run"), "--onnx", "--int8"]) == 0
-    printed = capsys.readouterr().out
+def test_the_command_exports_and_compares(trained, run):
+    printed = (run / "printed.txt").read_text()
     rows = table(printed)
     assert list(rows) == ["original", "onnx", "int8"]
     held_out = llmkit.split(TOKENIZER.encode(TEXT[:30_000]))[1]
-    perplexity = llmkit.evaluate(trained["fast"], held_out).perplexity
+    perplexity = llmkit.evaluate(trained, held_out).perplexity
     assert "all 2,999 held-out tokens" in printed
     for name, row in rows.items():
         assert len(row) == 5
         assert float(row[2].removesuffix(" ms")) > 0
         assert float(row[3].replace(",", "")) > 0
         assert float(row[4]) == pytest.approx(perplexity, rel=0.01 if name == "int8" else 1e-4)
-        folder = tmp_path / "run" / ("checkpoint" if name == "original" else name)
+        folder = run / ("checkpoint" if name == "original" else name)
         assert megabytes(row[0]) == pytest.approx(export.file_bytes(folder) / 1e6, abs=0.005)
         assert export.load(folder)[1].tokens == TOKENIZER.tokens
-    weights = int8.linear_bytes(trained["fast"]) / 1e6
+    weights = int8.linear_bytes(trained) / 1e6
     assert megabytes(rows["original"][1]) == pytest.approx(weights, abs=0.005)
     assert rows["onnx"][1] == rows["original"][1]
     assert megabytes(rows["int8"][1]) <= weights / 3.5
-    assert str(tmp_path / "run" / "int8") in printed.splitlines()[-1]
+    assert str(run / "int8") in printed.splitlines()[-1]
 
 
 def test_where_exports_go(tmp_path, capsys, quick):
@@ -501,7 +487,7 @@ def test_the_commands_errors_are_one_sentence(tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 def test_nothing_but_the_table_is_printed(tmp_path):
     """In a process of its own, where torchao and the exporter are imported anew."""
-    checkpoint.save(tmp_path / "run" / "checkpoint", build(FAST), TOKENIZER)
+    checkpoint.save(tmp_path / "run" / "checkpoint", build(OTHER), TOKENIZER)
     command = [sys.executable, "-m", "llmkit", "export", str(tmp_path / "run"), "--onnx", "--int8"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

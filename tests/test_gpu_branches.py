@@ -6,7 +6,9 @@ The convention that makes it possible:
    should run stands under `if runtime.pick(cpu=False, gpu=True):`.
 2. Here pick gives its GPU value, but what takes time is capped by name (`CAPS`): where a pick is
    assigned to `steps` or passed as `steps=`, inside `gpu=dict(steps=...)`, and in GPU-only blocks.
-   Every other size is used as the GPU would use it.
+   Sizes are capped so that what fits together still does, and what does not still fails.
+   `TrainConfig(steps=200)`, the same on both, is capped too, except in a cell that asserts
+   something and is not tagged "trained".
 3. The corpus is called "tiny_shakespeare" but is a short stand-in, as is everything that would be
    fetched; so no notebook asserts the size of a corpus it fetches.
 4. What only real training can make true is asserted in cells tagged "trained": here their asserts
@@ -23,7 +25,23 @@ import nbformat
 import pytest
 
 NOTEBOOKS = sorted(build.NOTEBOOKS.glob("*.ipynb"))
-CAPS = {"steps": 3, "epochs": 3, "batch_size": 4, "max_new_tokens": 16, "tasks": 60, "seconds": 1}
+CAPS = {
+    "steps": 3,
+    "epochs": 3,
+    "batch_size": 4,
+    "block_size": 64,
+    "n_layer": 2,
+    "max_new_tokens": 16,
+    "tasks": 60,
+    "number": 500,
+    "length": 1_000_000,
+    "scene_size": 3_000,
+    "size": 15_000,
+    "share": 0.2,
+    "seconds": 1,
+}
+COUNTS = ("steps", "epochs", "tasks")  # also as the end of a name: warmup_steps, n_tasks
+WIDTHS = (192, 128)  # a model's width becomes the first that divides it: heads divide it as before
 
 PRELUDE = """
 def rehearse():
@@ -32,6 +50,7 @@ def rehearse():
 
     import datasets
     import llmkit
+    import matplotlib
 
     load_text, load_dataset = llmkit.load_text, datasets.load_dataset
     embedded = load_text("embedded")
@@ -44,7 +63,7 @@ def rehearse():
 
     def short_dataset(*args, data_files=None, _keep=folder, **kwargs):
         if "parallel-sentences" in args[0]:  # pairs with English: the project's own
-            parallel = llmkit.projects.languages.load()
+            parallel = llmkit.projects.languages.load_parallel()
             other = parallel[args[1].removeprefix("en-")]
             return datasets.Dataset.from_dict({"english": parallel["en"], "non_english": other})
         fetched = str(data_files).startswith("http")
@@ -63,22 +82,41 @@ def rehearse():
     llmkit.load_text = llmkit.data.load_text = short_text
     datasets.load_dataset = short_dataset
     llmkit.Runtime.pick = lambda self, *, cpu, gpu: gpu
+    matplotlib.rcParams["figure.dpi"] = 20  # a coarse picture shows as well that it can be drawn
 
 rehearse()
 del rehearse
+"""
+# Between two notebooks: nothing that the first one defined or drew is left for the second.
+AFRESH = """
+import matplotlib.pyplot
+matplotlib.pyplot.close("all")
+get_ipython().reset(new_session=False)
+import gc
+gc.collect()
+del gc
 """
 
 
 class Rehearsed(ast.NodeTransformer):
     """A cell as it is rehearsed: budgets capped, and in "trained" cells asserts let off."""
 
-    def __init__(self, trained: bool) -> None:
+    def __init__(self, tree: ast.Module, trained: bool) -> None:
+        nodes = list(ast.walk(tree))
         self.trained = trained
+        # Nothing in this cell needs more than a few steps of training.
+        self.brief = trained or not any(isinstance(node, ast.Assert) for node in nodes)
+        # x, where a pick has gpu=x
+        self.named = {n.value.id for n in nodes if is_gpu(n) and isinstance(n.value, ast.Name)}
         self.gpu_only = False  # inside a pick's gpu=..., or in a block that only a GPU runs
 
     def capped(self, name: str | None, value: ast.expr) -> ast.expr:
-        caps = [cap for end, cap in CAPS.items() if f"_{name}".endswith(f"_{end}")]
-        number = isinstance(value, ast.Constant) and type(value.value) is int
+        last_word = str(name).rpartition("_")[2]
+        known = name if name in CAPS else last_word if last_word in COUNTS else None
+        caps = [CAPS[known]] if known else []
+        number = isinstance(value, ast.Constant) and type(value.value) in (int, float)
+        if name == "n_embd" and number:
+            caps = [width for width in WIDTHS if value.value % width == 0]
         if caps and (is_pick(value) or (self.gpu_only and number)):
             return ast.Call(ast.Name("min", ast.Load()), [value, ast.Constant(caps[0])], [])
         return value
@@ -90,12 +128,25 @@ class Rehearsed(ast.NodeTransformer):
         return visited
 
     def visit_Assign(self, node: ast.Assign) -> ast.Assign:
-        self.generic_visit(node)
-        node.value = self.capped(getattr(node.targets[0], "id", None), node.value)
+        target = node.targets[0]
+        name = getattr(target, "id", None)
+        [node.value] = self.within_gpu([node.value], name in self.named)
+        if isinstance(target, ast.Tuple) and is_pick(node.value):
+            for gpu in filter(is_gpu, node.value.keywords):
+                if isinstance(gpu.value, ast.Tuple):
+                    self.cap_tuple(target, gpu.value)
+        node.value = self.capped(name, node.value)
         return node
 
+    def cap_tuple(self, names: ast.Tuple, values: ast.Tuple) -> None:
+        """The numbers of `a, b = pick(cpu=..., gpu=(1, 2))`, each by its name."""
+        outside, self.gpu_only = self.gpu_only, True
+        pairs = zip(names.elts, values.elts, strict=True)
+        values.elts = [self.capped(getattr(name, "id", None), value) for name, value in pairs]
+        self.gpu_only = outside
+
     def visit_keyword(self, node: ast.keyword) -> ast.keyword:
-        [value] = self.within_gpu([node.value], node.arg == "gpu")
+        [value] = self.within_gpu([node.value], is_gpu(node))
         node.value = self.capped(node.arg, value)
         return node
 
@@ -107,8 +158,13 @@ class Rehearsed(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
         self.generic_visit(node)
-        if getattr(node.func, "id", None) == "range":
+        called = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
+        if called == "range":
             node.args = [self.capped("steps", argument) for argument in node.args]
+        for keyword in node.keywords:
+            literal = isinstance(keyword.value, ast.Constant)
+            if called == "TrainConfig" and keyword.arg == "steps" and literal and self.brief:
+                keyword.value = ast.Constant(CAPS["steps"])
         return node
 
     def visit_If(self, node: ast.If) -> ast.If:
@@ -126,19 +182,51 @@ def is_pick(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "pick"
 
 
+def is_gpu(node: ast.AST) -> bool:
+    return isinstance(node, ast.keyword) and node.arg == "gpu"
+
+
 def rehearsed(source: str, trained: bool = False) -> str:
-    tree = Rehearsed(trained).visit(ast.parse(source))
+    tree = ast.parse(source)
+    tree = Rehearsed(tree, trained).visit(tree)
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def rehearse(notebook: nbformat.NotebookNode, folder: Path) -> None:
-    """Run every cell as on a GPU; `build.BuildError` names the cell that fails."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for cell in code:
-        cell.source = rehearsed(cell.source, "trained" in build.tags(cell))
-    prelude = nbformat.v4.new_code_cell(PRELUDE)
-    stage = nbformat.v4.new_notebook(cells=[prelude, *code])
-    build.execute(stage, folder, build.kernel_environment() | {"LLMKIT_CORPUS": "tiny_shakespeare"})
+class Stage:
+    """Plays one notebook after another in one kernel, since starting costs more than playing."""
+
+    def __init__(self) -> None:
+        self.kernel = None
+
+    def play(self, notebook: nbformat.NotebookNode, folder: Path) -> None:
+        """Run every cell as on a GPU; `build.BuildError` names the cell that fails."""
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for cell in code:
+            cell.source = rehearsed(cell.source, "trained" in build.tags(cell))
+        first = AFRESH
+        if self.kernel is None:
+            self.kernel, first = build.ThisPython(kernel_name="python3"), PRELUDE
+        opening = nbformat.v4.new_code_cell(first)
+        environment = build.kernel_environment() | {"LLMKIT_CORPUS": "tiny_shakespeare"}
+        try:
+            build.execute(
+                nbformat.v4.new_notebook(cells=[opening, *code]), folder, environment, self.kernel
+            )
+        except build.BuildError:
+            self.close()  # who knows what the failure has left; the next notebook starts anew
+            raise
+
+    def close(self) -> None:
+        if self.kernel is not None:
+            build.stop(self.kernel)
+            self.kernel = None
+
+
+@pytest.fixture(scope="module")
+def stage():
+    stage = Stage()
+    yield stage
+    stage.close()
 
 
 def differs_on_a_gpu(path: Path) -> bool:
@@ -149,8 +237,8 @@ def differs_on_a_gpu(path: Path) -> bool:
 @pytest.mark.parametrize(
     "path", [pytest.param(path, id=path.stem) for path in NOTEBOOKS if differs_on_a_gpu(path)]
 )
-def test_gpu_branches(path):
-    rehearse(nbformat.read(path, as_version=4), path.parent)
+def test_gpu_branches(path, stage):
+    stage.play(nbformat.read(path, as_version=4), path.parent)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +247,28 @@ def test_gpu_branches(path):
         ("steps = r.pick(cpu=9, gpu=900)", "steps = min(r.pick(cpu=9, gpu=900), 3)"),
         ("f(warmup_steps=r.pick(cpu=9, gpu=90))", "f(warmup_steps=min(r.pick(cpu=9, gpu=90), 3))"),
         ("steps = 900", "steps = 900"),
-        ("n_layer = r.pick(cpu=2, gpu=6)", "n_layer = r.pick(cpu=2, gpu=6)"),
+        ("rate = r.pick(cpu=0.1, gpu=0.2)", "rate = r.pick(cpu=0.1, gpu=0.2)"),
         (
-            "c = r.pick(cpu=C(steps=9), gpu=C(steps=900, n_layer=6))",
-            "c = r.pick(cpu=C(steps=9), gpu=C(steps=min(900, 3), n_layer=6))",
+            "c = r.pick(cpu=C(steps=9), gpu=C(steps=900, n_layer=6, n_head=6))",
+            "c = r.pick(cpu=C(steps=9), gpu=C(steps=min(900, 3), n_layer=min(6, 2), n_head=6))",
         ),
         (
-            "c = r.pick(cpu={}, gpu={'batch_size': 64, 'block_size': 256})",
-            "c = r.pick(cpu={}, gpu={'batch_size': min(64, 4), 'block_size': 256})",
+            "c = r.pick(cpu=C(n_embd=96), gpu=C(n_embd=384))\nd = r.pick(cpu=1, gpu=C(n_embd=256))",
+            "c = r.pick(cpu=C(n_embd=96), gpu=C(n_embd=min(384, 192)))\n"
+            "d = r.pick(cpu=1, gpu=C(n_embd=min(256, 128)))",
+        ),
+        ("c = r.pick(cpu=1, gpu=C(n_embd=100))", "c = r.pick(cpu=1, gpu=C(n_embd=100))"),
+        (
+            "large = dict(n_layer=6)\nc = r.pick(cpu={}, gpu=large)",
+            "large = dict(n_layer=min(6, 2))\nc = r.pick(cpu={}, gpu=large)",
+        ),
+        (
+            "size, rate = r.pick(cpu=(1, 2), gpu=(90_000, 9))",
+            "size, rate = r.pick(cpu=(1, 2), gpu=(min(90000, 15000), 9))",
+        ),
+        (
+            "c = r.pick(cpu={}, gpu={'batch_size': 64, 'vocab_size': 50257})",
+            "c = r.pick(cpu={}, gpu={'batch_size': min(64, 4), 'vocab_size': 50257})",
         ),
         (
             "for i in range(r.pick(cpu=9, gpu=90)):\n    f(i)",
@@ -176,6 +278,8 @@ def test_gpu_branches(path):
             "if r.pick(cpu=False, gpu=True):\n    epochs = 50\nelse:\n    epochs = 5",
             "if r.pick(cpu=False, gpu=True):\n    epochs = min(50, 3)\nelse:\n    epochs = 5",
         ),
+        ("llmkit.TrainConfig(steps=200, seed=1)", "llmkit.TrainConfig(steps=3, seed=1)"),
+        ("c = TrainConfig(steps=200)\nassert f(c)", "c = TrainConfig(steps=200)\nassert f(c)"),
     ],
 )
 def test_what_takes_time_is_capped(written, run):
@@ -184,12 +288,16 @@ def test_what_takes_time_is_capped(written, run):
 
 def test_only_trained_cells_may_assert_in_vain():
     assert rehearsed("assert loss < 2", trained=True) == "loss < 2"
+    brief = "train(TrainConfig(steps=3))\nloss < 2"
+    assert rehearsed("train(TrainConfig(steps=99))\nassert loss < 2", trained=True) == brief
     assert rehearsed("assert loss < 2") == "assert loss < 2"
 
 
 CELLS = """
-import datasets, llmkit
+import os
+import datasets, llmkit, torch
 runtime = llmkit.start()
+assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"])
 text = llmkit.load_text(runtime.corpus)
 url = "https://example.org/x.txt"
 fetched = datasets.load_dataset("text", data_files=url, split="train", sample_by="document")
@@ -197,15 +305,15 @@ assert runtime.corpus == "tiny_shakespeare" and len(set(text)) == 65 and len(tex
 assert text == llmkit.data.load_text("julius_caesar") == fetched["text"][0]
 assert len(llmkit.load_text("embedded")) > 100_000
 steps = runtime.pick(cpu=200, gpu=5_000)
-n_layer = runtime.pick(cpu=2, gpu=6)
-assert (steps, n_layer) == (3, 6)
+n_head = runtime.pick(cpu=2, gpu=6)
+assert (steps, n_head) == (3, 6)
 """
 
 
-def test_a_rehearsal_runs_the_gpu_branch(tmp_path):
+def test_a_rehearsal_runs_the_gpu_branch(stage, tmp_path):
     """On a corpus that stands in, with capped budgets, and a fault in the branch is found."""
     cells = [nbformat.v4.new_code_cell(CELLS)]
     cells += [nbformat.v4.new_code_cell("assert steps > 3", metadata={"tags": ["trained"]})]
     cells += [nbformat.v4.new_code_cell("if runtime.pick(cpu=False, gpu=True):\n    undefined")]
     with pytest.raises(build.BuildError, match="NameError: name 'undefined'"):
-        rehearse(nbformat.v4.new_notebook(cells=cells), tmp_path)
+        stage.play(nbformat.v4.new_notebook(cells=cells), tmp_path)

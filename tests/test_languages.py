@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmkit import BPETokenizer, CharTokenizer, FastGPT, FastGPTConfig, NGram, load_text
+from llmkit import GPT, BPETokenizer, CharTokenizer, GPTConfig, NeuralBigram, NGram, load_text
 from llmkit.projects import languages
-from llmkit.projects.languages import aligned, load, sentence_losses
+from llmkit.projects.languages import aligned, load_parallel, sentence_losses
 
 # --- the data
 
@@ -36,7 +36,7 @@ FREQUENT = {  # words that no text of this length lacks, and no other of the fiv
 
 @pytest.fixture(scope="module")
 def parallel():
-    return load()
+    return load_parallel()
 
 
 def test_five_languages_row_for_row(parallel):
@@ -121,14 +121,14 @@ def write(path, text):
 
 def test_any_tab_separated_file_will_do(tmp_path):
     file = write(tmp_path / "a.tsv", "\ufeffpl\tuk\r\nDobry dzień.\tДобрий день.\r\nTak.\t Так. \n")
-    assert load(file) == {"pl": ["Dobry dzień.", "Tak."], "uk": ["Добрий день.", "Так."]}
-    assert load(str(file)) == load(file)
+    assert load_parallel(file) == {"pl": ["Dobry dzień.", "Tak."], "uk": ["Добрий день.", "Так."]}
+    assert load_parallel(str(file)) == load_parallel(file)
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("en\tde\nYes.\tJa.\nNo.\n", "line 3: one sentence for each of en, de, .*here are 1"),
+        ("en\tde\nYes.\tJa.\nNo.\n", "line 3: give one sentence for each of en, de, .*here are 1"),
         ("en\tde\nYes.\t \n", "line 2: .*here are 1"),
         ("en\tde\nYes.\tJa.\tOui.\n", "line 2: .*here are 3"),
         ("en\tde\nYes.\tJa.\n\nNo.\tNein.\n", "line 3: .*here are 0"),
@@ -140,18 +140,12 @@ def test_any_tab_separated_file_will_do(tmp_path):
 )
 def test_what_is_no_parallel_text_is_told(tmp_path, text, told):
     with pytest.raises(ValueError, match=told):
-        load(write(tmp_path / "a.tsv", text))
+        load_parallel(write(tmp_path / "a.tsv", text))
 
 
-def test_no_such_file(tmp_path, monkeypatch):
+def test_no_such_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.tsv.*give the path"):
-        load(tmp_path / "none.tsv")
-    monkeypatch.setattr(languages, "__file__", str(tmp_path / "llmkit" / "languages.py"))
-    with pytest.raises(FileNotFoundError, match=r"_data.*languages\.tsv"):
-        load()
-    (tmp_path / "llmkit" / "_data").mkdir(parents=True)
-    write(tmp_path / "llmkit/_data/languages.tsv", "en\tde\nA wheel's.\tEines Rads.\n")
-    assert load() == {"en": ["A wheel's."], "de": ["Eines Rads."]}
+        load_parallel(tmp_path / "none.tsv")
 
 
 # --- putting pairs together
@@ -191,10 +185,10 @@ SENTENCES = ["The boat is old.", "Да, но и море старое.", "Oui."]
 TOKENIZER = CharTokenizer.from_text("".join(SENTENCES) + "\ntag: ")
 
 
-def small(vocab_size=TOKENIZER.vocab_size, block_size=40):
+def small(vocab_size=TOKENIZER.vocab_size, block_size=40, position="rotary"):
     torch.manual_seed(0)
-    shape = {"n_layer": 1, "n_head": 2, "n_embd": 16, "dropout": 0.5, "ngram_rows": (64,)}
-    model = FastGPT(FastGPTConfig(vocab_size, block_size, **shape))
+    shape = GPTConfig(vocab_size, block_size, 1, 2, 16, dropout=0.5, position=position)
+    model = GPT(shape)
     for parameter in model.parameters():  # nothing at zero, which would hide a mistake
         nn.init.normal_(parameter, std=0.5)
     return model
@@ -208,12 +202,12 @@ def one_by_one(model, tokenizer, sentence, prefix):
     return loss[len(before) - 1 :].detach()
 
 
-@pytest.mark.parametrize("rows", [1, 2, 64])
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
 @pytest.mark.parametrize("prefix", ["\n", "\ntag: "])
-def test_losses_are_those_of_each_sentence_alone(monkeypatch, rows, prefix):
-    monkeypatch.setattr(languages, "ROWS", rows)
-    model = small().train()
-    losses = sentence_losses(model, TOKENIZER, SENTENCES, prefix)
+def test_losses_are_those_of_each_sentence_alone(batch_size, prefix, position):
+    model = small(position=position).train()
+    losses = sentence_losses(model, TOKENIZER, SENTENCES, prefix, batch_size)
     assert losses.shape == (3, len(SENTENCES[1]) + 1)
     assert losses.dtype == torch.float64
     assert model.training
@@ -235,7 +229,7 @@ def test_a_counter_and_another_tokenizer_will_do():
 
 
 def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_vocabulary():
-    uniform = FastGPT(FastGPTConfig(TOKENIZER.vocab_size, 40, 1, 1, 8))
+    uniform = NeuralBigram(TOKENIZER.vocab_size)  # starts with all scores 0
     losses = sentence_losses(uniform, TOKENIZER, ["Oui."])
     assert losses.tolist() == [pytest.approx([math.log(TOKENIZER.vocab_size)] * 5, abs=1e-6)]
 

@@ -14,7 +14,7 @@ import torch
 import llmkit
 from llmkit import checkpoint
 from llmkit.__main__ import main
-from llmkit.commands.recipes import MODELS, RUNS, SMALL, recipe
+from llmkit.commands.recipe import MODELS, RUNS, SMALL, recipe
 
 TEXT = (
     "MARA:\nThe river keeps no ledger of the rain,\nAnd so must I.\n\nTOM:\nThen who pays?\n\n" * 40
@@ -31,7 +31,7 @@ def text_file(tmp_path):
 @pytest.fixture(autouse=True)
 def small_models(monkeypatch):
     """The recipes' numbers of layers and steps are for a minute's run; here seconds matter."""
-    tiny = dict(block_size=16, n_layer=1, n_head=2, n_embd=16, ngram_rows=(64, 64))
+    tiny = dict(block_size=16, n_layer=1, n_head=2, n_embd=16)
     for kind in MODELS:
         monkeypatch.setitem(MODELS, kind, MODELS[kind] | tiny)
 
@@ -167,5 +167,5 @@ def test_every_recipe_can_be_trained(tokens, device):
     assert set(MODELS) == set(RUNS)
     ids = torch.randint(65, (min(tokens, 2000),))
     config = replace(config, batch_size=2, dtype="float32")
-    history = llmkit.train(llmkit.FastGPT(model_config), ids, ids[:600], config)
+    history = llmkit.train(llmkit.GPT(model_config), ids, ids[:600], config)
     assert len(history.loss) == 2

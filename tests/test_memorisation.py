@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from llmkit import GPT, BPETokenizer, CharTokenizer, FastGPT, FastGPTConfig, GPTConfig, NGram
+from llmkit import GPT, BPETokenizer, CharTokenizer, GPTConfig, NGram
 from llmkit.responsible.memorisation import (
     code_log_probabilities,
     continuations,
@@ -20,10 +20,10 @@ TOKENIZER = CharTokenizer.from_text("The pin of Alder is 0123456789.")
 PREFIX = "The pin of Alder is "
 
 
-def small(kind=GPT, block_size=32):
+def small(block_size=32, position="learned"):
     torch.manual_seed(2)
-    config = {GPT: GPTConfig, FastGPT: FastGPTConfig}[kind]
-    model = kind(config(TOKENIZER.vocab_size, block_size, n_layer=2, n_head=2, n_embd=32))
+    shape = GPTConfig(TOKENIZER.vocab_size, block_size, 2, 2, 32, position=position)
+    model = GPT(shape)
     for weight in model.parameters():
         nn.init.normal_(weight, std=0.3)
     return model
@@ -88,11 +88,11 @@ def test_without_memory_exposure_is_1_44_bits_on_average():
     assert mean == pytest.approx(1 / math.log(2), abs=0.1)
 
 
-@pytest.mark.parametrize("kind", [GPT, FastGPT, "without a cache"])
-def test_every_code_at_once_is_every_code_alone(kind):
-    model = small(GPT if isinstance(kind, str) else kind)
-    if isinstance(kind, str):
-        model.new_cache = None
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_every_code_at_once_is_every_code_alone(cached, position):
+    model = small(position=position)
+    if not cached:
         model = Uncached(model)
     fast = code_log_probabilities(model, TOKENIZER, PREFIX)
     assert fast.shape == (10_000,)
@@ -120,6 +120,11 @@ def test_codes_of_other_lengths_and_alphabets():
     with torch.no_grad():
         log_p = model(TOKENIZER.encode(PREFIX)[None])[0, -1].double().log_softmax(-1)
     assert torch.allclose(one, log_p[TOKENIZER.encode("pin")], atol=1e-5)
+    assert torch.allclose(one, code_log_probabilities(Uncached(model), TOKENIZER, PREFIX, 1, "pin"))
+    after_one_letter = code_log_probabilities(model, TOKENIZER, "T", length=1, alphabet="pin")
+    with torch.no_grad():
+        log_p = model(TOKENIZER.encode("T")[None])[0, -1].double().log_softmax(-1)
+    assert torch.allclose(after_one_letter, log_p[TOKENIZER.encode("pin")], atol=1e-5)
     two = code_log_probabilities(model, TOKENIZER, PREFIX, length=2, alphabet="pin").view(3, 3)
     assert torch.allclose(two[1].logsumexp(0), two[1].logsumexp(0).clamp(max=one[1]))
 
@@ -127,10 +132,12 @@ def test_codes_of_other_lengths_and_alphabets():
 def test_codes_that_cannot_be_asked_for():
     with pytest.raises(ValueError, match="23 tokens do not fit into block_size 22"):
         code_log_probabilities(small(block_size=22), TOKENIZER, PREFIX)
-    with pytest.raises(ValueError, match="prefix that is not empty"):
+    with pytest.raises(ValueError, match="a prefix that is not"):
         code_log_probabilities(small(), TOKENIZER, "")
+    with pytest.raises(ValueError, match="codes need an alphabet"):
+        code_log_probabilities(small(), TOKENIZER, PREFIX, alphabet="")
     merged = BPETokenizer.train("0123456789 " * 9, 275)
-    with pytest.raises(ValueError, match="a token for each character"):
+    with pytest.raises(ValueError, match="a token for each of its characters"):
         code_log_probabilities(small(), merged, "is ")
 
 

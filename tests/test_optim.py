@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from llmkit.model import GPT, GPTConfig
-from llmkit.optim import inner_matrices, make_optimizers, schedule, set_learning_rate
+from llmkit.optim import configure_optimizers, hidden_matrices, lr_schedule, set_learning_rate
 from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 SMALL = dict(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=16)
@@ -22,18 +22,18 @@ MODELS = [
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_parameter_has_exactly_one_optimizer(model, name):
-    optimizers = make_optimizers(model, name)
+    optimizers = configure_optimizers(model, name)
     updated = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
     assert sorted(updated) == sorted(id(p) for p in model.parameters())
 
 
 def test_muon_takes_the_inner_matrices_and_nothing_else():
     model = GPT(GPTConfig(**SMALL, tie_weights=False))
-    matrices = {id(weight) for weight in inner_matrices(model)}
+    matrices = {id(weight) for weight in hidden_matrices(model)}
     names = {name for name, p in model.named_parameters() if id(p) in matrices}
     kinds = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     assert names == {f"h.{layer}.{kind}.weight" for layer in range(2) for kind in kinds}
-    adamw, muon = make_optimizers(model, "muon")
+    adamw, muon = configure_optimizers(model, "muon")
     assert isinstance(adamw, torch.optim.AdamW)
     assert isinstance(muon, torch.optim.Muon)
     assert {id(p) for p in muon.param_groups[0]["params"]} == matrices
@@ -41,7 +41,7 @@ def test_muon_takes_the_inner_matrices_and_nothing_else():
 
 def test_biases_and_norms_are_not_decayed():
     model = GPT(GPTConfig(**SMALL))
-    for optimizer in make_optimizers(model, "adamw", weight_decay=0.3):
+    for optimizer in configure_optimizers(model, "adamw", weight_decay=0.3):
         for group in optimizer.param_groups:
             assert {p.dim() >= 2 for p in group["params"]} == {group["weight_decay"] == 0.3}
 
@@ -51,7 +51,7 @@ def test_frozen_parameters_are_left_out():
     for parameter in model.h[0].parameters():
         parameter.requires_grad = False
     for name in ("adamw", "muon"):
-        for optimizer in make_optimizers(model, name):
+        for optimizer in configure_optimizers(model, name):
             assert all(p.requires_grad for group in optimizer.param_groups for p in group["params"])
 
 
@@ -59,7 +59,7 @@ def test_adamw_does_what_pytorchs_does():
     torch.manual_seed(0)
     ours, theirs = nn.Linear(3, 3), nn.Linear(3, 3)
     theirs.load_state_dict(ours.state_dict())
-    (optimizer,) = make_optimizers(ours, "adamw", learning_rate=0.1, weight_decay=0.5)
+    (optimizer,) = configure_optimizers(ours, "adamw", learning_rate=0.1, weight_decay=0.5)
     reference = torch.optim.AdamW(
         [
             {"params": [theirs.weight], "weight_decay": 0.5},
@@ -80,22 +80,22 @@ def test_adamw_does_what_pytorchs_does():
 
 def test_the_default_rates_and_an_unknown_name():
     model = GPT(GPTConfig(**SMALL))
-    assert make_optimizers(model, "adamw")[0].param_groups[0]["lr"] == 1e-3
-    adamw, muon = make_optimizers(model, "muon", adamw_share=0.5)
+    assert configure_optimizers(model, "adamw")[0].param_groups[0]["lr"] == 1e-3
+    adamw, muon = configure_optimizers(model, "muon", adamw_share=0.5)
     assert {g["lr"] for g in adamw.param_groups} == {0.01}
     assert {g["lr"] for g in muon.param_groups} == {0.02}
     with pytest.raises(ValueError, match="adamw, muon, not 'sgd'"):
-        make_optimizers(model, "sgd")
+        configure_optimizers(model, "sgd")
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
 def test_the_schedule_rises_then_falls(kind):
-    shares = [schedule(step, 100, 10, kind, 0.1) for step in range(100)]
+    shares = [lr_schedule(step, 100, 10, kind, 0.1) for step in range(100)]
     assert shares[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert shares[10] == max(shares) == 1
     assert shares[99] == min(shares[10:]) == pytest.approx(0.1)
     assert all(a > b for a, b in itertools.pairwise(shares[10:]))
-    middle = (schedule(54, 100, 10, kind, 0.1) + schedule(55, 100, 10, kind, 0.1)) / 2
+    middle = (lr_schedule(54, 100, 10, kind, 0.1) + lr_schedule(55, 100, 10, kind, 0.1)) / 2
     assert middle == pytest.approx(0.55, abs=0.01)
 
 
@@ -104,7 +104,7 @@ def test_cosine_equals_pytorchs():
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=49, eta_min=0.2)
     for step in range(50):
-        assert schedule(step, 50, 0, "cosine", 0.2) == pytest.approx(
+        assert lr_schedule(step, 50, 0, "cosine", 0.2) == pytest.approx(
             optimizer.param_groups[0]["lr"]
         )
         optimizer.step()
@@ -112,13 +112,13 @@ def test_cosine_equals_pytorchs():
 
 
 def test_edges_of_the_schedule():
-    assert schedule(0, 1, 0, "cosine", 0.1) == 1
-    assert schedule(9, 10, 10) == 1  # all warmup
-    assert math.isclose(schedule(1, 2, 0, "linear", 0.0), 0, abs_tol=1e-12)
+    assert lr_schedule(0, 1, 0, "cosine", 0.1) == 1
+    assert lr_schedule(9, 10, 10) == 1  # all warmup
+    assert math.isclose(lr_schedule(1, 2, 0, "linear", 0.0), 0, abs_tol=1e-12)
 
 
 def test_set_learning_rate_scales_the_peak():
-    optimizers = make_optimizers(
+    optimizers = configure_optimizers(
         GPT(GPTConfig(**SMALL)), "muon", learning_rate=0.4, adamw_share=0.5
     )
     assert set_learning_rate(optimizers, 0.5) == pytest.approx(0.2)

@@ -9,8 +9,8 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 from torch import nn
 
-from llmkit import CharTokenizer, generate, playground, plots
-from llmkit.playground import SamplingPlayground
+from llmkit import CharTokenizer, generate, plots, widgets
+from llmkit.widgets import SamplingPlayground
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TOKENIZER = CharTokenizer("\n <abcdefg")
@@ -178,7 +178,7 @@ def test_the_text_appears_as_it_grows_but_not_at_every_token(drawn, monkeypatch)
         clock[0] += 0.05
         return clock[0]
 
-    monkeypatch.setattr(playground.time, "monotonic", tick)
+    monkeypatch.setattr(widgets.time, "monotonic", tick)
     view, seen = make(), []
     view.output.observe(lambda change: seen.append(change["new"]), names="value")
     view.seed.value = 5

@@ -18,6 +18,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from llmkit import plots
+from llmkit.responsible.plots import intervals
 
 CHARACTERS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 RANDOM = np.random.default_rng(0)
@@ -105,7 +106,7 @@ GALLERY = {
         xlabel="milliseconds",
         ends=["1.00 ×", "1.72 × as fast"],
     ),
-    "intervals": lambda: plots.intervals(
+    "intervals": lambda: intervals(
         ["nurse", "smith"],
         {"raw": [[1, 0.5, 2], [-1, -2, -0.5]], "clean": RANDOM.random((2, 5))},
         "What was found, and how sure one may be of it",
@@ -159,6 +160,13 @@ def test_nothing_is_left_open_and_the_readers_style_is_kept():
         assert buffer.getvalue() == data
         assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == []
+
+
+def test_the_style_is_there_for_pictures_of_ones_own():
+    with plt.style.context("llmkit.plots"):
+        assert mpl.rcParams["axes.prop_cycle"].by_key()["color"] == plots.COLOURS
+        assert mpl.rcParams["grid.color"] == "0.9"
+        assert not mpl.rcParams["text.parse_math"]
 
 
 def test_the_text_form_is_the_title_on_one_line():
@@ -223,9 +231,15 @@ def test_stacked_bars_begin_where_the_part_before_ends():
     assert axes.get_xlim()[1] > 5
 
 
+def test_no_part_of_a_stack_is_left_out_where_colours_run_out():
+    parts = {f"part {i}": [1.0] for i in range(9)}
+    axes = plots.stacked_bars("x", parts, "T", xlabel="x").axes[0]
+    assert len(axes.patches) == 9 > len(plots.COLOURS)
+
+
 def test_intervals_show_the_mean_its_ends_and_the_truth():
     both = {"a": [[1, 0, 3], [5, 4, 6]], "b": torch.tensor([[1.0, 2, 3, 6], [0, 0, 0, 4]])}
-    picture = plots.intervals(["x", "y"], both, "T", xlabel="nats", truth=[2, 7])
+    picture = intervals(["x", "y"], both, "T", xlabel="nats", truth=[2, 7])
     axes = picture.axes[0]
     means = [line.get_xdata().tolist() for line in axes.lines]
     assert means == [[1, 5], [3, 1], [2, 7]]
@@ -238,7 +252,7 @@ def test_intervals_show_the_mean_its_ends_and_the_truth():
     names_ = [text.get_text() for text in picture.legends[0].get_texts()]
     assert names_ == ["a", "b", "truth"]
     with pytest.raises(ValueError, match="series 'a'"):
-        plots.intervals(["x"], {"a": [[1, 2, 3]] * 2}, "T", xlabel="nats")
+        intervals(["x"], {"a": [[1, 2, 3]] * 2}, "T", xlabel="nats")
 
 
 def test_dollars_are_characters_not_formulas():

@@ -1,7 +1,4 @@
 import random
-import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,57 +123,3 @@ def test_half_precision_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert runtime.default_dtype(torch.device("cuda:0")) == torch.bfloat16
     assert runtime.default_dtype("cpu") == torch.float32
-
-
-def test_peak_memory_counts_bytes():
-    peak = runtime.peak_memory("cpu")
-    assert peak > 50_000_000  # PyTorch alone takes more
-    status = Path("/proc/self/status")
-    if status.exists():  # what Linux itself says of this process, in kB
-        kilobytes = int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
-        assert peak == pytest.approx(kilobytes * 1024, rel=0.02)
-
-
-def test_macos_counts_in_bytes_already(monkeypatch):
-    pytest.importorskip("resource")
-    monkeypatch.setattr(sys, "platform", "linux")
-    on_linux = runtime.peak_memory()
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert runtime.peak_memory() == pytest.approx(on_linux / 1024, rel=0.02)
-
-
-def test_peak_memory_of_a_gpu_is_what_torch_counted(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 12_345)
-    assert runtime.peak_memory("cuda") == 12_345
-
-
-def test_peak_memory_where_the_system_does_not_tell(monkeypatch):
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert runtime.peak_memory("cpu") == 0
-
-
-def test_fast_matmul_keeps_float32_precision_and_puts_the_setting_back():
-    a, b = torch.randn(2, 300, 300, requires_grad=True)
-    before = torch.get_float32_matmul_precision()
-    plain = a @ b
-    with runtime.fast_matmul():
-        fast = a @ b
-        (gradient,) = torch.autograd.grad(fast.sum(), a)
-    assert torch.get_float32_matmul_precision() == before
-    exact = a.double() @ b.double()
-    assert (fast - exact).abs().max() < 4 * (plain - exact).abs().max()
-    assert torch.allclose(gradient, b.detach().sum(dim=1).expand(300, 300), atol=1e-3)
-    with pytest.raises(KeyError), runtime.fast_matmul():
-        raise KeyError
-    assert torch.get_float32_matmul_precision() == before
-
-
-def test_fast_matmul_is_not_taken_where_precision_would_be_lost(monkeypatch):
-    monkeypatch.setattr(runtime, "_medium_is_exact", lambda: False)
-    with runtime.fast_matmul():
-        assert torch.get_float32_matmul_precision() == "highest"
-    monkeypatch.setattr(runtime, "_medium_is_exact", lambda: True)
-    with runtime.fast_matmul():
-        assert torch.get_float32_matmul_precision() == "medium"
-    with runtime.fast_matmul("cuda"):  # there "medium" would mean TF32
-        assert torch.get_float32_matmul_precision() == "highest"

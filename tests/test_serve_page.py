@@ -129,8 +129,8 @@ def test_a_seed_can_be_kept(server, open_page):
     [
         ("prompt", "the fôx", "'ô' (U+00F4) at position 5"),
         ("prompt", "", "the prompt is empty"),
-        ("max_new_tokens", "5000", "1024 at most"),
-        ("top_k", "33", "from 1 to the vocabulary's 32"),
+        ("max_new_tokens", "5000", "less than or equal to 1024"),
+        ("top_k", "33", "less than or equal to 32"),
     ],
 )
 def test_errors_are_shown(server, open_page, field, value, sentence):

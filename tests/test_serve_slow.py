@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from serving import POEM, ask, command, events, expected, gpt, tokenizer
+from serving import POEM, Gate, ask, command, events, expected, gpt, tokenizer
 
 import llmkit
 from llmkit import checkpoint
@@ -116,6 +116,8 @@ def test_the_description_is_true(described, mode):
         def check(case):
             response = case.call_and_validate(checks=CHECKS)
             seen[case.operation.label, response.status_code] += 1
+            described = case.operation.definition.raw["responses"]
+            assert str(response.status_code) in described  # and not by 4XX alone
 
         try:
             check()
@@ -221,12 +223,14 @@ def test_a_thousand_malformed_requests(tmp_path):
     numbers = {status for status in statuses if isinstance(status, int)}
     assert max(numbers) < 500, statuses
     assert {400, 403, 408, 413, 415} <= numbers
-    assert sizes[-1] - sizes[1] < 4, sizes
+    assert sizes[-1] - sizes[1] < 8, sizes  # it levels off: 3,000 requests add no more
 
 
 def test_a_listener_that_does_not_listen():
     """A stream to a client that reads nothing holds neither the model nor the others up."""
-    with serve.background(gpt(block_size=64), CHAR, max_tokens=20_000, grace=1) as running:
+    gate = Gate()  # which is quick, once it is open
+    gate.open()
+    with serve.background(gate, CHAR, max_tokens=20_000, grace=1) as running:
         at = urlsplit(running.url)
         body = json.dumps({"prompt": "a", "max_new_tokens": 20_000, "stream": True}).encode()
         with socket.socket() as deaf:

@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from llmkit import checkpoint
+from llmkit.callbacks import Checkpointer, ProgressBar, Sampler
+from llmkit.data import fingerprint
 from llmkit.model import GPT, GPTConfig
 from llmkit.ngram import NeuralBigram
-from llmkit.run import fingerprint
+from llmkit.runtime import PeerLost
 from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 from llmkit.tokenizer import CharTokenizer
-from llmkit.training import Checkpointer, ProgressBar, TrainConfig, train
+from llmkit.train_config import TrainConfig
+from llmkit.training import train
 
 TEXT = "the cat sat on the mat and the dog sat on the cat. " * 60
 TOKENIZER = CharTokenizer.from_text(TEXT)
@@ -47,7 +50,7 @@ def test_training_lowers_the_loss(kind, optimizer):
 
 
 def test_the_history_counts_right():
-    history = train(make(), TRAIN, VAL, replace(CONFIG, accumulation=3))
+    history = train(make(), TRAIN, VAL, replace(CONFIG, gradient_accumulation_steps=3))
     assert history.step == list(range(1, 13))
     assert history.tokens == [step * 3 * 4 * 8 for step in range(1, 13)]
     assert history.eval_step == [4, 8, 12]
@@ -69,7 +72,7 @@ def test_it_is_the_plain_loop():
     """Against a loop written out here: same batches, PyTorch's own AdamW, clip and schedule."""
     from llmkit.data import Batches
 
-    config = replace(CONFIG, learning_rate=0.05, grad_clip=0.5, warmup=3, final_lr=0.2)
+    config = replace(CONFIG, learning_rate=0.05, grad_clip=0.5, warmup=3, min_lr_ratio=0.2)
     model, reference = make(), make()
     train(model, TRAIN, None, config)
     batches = Batches(TRAIN, 8, 4, seed=config.seed)
@@ -100,7 +103,12 @@ def test_accumulation_equals_the_larger_batch():
     halves = torch.cat([next(small)[0], next(small)[0]])
     assert torch.equal(halves, next(large)[0])
     accumulated, whole = make(), make()
-    train(accumulated, TRAIN, None, replace(CONFIG, batch_size=4, accumulation=2, steps=5))
+    train(
+        accumulated,
+        TRAIN,
+        None,
+        replace(CONFIG, batch_size=4, gradient_accumulation_steps=2, steps=5),
+    )
     train(whole, TRAIN, None, replace(CONFIG, batch_size=8, steps=5))
     assert torch.allclose(weights(accumulated), weights(whole), atol=1e-5)
 
@@ -123,21 +131,23 @@ def test_the_same_seed_gives_the_same_run_and_leaves_the_random_state():
 @pytest.mark.parametrize("stop_at", [1, 4, 6])
 def test_resuming_continues_bit_for_bit(tmp_path, optimizer, stop_at):
     """Dropout, momentum, batches, schedule, best weights: all go on as if nothing had happened."""
-    config = replace(CONFIG, optimizer=optimizer, keep_best=True, sample_every=5)
+    config = replace(CONFIG, optimizer=optimizer, keep_best=True)
+    sample = Sampler(TOKENIZER, 5, "the")
     whole = make(dropout=0.2)
-    expected = train(whole, TRAIN, VAL, config, tokenizer=TOKENIZER)
+    expected = train(whole, TRAIN, VAL, config, callbacks=[sample])
 
     def stop(run):
         if run.step == stop_at:
             run.stop = "test"
 
-    callbacks = [stop, Checkpointer(tmp_path / "run", TOKENIZER)]
-    history = train(make(dropout=0.2), TRAIN, VAL, config, tokenizer=TOKENIZER, callbacks=callbacks)
+    callbacks = [sample, stop, Checkpointer(tmp_path / "run", TOKENIZER)]
+    history = train(make(dropout=0.2), TRAIN, VAL, config, callbacks=callbacks)
     assert history.stopped == "test"
     torch.manual_seed(99)  # another process
     model, tokenizer = checkpoint.load(tmp_path / "run")
     state = checkpoint.load_state(tmp_path / "run")
-    history = train(model, TRAIN, VAL, config, tokenizer=tokenizer, resume=state)
+    again = [Sampler(tokenizer, 5, "the")]
+    history = train(model, TRAIN, VAL, config, callbacks=again, resume=state)
     assert torch.equal(weights(model), weights(whole))
     assert (history.loss, history.val_loss) == (expected.loss, expected.val_loss)
     assert (history.lr, history.samples) == (expected.lr, expected.samples)
@@ -147,7 +157,9 @@ def test_resuming_continues_bit_for_bit(tmp_path, optimizer, stop_at):
 def test_resuming_another_run_is_refused():
     states = []
     train(make(), TRAIN, VAL, CONFIG, callbacks=[lambda run: states.append(run.state_dict())])
-    with pytest.raises(ValueError, match=r"batch_size \* accumulation .* was 4, now 5"):
+    with pytest.raises(
+        ValueError, match=r"batch_size \* gradient_accumulation_steps .* was 4, now 5"
+    ):
         train(make(), TRAIN, VAL, replace(CONFIG, batch_size=5), resume=states[-1])
     with pytest.raises(ValueError, match=r"seed was 0, now 1"):
         train(make(), TRAIN, VAL, replace(CONFIG, seed=1), resume=states[-1])
@@ -166,7 +178,9 @@ def test_resuming_may_share_out_the_rows_of_an_update_anew():
 
     expected = train(whole, TRAIN, VAL, CONFIG)
     train(model, TRAIN, VAL, CONFIG, callbacks=[stop])
-    config = replace(CONFIG, batch_size=2, accumulation=2, gradient_checkpointing=True)
+    config = replace(
+        CONFIG, batch_size=2, gradient_accumulation_steps=2, gradient_checkpointing=True
+    )
     history = train(model, TRAIN, VAL, config, resume=states[-1])
     assert history.loss == pytest.approx(expected.loss, abs=1e-5)
     assert history.tokens == expected.tokens
@@ -175,18 +189,16 @@ def test_resuming_may_share_out_the_rows_of_an_update_anew():
 
 def test_a_measurement_over_which_a_process_was_lost_is_made_up_for(monkeypatch, tmp_path):
     """The callbacks see the lost run once more; resumed, it gives the curve of an unbroken one."""
-    from llmkit import distributed, run
-
     whole = make()
     expected = train(whole, TRAIN, VAL, CONFIG)
     keep = Checkpointer(tmp_path / "run", every=100)
 
-    def lose(*_):
-        raise distributed.PeerLost("another is gone")
+    def lose(*_, **__):
+        raise PeerLost("another is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "evaluate", lose)
-        with pytest.raises(distributed.PeerLost, match="gone, after step 4: start all of them ag"):
+        patch.setattr("llmkit.training.evaluate", lose)
+        with pytest.raises(PeerLost, match="gone, after step 4: start all of them ag"):
             train(make(), TRAIN, VAL, CONFIG, callbacks=[keep])
     model, _ = checkpoint.load(tmp_path / "run")
     history = train(model, TRAIN, VAL, CONFIG, resume=checkpoint.load_state(tmp_path / "run"))
@@ -196,14 +208,12 @@ def test_a_measurement_over_which_a_process_was_lost_is_made_up_for(monkeypatch,
 
 
 def test_a_process_lost_before_the_first_update_leaves_nothing_to_show(monkeypatch):
-    from llmkit import distributed
-
     def lose(*_):
-        raise distributed.PeerLost("another is gone")
+        raise PeerLost("another is gone")
 
-    monkeypatch.setattr(distributed, "total", lose)
+    monkeypatch.setattr("llmkit.runtime.OneProcess.sum", lose)
     seen = []
-    with pytest.raises(distributed.PeerLost, match="after step 0"):
+    with pytest.raises(PeerLost, match="after step 0"):
         train(make(), TRAIN, VAL, CONFIG, callbacks=[seen.append])
     assert seen == []
 
@@ -223,7 +233,7 @@ def test_keep_best_and_patience(monkeypatch):
     from llmkit.evaluation import Report
 
     losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
-    monkeypatch.setattr("llmkit.run.evaluate", lambda *_: Report(next(losses), 1))
+    monkeypatch.setattr("llmkit.training.evaluate", lambda *_, **__: Report(next(losses), 1))
     kept = {}
 
     def remember(run):
@@ -338,8 +348,7 @@ def test_a_memory_mapped_text_gives_the_same_run(tmp_path, dtype):
     )
     states, plain, other = [], make(), make()
     expected = train(plain, TRAIN, VAL, CONFIG, callbacks=[lambda r: states.append(r.state_dict())])
-    config = replace(CONFIG, sample_every=12)
-    history = train(other, mapped[:2500], mapped[2500:], config, tokenizer=TOKENIZER)
+    history = train(other, mapped[:2500], mapped[2500:], CONFIG)
     assert (history.loss, history.val_loss) == (expected.loss, expected.val_loss)
     assert torch.equal(weights(plain), weights(other))
     train(other, mapped[:2500], mapped[2500:], CONFIG, resume=states[-1])
@@ -364,11 +373,12 @@ def test_the_fingerprint_of_a_large_text_reads_little_of_it():
 
 
 def test_samples():
-    history = train(make(), TRAIN, VAL, replace(CONFIG, sample_every=5), tokenizer=TOKENIZER)
+    sampler = Sampler(TOKENIZER, every=5, prompt="the ")
+    history = train(make(), TRAIN, VAL, CONFIG, callbacks=[sampler])
     assert [step for step, _ in history.samples] == [5, 10, 12]
-    assert all(len(text) == 200 for _, text in history.samples)
-    with pytest.raises(ValueError, match="sample_every needs a tokenizer"):
-        train(make(), TRAIN, VAL, replace(CONFIG, sample_every=5))
+    assert all(len(text) == 200 for _, text in history.samples)  # without the prompt
+    with pytest.raises(ValueError, match="every must be a whole number of steps, at least 1"):
+        Sampler(TOKENIZER, every=0)
 
 
 def test_mixed_precision_stays_close_and_keeps_float32_weights():
@@ -401,10 +411,10 @@ def test_callbacks_see_every_step_in_order():
         make(),
         TRAIN,
         VAL,
-        replace(CONFIG, sample_every=6),
-        tokenizer=TOKENIZER,
+        CONFIG,
         callbacks=[
-            lambda run: seen.append((run.step, run.evaluated, run.sample is None, run.done))
+            Sampler(TOKENIZER, 6, prompt="the"),
+            lambda run: seen.append((run.step, run.evaluated, run.sample is None, run.done)),
         ],
     )
     assert [step for step, *_ in seen] == list(range(1, 13))
@@ -435,11 +445,11 @@ def test_the_checkpointer_saves_every_so_often_and_at_the_end(tmp_path, monkeypa
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"optimizer": "sgd"}, "optimizer must be one of 'adamw', 'muon', not 'sgd'"),
-        ({"schedule": "exp"}, "schedule must be one of 'cosine', 'linear', not 'exp'"),
-        ({"dtype": "int8"}, "dtype must be one of None, 'float32', 'bfloat16', 'float16'"),
+        ({"schedule": "exp"}, "schedule must be one of 'cosine', 'linear', None, not 'exp'"),
+        ({"dtype": "int8"}, "dtype must be one of 'float32', 'bfloat16', 'float16', None"),
         ({"learning_rate": 0}, "learning_rate must be at least 1e-12, not 0"),
         ({"grad_clip": math.nan}, "grad_clip must be at least 1e-12, not nan"),
-        ({"final_lr": 1.5}, "final_lr must be from 0 to 1, not 1.5"),
+        ({"min_lr_ratio": 1.5}, "min_lr_ratio must be from 0 to 1, not 1.5"),
         ({"weight_decay": -1}, "weight_decay must be at least 0, not -1"),
     ],
 )
@@ -453,9 +463,43 @@ def test_data_too_short_is_refused():
         train(make(), TRAIN[:8], None, CONFIG)
 
 
+@pytest.mark.parametrize("bad", [13, -1])
+def test_ids_outside_the_vocabulary_are_told(bad):
+    ids = TRAIN.clone()
+    ids[700] = bad
+    with pytest.raises(ValueError, match=rf"id {bad} in train_ids is outside the vocabulary"):
+        train(make(), ids, None, CONFIG)
+
+
+def test_a_gradient_left_by_the_caller_does_not_enter_the_first_update():
+    clean, used = make(), make()
+    (used.loss(TRAIN[None, :8], TRAIN[None, 1:9]) * math.nan).backward()
+    for model in (clean, used):
+        train(model, TRAIN, None, CONFIG)
+    assert torch.equal(weights(clean), weights(used))
+
+
+def test_what_is_left_open_is_the_optimizers_own():
+    """Also after `replace`, which must not carry one optimizer's defaults over to the other."""
+    adamw = TrainConfig(steps=10)
+    muon = replace(adamw, optimizer="muon")
+    names = ("learning_rate", "adamw_share", "schedule", "min_lr_ratio")
+    assert [adamw.chosen(name) for name in names] == [1e-3, 1.0, "cosine", 0.1]
+    assert [muon.chosen(name) for name in names] == [0.02, 0.5, "linear", 0.0]
+    assert replace(muon, schedule="cosine").chosen("schedule") == "cosine"
+    history = train(make(), TRAIN, None, muon)
+    assert history.lr[-1] == 0.0
+
+
+def test_several_processes_without_a_word_of_them_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="each would train by itself: pass processes="):
+        train(make(), TRAIN, None, CONFIG)
+
+
 FAULTS = """
 import resource, torch
-from llmkit.run import keep_memory
+from llmkit.speed.cpu import keep_memory
 torch.set_num_threads(1)
 
 def faults():  # pages fetched from the system over ten "steps", of 24 MB each

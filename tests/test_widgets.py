@@ -14,15 +14,17 @@ from nbclient import NotebookClient
 from torch import nn
 
 from llmkit import BPETokenizer, CharTokenizer, NeuralBigram, TrainConfig, plots, train, widgets
+from llmkit.bpe.widgets import MergeExplorer
+from llmkit.finetune.widgets import Rater
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TOKENIZER = CharTokenizer("\n <abcdefghijklmnopqrstuvwxyz")
 VIEWS = {
     "tokens": lambda: widgets.TokenExplorer(TOKENIZER, "to be"),
-    "merges": lambda: widgets.MergeExplorer(BPETokenizer.train("to be or not to be", 260), "to be"),
+    "merges": lambda: MergeExplorer(BPETokenizer.train("to be or not to be", 260), "to be"),
     "next": lambda: widgets.NextTokenExplorer(NeuralBigram(29), TOKENIZER, "to be"),
     "attention": lambda: widgets.AttentionExplorer(torch.eye(3).expand(2, 2, 3, 3), "abc"),
-    "rater": lambda: widgets.Rater([("a?", "b")]),
+    "rater": lambda: Rater([("a?", "b")]),
 }
 
 
@@ -64,7 +66,7 @@ def test_a_plain_column_would_tell_what_its_children_show():
         return ipywidgets.VBox([ipywidgets.HTML("secret")])
 
     assert "secret" in repr(column())
-    assert "secret" not in repr(widgets.View(column().children))
+    assert "secret" not in repr(widgets.View([], column().children))
 
 
 def test_tokens_are_shown_with_their_ids():
@@ -110,7 +112,7 @@ def test_a_long_text_is_counted_but_not_drawn_to_its_end():
 def test_tokens_grow_with_the_merges():
     tokenizer = BPETokenizer.train("be be be to", 258)
     assert tokenizer.merges == [(b"b", b"e"), (b" ", b"be")]
-    view = widgets.MergeExplorer(tokenizer, "be <be")
+    view = MergeExplorer(tokenizer, "be <be")
     assert view.tokens == [("be", 256), (" ", 220), ("<", 27), ("be", 256)]
     view.text.value = "be be"
     assert view.tokens == [("be", 256), (" be", 257)]
@@ -121,7 +123,7 @@ def test_tokens_grow_with_the_merges():
     assert ">␣<br><small>220<" in view.result.value
     view.merges.value = 0
     assert "".join(token for token, _ in view.tokens) == "be be"
-    assert widgets.MergeExplorer(tokenizer, "be", merges=0).merges.value == 0
+    assert MergeExplorer(tokenizer, "be", merges=0).merges.value == 0
     assert view.merges in view.children
 
 
@@ -219,7 +221,7 @@ def test_attention_layers_may_have_names_and_numbers_of_heads(drawn):
 
 
 def test_answers_are_rated_one_after_the_other(drawn):
-    view = widgets.Rater([("<a>?", "b"), ("c?", "d")], options=("yes", "no"))
+    view = Rater([("<a>?", "b"), ("c?", "d")], options=("yes", "no"))
     assert "&lt;a&gt;?\nb</pre>" in view.shown.value
     view.buttons[1].click()
     assert view.ratings == ["no"]
@@ -242,9 +244,9 @@ def test_answers_are_rated_one_after_the_other(drawn):
 
 def test_a_rater_takes_answers_and_its_own_marks_only():
     with pytest.raises(ValueError, match="nothing to rate"):
-        widgets.Rater([])
+        Rater([])
     with pytest.raises(ValueError, match="rate good or fair or bad, not 'great'"):
-        widgets.Rater([("a?", "b")]).rate("great")
+        Rater([("a?", "b")]).rate("great")
 
 
 def state(step, *, evaluated=False, sample=None, done=False, samples=()):

@@ -1,5 +1,6 @@
-"""The commands of `python -m llmkit`, a module each: `add` declares its options, `run` runs it.
+"""What `python -m llmkit` can do: train, evaluate, generate, export and serve.
 
-Everything they do can be done from Python too; here live only the arguments, the progress bars and
-what is printed. They stand above all of llmkit: no other module imports them but `__main__`.
+One file a command: `add` declares its options, `run` runs it. `recipe` holds what `train` trains,
+`inputs` how a model and a text are named. Here are the progress bars and what is printed; all the
+rest can be done from Python. It stands on `llmkit.speed`, `llmkit.scale` and `llmkit.deploy`.
 """

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import llmkit
-from llmkit.commands import held_out
-from llmkit.deploy import export
+from llmkit.commands import inputs
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     """The command and its options."""
     command = commands.add_parser("evaluate", help="measure a model on a held-out text")
-    command.add_argument("folder", type=Path, metavar="FOLDER", help=export.FOLDERS)
-    held_out.add(command)
+    inputs.add_model(command)
+    inputs.add_text(command)
     stride = "tokens from one window to the next (default: windows that do not overlap)"
     command.add_argument("--stride", type=int, help=stride)
-    command.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, and print what `train` prints of a model."""
-    model, tokenizer = export.load(options.folder, llmkit.start(device=options.device).device)
-    if tokenizer is None:
-        raise ValueError(f"{options.folder} has no tokenizer, so no text can be measured")
-    ids, corpus = held_out.ids(options, tokenizer)
+    model, tokenizer = inputs.load(options.folder, options.device)
+    ids, corpus = inputs.held_out(options, tokenizer)
     characters = len(tokenizer.decode(ids[1:]))
     report = llmkit.evaluate(model, ids, stride=options.stride, characters=characters)
     print(f"held-out text    the last tenth of {corpus}, {report.tokens:,} tokens")

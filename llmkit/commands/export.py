@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llmkit.commands import held_out
+from torch import Tensor
+
+from llmkit.commands import inputs
 from llmkit.deploy import export, int8
+from llmkit.model import GPT
+from llmkit.types import LanguageModel
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -19,7 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     out = "the export's folder; with both kinds, the one for `onnx` and `int8` (default: in the "
     out += "run's folder, or beside the model's)"
     command.add_argument("--out", type=Path, metavar="FOLDER", help=out)
-    held_out.add(command)
+    inputs.add_text(command)
     command.set_defaults(run=run)
 
 
@@ -28,26 +32,21 @@ def run(options: argparse.Namespace) -> int:
     if not (options.onnx or options.int8):
         raise ValueError("say which export you want: --onnx, --int8 or both")
     model, tokenizer = export.load(options.folder)
-    if isinstance(model, export.OnnxModel) or int8.is_int8(model):
+    if not isinstance(model, GPT) or int8.is_int8(model):
         raise ValueError(f"{options.folder} is an export already: give the model that it came from")
-    ids, corpus = held_out.ids(options, tokenizer) if tokenizer else (None, None)
-    rows = [("original", export.file_bytes(options.folder), model)]
-    written = []
-    for name, wanted, save in (
-        ("onnx", options.onnx, export.save_onnx),
-        ("int8", options.int8, export.save_int8),
-    ):
-        if wanted:
-            folder = save(_place(options, name), model, tokenizer)
-            rows.append((name, export.file_bytes(folder), export.load(folder)[0]))
-            written.append((name, folder))
-    on = "no text: no tokenizer"
+    ids, on = None, "no text: no tokenizer"
     if tokenizer:
+        ids, corpus = inputs.held_out(options, tokenizer)
         on = f"all {len(ids) - 1:,} held-out tokens of {corpus}"
-    print(f"{type(model).__name__} of {model.num_parameters():,} parameters, measured on {on}\n")
-    print(_table(rows, model, ids))
+    written = {}
+    if options.onnx:
+        written["onnx"] = export.save_onnx(_place(options, "onnx"), model, tokenizer)
+    if options.int8:
+        written["int8"] = export.save_int8(_place(options, "int8"), model, tokenizer)
+    print(f"GPT of {model.num_parameters():,} parameters, measured on {on}\n")
+    print(_table(options.folder, model, written, ids))
     print()
-    for name, folder in written:
+    for name, folder in written.items():
         print(f"{name:10}{folder}")
     return 0
 
@@ -62,17 +61,18 @@ def _place(options: argparse.Namespace, name: str) -> Path:
     return folder.resolve().with_name(f"{folder.resolve().name}-{name}")
 
 
-def _table(rows: list, original, ids) -> str:
-    """Sizes, speed and perplexity of each model."""
-    window = f"window of {original.config.block_size}"
+def _table(original: Path, model: GPT, written: dict[str, Path], ids: Tensor | None) -> str:
+    """Sizes, speed and perplexity of the original and of each export, loaded again."""
+    window = f"window of {model.config.block_size}"
     lines = [("", "file", "linear weights", window, "tokens/s", "perplexity")]
-    for name, size, model in rows:
-        weights = original if name == "onnx" else model
-        found = export.measure(model, ids)
+    for name, folder in {"original": original, **written}.items():
+        each: LanguageModel = model if folder == original else export.load(folder)[0]
+        found = export.measure(each, ids)
+        weights = each if isinstance(each, GPT) else model  # an ONNX file has the original's
         lines.append(
             (
                 name,
-                _megabytes(size),
+                _megabytes(export.file_bytes(folder)),
                 _megabytes(int8.linear_bytes(weights)),
                 f"{found.window_ms:.2f} ms",
                 f"{found.tokens_per_second:,.0f}",

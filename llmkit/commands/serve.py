@@ -7,10 +7,10 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
-import llmkit
+from llmkit.commands import inputs
 from llmkit.deploy import export
+from llmkit.types import LanguageModel, Tokenizer
 
 KEY = "LLMKIT_API_KEY"
 
@@ -18,12 +18,11 @@ KEY = "LLMKIT_API_KEY"
 def add(commands: argparse._SubParsersAction) -> None:
     """The command and its options."""
     command = commands.add_parser("serve", help="answer requests over HTTP")
+    inputs.add_model(command)
     option = command.add_argument
-    option("folder", type=Path, metavar="FOLDER", help=export.FOLDERS)
     option("--host", default="127.0.0.1", help="where to listen (%(default)s: this machine only)")
     option("--port", type=int, default=8000, help="%(default)s; 0: one that is free")
     option("--name", help="what clients call the model (default: the folder's name)")
-    option("--device", help="cpu, cuda ... (default: a GPU where there is one)")
     option("--api-key", metavar="KEY", help=f"what clients must send (default: ${KEY}, if set)")
     named = "another name under which the server may be addressed; may be repeated"
     option("--allow-host", metavar="NAME", action="append", default=[], help=named)
@@ -71,17 +70,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def load(folder: Path, device: str | None = None) -> tuple[str, Any, Any]:
-    """What a folder holds: a name for it, the model, in eval mode, and its tokenizer.
-
-    Raises what `export.load` raises, and ValueError for a folder without a tokenizer.
-    """
+def load(folder: Path, device: str | None = None) -> tuple[str, LanguageModel, Tokenizer]:
+    """What a folder holds: a name for it, the model and its tokenizer; errors as `inputs.load`."""
     named = export.find(folder).resolve()
     name = named.parent.name if named.name == "checkpoint" else named.name
     if named.name in ("onnx", "int8"):  # as `export` calls them in a run's folder
         name = f"{named.parent.name}-{name}"
     name = re.sub(r"[^\w.-]+", "-", name) or "llmkit"
-    model, tokenizer = export.load(folder, llmkit.start(device=device).device)
-    if tokenizer is None:
-        raise ValueError(f"{folder} has no tokenizer: save the model together with its own")
-    return name, model, tokenizer
+    return name, *inputs.load(folder, device)

@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 
 import llmkit
-from llmkit import checkpoint, distributed, plots
-from llmkit.commands.recipes import recipe
+from llmkit import checkpoint, plots
+from llmkit.commands.recipe import recipe
+from llmkit.scale import distributed
+from llmkit.speed import cpu
+from llmkit.speed.decoding import quick
 
 SAMPLE_CHARACTERS = 400
 
@@ -30,7 +33,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, measure the whole held-out split, sample; leave checkpoint, curve and report."""
-    runtime = llmkit.start(options.seed, options.device)
+    runtime = llmkit.start(options.seed, options.device or distributed.own_device())
+    processes = distributed.join()
     corpus = options.text or options.corpus
     name = Path(corpus).stem
     out = options.out or Path("runs") / name
@@ -47,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         if state is None:
             raise ValueError(f"the run in {out} is finished: there is nothing to resume")
     else:
-        model = llmkit.FastGPT(shape).to(runtime.device)
+        model = llmkit.GPT(shape).to(runtime.device)
     print(
         f"{name}: {len(text):,} characters, {tokenizer.vocab_size} of them distinct; "
         f"a model of {model.num_parameters():,} parameters on {runtime.device}"
@@ -55,12 +59,22 @@ def run(options: argparse.Namespace) -> int:
     every = max(1, config.steps // 10)
     keep = llmkit.Checkpointer(out / "checkpoint", tokenizer, every=every)
     bar = llmkit.ProgressBar(desc="training", unit="step")
-    history = llmkit.train(model, train_ids, val_ids, config, callbacks=[bar, keep], resume=state)
-    if history.stopped == "interrupted":
-        print(f"stopped after step {history.step[-1]}; the same command with --resume goes on")
-        return 130
-    report = llmkit.evaluate(model, val_ids, characters=len(val_ids) - 1)
-    if distributed.rank() > 0:
+    with cpu.tuned(model):
+        history = llmkit.train(
+            model,
+            train_ids,
+            val_ids,
+            config,
+            callbacks=[bar, keep],
+            resume=state,
+            processes=processes,
+        )
+        if history.stopped == "interrupted":
+            print(f"stopped after step {history.step[-1]}; the same command with --resume goes on")
+            return 130
+        characters = len(val_ids) - 1
+        report = llmkit.evaluate(model, val_ids, characters=characters, processes=processes)
+    if processes.rank > 0:
         return 0
     checkpoint.save(out / "checkpoint", model, tokenizer)
     title = f"{name}: validation loss {report.loss:.3f} after {history.seconds:.0f} seconds"
@@ -79,7 +93,9 @@ def run(options: argparse.Namespace) -> int:
     }
     (out / "report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     start = tokenizer.encode("\n") if "\n" in text else train_ids[:1]
-    ids = llmkit.generate(model, start, SAMPLE_CHARACTERS, temperature=0.8, seed=options.seed)
+    ids = llmkit.generate(
+        quick(model), start, SAMPLE_CHARACTERS, temperature=0.8, seed=options.seed
+    )
     print(f"validation loss  {report.loss:.4f} nats per character, over all {report.tokens:,}")
     print(f"perplexity       {report.perplexity:.3f}")
     print(f"bits per char    {report.bits_per_char:.4f}")

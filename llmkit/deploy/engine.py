@@ -1,9 +1,9 @@
-"""A model that many ask at once: one worker thread, a bounded queue, answers as streams of text.
+"""A model that many ask at once: one worker thread, a bounded queue, answers as pieces of text.
 
 Requests run one after the other in the order in which they came, so a text depends on its own
 request alone, not on what else is asked: same seed, same text. The rows of one request (several
-prompts, or several answers to one) are drawn together where neighbours are equally long. The web
-stands above, in `serve`; here is nothing of it.
+prompts, or several answers to one) are drawn together where neighbours are equally long. What makes
+HTTP of it is `llmkit.deploy.server`; nothing here knows of the web.
 """
 
 from __future__ import annotations
@@ -11,43 +11,36 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
-from queue import SimpleQueue
-from typing import Any
 
 import torch
-from torch import nn
 
 from llmkit import generation
-from llmkit.bpe.files import END_OF_TEXT
-from llmkit.deploy.text_stream import TextStream
-
-GREEDY = 1e-6  # a temperature below it is one of 0
+from llmkit.deploy.text_stream import TextStream, end_of_text
+from llmkit.types import LanguageModel, Tokenizer
 
 
-class QueueFull(Exception):
-    """So many requests wait already that another is refused."""
+class Unavailable(Exception):
+    """The engine does not take a request, or could not begin it; a moment later it may.
 
+    code: "queue_full", "shutting_down", or "timeout" for a request whose turn never came.
+    """
 
-class Closing(Exception):
-    """The engine is shutting down: it finishes what it has and takes nothing new."""
-
-
-class Expired(Exception):
-    """The time limit of a request passed before its turn came."""
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True)
 class Request:
     """What to draw: rows of ids, each with a text to follow, and how, as `generation.stream` says.
 
-    prompts: one row of ids or more, none empty. stop: strings, see `TextStream`. seed: row b is
-    drawn with seed + b; None: one is drawn, and told in the job. whole: no pieces on the way, each
-    row's text in one.
+    stop: strings, see `TextStream`. seed: row b is drawn with seed + b; None: one is chosen, which
+    the job has.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -57,7 +50,6 @@ class Request:
     top_p: float | None = None
     stop: Sequence[str] = ()
     seed: int | None = None
-    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +72,11 @@ class Job:
     deliver: Callable[[Piece | Exception], None]
     submitted: float
     deadline: float
+    rows_left: int
+    turn: Future[None] = field(init=False)
     started: float | None = None
     first_token: float | None = None
-    finished: float | None = None
     cancelled: bool = False
-    ended: int = 0  # rows
-    texts: list[list[str]] = field(default_factory=list)  # of each row, not yet delivered
 
 
 class Engine:
@@ -94,121 +85,85 @@ class Engine:
     Args:
         queue: how many requests may wait, besides the one that runs.
         timeout: seconds from a request's coming to its last token. What was drawn until then is
-            its answer; a request whose turn never came is told by Expired.
+            its answer; a request whose turn never came gets Unavailable.
+
+    Raises ValueError for a model and a tokenizer that are not a pair.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, queue: int = 32, timeout: float = 60.0):
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, queue: int = 32, timeout: float = 60.0
+    ):
         V = getattr(model.config, "vocab_size", tokenizer.vocab_size)
         if tokenizer.vocab_size != V:
             raise ValueError(
                 f"the model scores {V} tokens, the tokenizer has {tokenizer.vocab_size}: not a pair"
             )
-        self.model, self.tokenizer, self.queue, self.timeout = model, tokenizer, queue, timeout
-        self.served, self.running, self.closing = 0, 0, False
-        special = getattr(tokenizer, "special_tokens", {})
-        self.end = special.get(END_OF_TEXT)  # the id after which a text is over
-        self._waiting: deque[Job] = deque()
-        self._changed = threading.Condition()
+        self.model = model
+        self.tokenizer, self.queue, self.timeout = tokenizer, queue, timeout
+        self.end = end_of_text(tokenizer)
+        self.waiting, self.running, self.served = 0, 0, 0  # how many requests
+        self.closing = False
         self._deadline = float("inf")  # when all must end
-        self._worker = threading.Thread(target=self._work, name="llmkit engine", daemon=True)
-        self._worker.start()
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for their turn."""
-        return len(self._waiting)
+        self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmkit engine")
 
     def submit(self, request: Request, deliver: Callable[[Piece | Exception], None]) -> Job:
         """Put a request into the queue; deliver is called in the worker's thread with each piece,
-        or with an exception, after which nothing comes.
-
-        Raises ValueError for a request that cannot be run, QueueFull and Closing at once.
+        or with an exception, after which nothing comes. Raises Unavailable, ValueError at once.
         """
-        self._check(request)
-        now = time.monotonic()
+        now, rows = time.monotonic(), len(request.prompts)
+        if rows == 0:
+            raise ValueError("a request needs a prompt or more")
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        job = Job(request, seed, deliver, now, now + self.timeout)
-        job.texts = [[] for _ in request.prompts]
-        with self._changed:
+        job = Job(request, seed, deliver, now, now + self.timeout, rows)
+        with self._lock:
             if self.closing:
-                raise Closing("the server is shutting down: it takes no new requests")
-            if len(self._waiting) >= self.queue:
-                raise QueueFull(f"{self.queue} requests wait already: try again in a moment")
-            self._waiting.append(job)
-            self._changed.notify_all()
+                raise Unavailable("shutting_down", "the server is shutting down: ask another")
+            if self.waiting >= self.queue:
+                sentence = f"{self.queue} requests wait already: try again in a moment"
+                raise Unavailable("queue_full", sentence)
+            self.waiting += 1
+            job.turn = self._worker.submit(self._work, job)
         return job
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for it any more: take it from the queue, or end it at its next token."""
-        with self._changed:
+        with self._lock:
+            if not job.cancelled and job.turn.cancel():
+                self.waiting -= 1
             job.cancelled = True
-            if job in self._waiting:
-                self._waiting.remove(job)
-
-    def stream(self, request: Request) -> Iterator[Piece]:
-        """The pieces of a request as they come, in this thread; leaving the loop cancels it."""
-        pieces: SimpleQueue[Piece | Exception] = SimpleQueue()
-        job = self.submit(request, pieces.put)
-        try:
-            left = len(request.prompts)
-            while left:
-                piece = pieces.get()
-                if isinstance(piece, Exception):
-                    raise piece
-                left -= piece.finish_reason is not None
-                yield piece
-        finally:
-            self.cancel(job)
 
     def refuse_new(self, grace: float) -> None:
-        """Take nothing new; what is there has so many seconds to end."""
-        with self._changed:
+        """Take nothing new; what is there has `grace` seconds to end."""
+        with self._lock:
             self.closing = True
             self._deadline = min(self._deadline, time.monotonic() + grace)
-            self._changed.notify_all()
 
     def close(self, grace: float = 10.0) -> None:
         """`refuse_new`, and wait until all has ended."""
         self.refuse_new(grace)
-        self._worker.join()
+        self._worker.shutdown()
 
-    def _check(self, request: Request) -> None:
-        V = self.tokenizer.vocab_size
-        if not request.prompts or not all(len(row) for row in request.prompts):
-            raise ValueError("the prompt is empty: a model predicts from one token or more")
-        wrong = [i for row in request.prompts for i in row if not 0 <= i < V]
-        if wrong:
-            raise ValueError(f"token {wrong[0]} is not one of the ids 0 to {V - 1}")
-        if request.top_k is not None and not 1 <= request.top_k <= V:
-            raise ValueError(f"top_k must be from 1 to the vocabulary's {V}, not {request.top_k}")
-        if not all(request.stop):
-            raise ValueError("a stop string must have a character or more")
-
-    def _work(self) -> None:
-        """What the thread does: the next job, and the next, until there is none and never will."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self.closing)
-                if not self._waiting:
-                    return
-                job = self._waiting.popleft()
-                self.running = 1
-            try:
-                self._run(job)
-            except Exception as error:  # one request's failure is its own
-                with suppress(Exception):  # nor is it the worker's that nobody hears of it
-                    job.deliver(error)
-            finally:
-                job.finished = time.monotonic()
-                self.running = 0
+    def _work(self, job: Job) -> None:
+        """A job's turn, in the worker's thread."""
+        with self._lock:
+            self.waiting, self.running = self.waiting - 1, 1
+        try:
+            self._run(job)
+        except Exception as error:  # one request's failure is its own
+            with suppress(Exception):  # nor is it the worker's that nobody hears of it
+                job.deliver(error)
+        finally:
+            self.running = 0
 
     def _run(self, job: Job) -> None:
         job.started = time.monotonic()
         if self._late(job):
-            raise Expired("the server was too busy to begin in time: try again in a moment")
+            sentence = "the server was too busy to begin in time: try again in a moment"
+            raise Unavailable("timeout", sentence)
         first = 0
-        for _, rows in groupby(job.request.prompts, key=len):
-            rows = list(rows)
+        for _, neighbours in groupby(job.request.prompts, key=len):
+            rows = list(neighbours)
             self._draw(job, first, rows)
             first += len(rows)
 
@@ -217,42 +172,41 @@ class Engine:
 
     def _draw(self, job: Job, first: int, rows: list[Sequence[int]]) -> None:
         """Rows of one length, the first of which is row `first` of the request."""
-        r, B = job.request, len(rows)
-        temperature = 0 if r.temperature < GREEDY else r.temperature
-        choices = (temperature, r.top_k, r.top_p, None, job.seed + first)
-        texts = {first + b: TextStream(self.tokenizer, r.stop) for b in range(B)}  # still drawn
-        drawn, late = 0, first > 0 and self._late(job)
-        ids = torch.tensor(rows)  # (B, T)
-        with closing(generation.stream(self.model, ids, r.max_new_tokens, *choices)) as tokens:
-            while texts and not late and not job.cancelled:
-                new = next(tokens, None)  # (B,)
-                if new is None:
-                    break
-                drawn, late = drawn + 1, self._late(job)
-                job.first_token = job.first_token or time.monotonic()
-                for row, token in zip(range(first, first + B), new.tolist(), strict=True):
-                    if row not in texts:
-                        continue
-                    text = texts[row]
-                    ended = token == self.end
-                    piece = text.end() if ended else text.push(token)
-                    if ended or text.stopped:
-                        del texts[row]
-                        self._emit(job, row, piece, "stop", drawn)
-                    else:
-                        self._emit(job, row, piece)
+        r = job.request
+        texts = {first + b: TextStream(self.tokenizer, r.stop) for b in range(len(rows))}
+        # Of a request whose time is up or whose client left, rows yet to begin get no token.
+        over = job.cancelled or (first > 0 and self._late(job))
+        tokens = generation.stream(
+            self.model,
+            torch.tensor(rows),  # (B, T)
+            0 if over else r.max_new_tokens,
+            r.temperature,
+            r.top_k,
+            r.top_p,
+            seed=job.seed + first,
+        )
+        drawn = 0
+        for new in tokens:  # (B,)
+            drawn += 1
+            job.first_token = job.first_token or time.monotonic()
+            for row, token in enumerate(torch.as_tensor(new).tolist(), first):
+                if row not in texts:
+                    continue  # it ended before its neighbours
+                ended = token == self.end
+                piece = texts[row].end() if ended else texts[row].push(token)
+                if ended or texts[row].stopped:
+                    del texts[row]
+                    self._deliver(job, Piece(row, piece, "stop", drawn))
+                elif piece:
+                    self._deliver(job, Piece(row, piece))
+            if not texts or job.cancelled or self._late(job):
+                break
         for row, text in texts.items():
-            self._emit(job, row, text.end(), "length", drawn)
+            self._deliver(job, Piece(row, text.end(), "length", drawn))
 
-    def _emit(
-        self, job: Job, row: int, text: str, reason: str | None = None, tokens: int = 0
-    ) -> None:
-        """Deliver a piece, or keep it where the text is wanted whole, or there is none."""
-        job.texts[row].append(text)
-        if reason is None and (job.request.whole or not text):
-            return
-        text, job.texts[row] = "".join(job.texts[row]), []
-        if reason:
-            job.ended += 1
-            self.served += job.ended == len(job.request.prompts) and not job.cancelled
-        job.deliver(Piece(row, text, reason, tokens))
+    def _deliver(self, job: Job, piece: Piece) -> None:
+        if piece.finish_reason:
+            job.rows_left -= 1
+            if job.rows_left == 0 and not job.cancelled:
+                self.served += 1  # before its client can know
+        job.deliver(piece)

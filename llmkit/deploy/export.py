@@ -2,11 +2,11 @@
 
     config.json          format, class and configuration of the model; a checksum of each file
     tokenizer.json       as in a checkpoint
-    model.onnx           an ONNX export: see ``onnx_export`` (and model.onnx.data, if it is large)
-    model.safetensors    an int8 export: see ``quantize``
+    model.onnx           an ONNX export: see ``onnx`` (and model.onnx.data, if it is large)
+    model.safetensors    an int8 export: see ``int8``
 
-No pickle; written as a whole or not at all, as checkpoints are (``folder``). `load` takes whatever
-kind of model folder there is. Neither kind of export can be trained on.
+No pickle; written as a whole or not at all, as checkpoints are. `load` takes whatever kind of model
+folder there is. Neither kind of export can be trained on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import torch as safetensors
@@ -30,40 +29,41 @@ from llmkit.evaluation import device_of, eval_mode, evaluate
 from llmkit.finetune import pretrained
 from llmkit.folder import CHECKPOINT, INT8, ONNX, read, read_header, write
 from llmkit.generation import generate
-from llmkit.runtime import fast_matmul
-
-# What `load` takes, as the commands' help says it.
-FOLDERS = "a run, a checkpoint, an export, or a GPT-2 as transformers saves it"
+from llmkit.types import LanguageModel, Tokenizer
 
 
-def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Any = None) -> Path:
+def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> Path:
     """Write an ONNX export, in place of the one that the folder may hold; returns the folder.
 
     Raises ImportError without the packages of `llmkit[export]`; TypeError and ValueError for a
     model that cannot be exported; ValueError for a folder that holds something else; OSError where
     writing fails.
     """
-    model = int8.check(model)
+    gpt = int8.check(model)
 
     def fill(place: Path) -> None:
-        write_onnx(model, place / "model.onnx")
-        _save_tokenizer(place, tokenizer)
+        write_onnx(gpt, place / "model.onnx")
+        if tokenizer is not None:
+            tokenizer.save(place / "tokenizer.json")
 
-    return write(folder, checkpoint.header(ONNX, model), fill)
+    return write(folder, checkpoint.header(ONNX, gpt), fill)
 
 
-def save_int8(folder: str | Path, model: nn.Module, tokenizer: Any = None) -> Path:
+def save_int8(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> Path:
     """Write an int8 export, likewise. model: an original, or one that `to_int8` made of it."""
-    model = model if int8.is_int8(model) else int8.to_int8(model)
+    quantized = model if int8.is_int8(model) else int8.to_int8(model)
 
     def fill(place: Path) -> None:
-        checkpoint.write_tensors(place / "model.safetensors", int8.tensors(model))
-        _save_tokenizer(place, tokenizer)
+        checkpoint.write_tensors(place / "model.safetensors", int8.tensors(quantized))
+        if tokenizer is not None:
+            tokenizer.save(place / "tokenizer.json")
 
-    return write(folder, checkpoint.header(INT8, model), fill)
+    return write(folder, checkpoint.header(INT8, quantized), fill)
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Any]:
+def load(
+    folder: str | Path, device: str | torch.device = "cpu"
+) -> tuple[LanguageModel, Tokenizer | None]:
     """The model, ready to predict, and its tokenizer, None if the folder has none.
 
     folder: a checkpoint, a run's folder with `checkpoint` in it, an ONNX or int8 export, or a GPT-2
@@ -72,28 +72,30 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     Raises FileNotFoundError for no folder, ValueError for one that is damaged or of another
     program, ImportError without the packages that an export needs.
     """
-    folder = find(folder)
-    if _is_huggingface(folder):
-        model, tokenizer = pretrained.load_gpt2(folder)
-        return model.to(device), tokenizer
-    place, about = read_header(folder, CHECKPOINT, ONNX, INT8)
+    place = find(folder)
+    try:
+        place, about = read_header(place, CHECKPOINT, ONNX, INT8)
+    except ValueError:
+        if not _is_huggingface(place):
+            raise
+        gpt2, bpe = pretrained.load_gpt2(place)
+        return gpt2.to(device), bpe
     if about["format"] == CHECKPOINT:
-        return checkpoint.load(folder, device)
+        return checkpoint.load(place, device)
+    tokenizer = checkpoint.load_tokenizer(place, about)
     if about["format"] == ONNX:
-        for name in sorted(about["files"]):
-            read(place / name, about)
-        model = OnnxModel(place / "model.onnx", checkpoint.configuration(about)).eval()
-    else:
-        found = safetensors.load(read(place / "model.safetensors", about))
-        try:
-            model = int8.from_tensors(about, found).to(device)
-        except ValueError as error:
-            raise ValueError(f"{place / 'model.safetensors'}: {error}") from None
-    return model, checkpoint.load_tokenizer(place, about)
+        for name in about["files"]:
+            read(place / name, about)  # or it is damaged
+        return OnnxModel(place / "model.onnx", checkpoint.configuration(about)).eval(), tokenizer
+    found = safetensors.load(read(place / "model.safetensors", about))
+    try:
+        return int8.from_tensors(checkpoint.build(about), found).to(device), tokenizer
+    except ValueError as error:
+        raise ValueError(f"{place / 'model.safetensors'}: {error}") from None
 
 
 def find(folder: str | Path) -> Path:
-    """The folder of the model: ``checkpoint`` in it, where that is what a run left behind."""
+    """The folder of the model: ``checkpoint`` in it, where that is what a run left there."""
     folder = Path(folder).expanduser()
     inner = folder / "checkpoint"
     return inner if inner.is_dir() and not (folder / "config.json").exists() else folder
@@ -115,7 +117,7 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(model: nn.Module, ids: Tensor | None = None, seconds: float = 0.5) -> Measured:
+def measure(model: LanguageModel, ids: Tensor | None = None, seconds: float = 0.5) -> Measured:
     """Time a model, and measure it on a text.
 
     ids: (N,), the text. seconds: for each of the two times, which are medians of at least three.
@@ -125,8 +127,7 @@ def measure(model: nn.Module, ids: Tensor | None = None, seconds: float = 0.5) -
     new = min(room - 1, 128) or 1
 
     def read_window() -> None:
-        with fast_matmul(device):
-            model(window)
+        model(window)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
@@ -134,7 +135,7 @@ def measure(model: nn.Module, ids: Tensor | None = None, seconds: float = 0.5) -
         generate(model, window[0, :1].cpu(), new, seed=0)
 
     with eval_mode(model):
-        window_seconds, text_seconds = (_median(f, seconds) for f in (read_window, make_text))
+        window_seconds, text_seconds = _median(read_window, seconds), _median(make_text, seconds)
     perplexity = None if ids is None else evaluate(model, ids).perplexity
     return Measured(1000 * window_seconds, new / text_seconds, perplexity)
 
@@ -156,8 +157,3 @@ def _is_huggingface(folder: Path) -> bool:
         return "model_type" in json.loads((folder / "config.json").read_bytes())
     except (OSError, TypeError, ValueError):
         return False
-
-
-def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
-    if tokenizer is not None:
-        tokenizer.save(folder / "tokenizer.json")

@@ -7,10 +7,9 @@ CPU, a window takes about as long as before and a single token up to twice as lo
 activations as well, `Int8DynamicActivationInt8WeightConfig`, windows 768 wide took half the time, a
 single token of a small model six times as long, and the perplexity moved more.)
 
-Embedding tables, which torchao leaves alone, follow the same rule here: in a small model they are
-most of the file. A head tied to the token embedding stays tied: both read the same bytes. What
-stays float32: biases, gains of norms, and the learned positions, which are added and not looked up.
-How a quantized model is saved is told in ``export``.
+The token embedding follows the same rule: in a small model it is most of the file. A head tied to
+it stays tied: both read the same bytes. What stays float32: biases, gains of norms, and the learned
+positions, which are added and not looked up. How a quantized model is saved is told in ``export``.
 """
 
 from __future__ import annotations
@@ -20,11 +19,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llmkit.checkpoint import build, plain
+from llmkit.checkpoint import plain
+from llmkit.model import GPT
 
 SCALE = "_scale"  # what a weight's name ends in where its scales are meant
 
@@ -35,7 +36,9 @@ class Int8Embedding(nn.Module):
     weight: torchao's int8 tensor (V, C), of the type that its linear layers have too.
     """
 
-    def __init__(self, weight: nn.Parameter):
+    weight: Any
+
+    def __init__(self, weight: Tensor):
         super().__init__()
         self.weight = weight
         self.num_embeddings, self.embedding_dim = weight.shape
@@ -44,35 +47,36 @@ class Int8Embedding(nn.Module):
         return self.weight.qdata[ids] * self.weight.scale.reshape(-1, 1)[ids]
 
 
-def to_int8(model: nn.Module) -> nn.Module:
-    """A copy of a GPT or FastGPT with int8 weights, in eval mode, on its device; everything that
-    is not int8 is float32. It generates and is measured as the original is, but not trained.
+def to_int8(model: nn.Module) -> GPT:
+    """A copy of a GPT with int8 weights, in eval mode, on its device; everything that is not int8
+    is float32. It generates and is measured as the original is, but not trained.
 
     Raises ImportError without torchao, TypeError for a model that is not llmkit's, ValueError for
     one that is quantized already or has parts which are not a GPT's own, as LoRA's adapters.
     """
     config, quantize_ = _torchao()
-    model = check(model)
-    model = deepcopy(model).float().eval().requires_grad_(False)
-    quantize_(model, config, filter_fn=lambda module, _: isinstance(module, nn.Linear))
-    for name, table in list(model.named_modules()):
-        if type(table) is nn.Embedding and name != "wpe":  # GPT's positions
-            quantize_(table, config, filter_fn=lambda module, _: type(module) is nn.Embedding)
-            model.set_submodule(name, Int8Embedding(table.weight))
-    if getattr(model.config, "tie_weights", False):
+    model = deepcopy(check(model)).float().eval().requires_grad_(False)
+
+    def chosen(module: nn.Module, name: str) -> bool:
+        return isinstance(module, nn.Linear) or name == "wte"
+
+    quantize_(model, config, filter_fn=chosen)
+    model.set_submodule("wte", Int8Embedding(model.wte.weight))
+    if model.config.tie_weights:
         model.lm_head.weight = model.wte.weight
     return model
 
 
-def check(model: nn.Module) -> nn.Module:
+def check(model: nn.Module) -> GPT:
     """The model without torch.compile's wrapping, if it can be exported; errors as in `to_int8`."""
     model = plain(model)
+    if not isinstance(model, GPT):
+        raise TypeError(f"only llmkit's GPT can be exported, not {type(model)}")
     if is_int8(model):
         raise ValueError("the model is quantized already: give the original")
-    with torch.device("meta"):
-        own = type(model)(model.config)
-    own, found = (set(dict(each.named_parameters())) for each in (own, model))
-    if foreign := own ^ found:
+    with torch.device("meta"):  # no memory, no time
+        own = {name for name, _ in GPT(model.config).named_parameters()}
+    if foreign := own ^ {name for name, _ in model.named_parameters()}:
         raise ValueError(
             f"the model has other parts than its class ({min(foreign)}): merge LoRA's adapters "
             "first (lora.merge, lora.remove), and undo other changes"
@@ -98,30 +102,30 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {key: part for name, weight in named for key, part in _parts(name, weight).items()}
 
 
-def from_tensors(about: dict, found: dict[str, Tensor]) -> nn.Module:
-    """The quantized model of a folder's header and `tensors`; ValueError where they do not fit."""
-    model = to_int8(build(about))
-    wanted = tensors(model)
-    shapes = [{(name, t.shape, t.dtype) for name, t in each.items()} for each in (wanted, found)]
-    if wrong := shapes[0] ^ shapes[1]:
+def from_tensors(model: nn.Module, found: dict[str, Tensor]) -> GPT:
+    """A new model, quantized, with the weights of `tensors`; ValueError where they do not fit."""
+    quantized = to_int8(model)
+    wanted = tensors(quantized)
+    fits = {(name, t.shape, t.dtype) for name, t in wanted.items()}
+    if wrong := fits ^ {(name, t.shape, t.dtype) for name, t in found.items()}:
         name = min(name for name, _, _ in wrong)
         raise ValueError(f"its weights do not fit its config.json: see {name}")
     for name, weight in wanted.items():
         weight.copy_(found[name])
-    return model
+    return quantized
 
 
-def _parts(name: str, weight: Tensor) -> dict[str, Tensor]:
+def _parts(name: str, weight: Any) -> dict[str, Tensor]:
     """What a weight is made of, sharing its memory."""
     if hasattr(weight, "qdata"):
         return {name: weight.qdata, name + SCALE: weight.scale.view(-1, 1)}
     return {name: weight.detach()}
 
 
-def _torchao():
+def _torchao() -> tuple[Any, Any]:
     """The configuration and the function of torchao that quantize."""
     try:
-        # It tells of GPU kernels that this machine cannot load, and that nobody here uses.
+        # It warns of GPU kernels that this machine cannot load, and that nobody here uses.
         with quiet("torchao", "torch.utils._pytree"):
             from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError:

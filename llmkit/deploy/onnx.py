@@ -1,7 +1,7 @@
 """ONNX: a model as one file that runs without PyTorch, and its way back into llmkit.
 
 The file maps ids (B, T), int64, to logits (B, T, V), float32, for any B and any T up to block_size.
-What is lost: the key-value cache, so that each new token of `generate` reads its window anew; the
+What is lost: the key-value cache, so that each new token of `generate` reads its window again; the
 training; other number formats than float32. Where it is kept is told in ``export``.
 """
 
@@ -15,37 +15,41 @@ import torch
 from torch import Tensor, nn
 
 from llmkit.deploy.int8 import check, quiet
+from llmkit.model import GPTConfig
 
 LARGE = 1_500_000_000  # bytes of weights from which they need a file beside: a message ends at 2 GB
 
 
 def write_onnx(model: nn.Module, path: str | Path) -> Path:
-    """Write a GPT or FastGPT, as it predicts in eval mode and float32, to a file; returns the path.
+    """Write a GPT, as it predicts in eval mode and float32, to a file; returns the path.
 
     Beyond 1.5 GB the weights go to a second file, named as the first and ``.data``. Raises
-    ImportError without the packages; TypeError and ValueError as `quantize.to_int8`.
+    ImportError without the packages; TypeError and ValueError as `int8.to_int8`.
     """
     try:
         import onnxscript  # noqa: F401  torch.onnx needs it
     except ImportError:
         raise ImportError("ONNX needs onnx and onnxscript: pip install 'llmkit[export]'") from None
-    model, path = check(model), Path(path)
-    model = deepcopy(model).cpu().float().eval().requires_grad_(False)
-    room = model.config.block_size
+    gpt, path = deepcopy(check(model)), Path(path)
+    gpt = gpt.cpu().float().eval().requires_grad_(False)
+    room = gpt.config.block_size
     ids = torch.zeros((2, min(2, room)), dtype=torch.int64)  # sizes 0 and 1 would be taken for all
-    axes = {0: "batch"} | ({1: torch.export.Dim("time", min=1, max=room)} if room > 1 else {})
+    axes: dict[int, Any] = {0: "batch"}
+    if room > 1:
+        axes[1] = torch.export.Dim("time", min=1, max=room)
     with quiet("torch.onnx"):  # of torchvision, which is absent, and of its own deprecated calls
         program = torch.onnx.export(
-            model,
+            gpt,
             (ids,),
             input_names=["ids"],
             output_names=["logits"],
-            dynamic_shapes=({**axes},),
+            dynamic_shapes=(axes,),
             dynamo=True,
             verbose=False,
         )
+        assert program is not None  # with dynamo there is one
         _forget_origin(program.model)
-        large = 4 * sum(weight.numel() for weight in model.parameters()) > LARGE
+        large = 4 * gpt.num_parameters() > LARGE
         program.save(path, external_data=large)
     return path
 
@@ -54,12 +58,12 @@ class OnnxModel(nn.Module):
     """The model in an ONNX file, run by onnxruntime on the CPU: what `evaluate` and `generate` take
     for a model.
 
-    path: the file. config: the GPTConfig or FastGPTConfig that it was made with.
+    path: the file. config: of the GPT that it was made of.
 
     Raises ImportError without onnxruntime, ValueError for a file that is damaged or another model.
     """
 
-    def __init__(self, path: str | Path, config: Any):
+    def __init__(self, path: str | Path, config: GPTConfig):
         super().__init__()
         try:
             import onnxruntime
@@ -76,7 +80,7 @@ class OnnxModel(nn.Module):
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception:  # onnxruntime's have no common class
-            raise ValueError(f"{path} is damaged or no ONNX file: export the model anew") from None
+            raise ValueError(f"{path} is damaged or no ONNX file: export the model again") from None
         inputs = [(each.name, each.type) for each in self.session.get_inputs()]
         vocab_size = [each.shape[-1] for each in self.session.get_outputs()]
         if inputs != [("ids", "tensor(int64)")] or vocab_size != [config.vocab_size]:
@@ -84,7 +88,7 @@ class OnnxModel(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> logits (B, T, V), float32; ValueError where ids are not (B, T), too many,
-        or not in the vocabulary."""
+        or not in the vocabulary (of which -1 would be the last, to onnxruntime)."""
         V, room = self.config.vocab_size, self.config.block_size
         if ids.dim() != 2 or ids.numel() == 0:
             raise ValueError(f"ids must be (B, T) and not empty; their shape is {tuple(ids.shape)}")

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from typing import Any
+
+from llmkit.bpe.files import END_OF_TEXT
+from llmkit.types import Tokenizer
+
+
+def end_of_text(tokenizer: Tokenizer) -> int | None:
+    """The id that ends a text, and after which one begins; None where the tokenizer has none."""
+    special: dict[str, int] = getattr(tokenizer, "special_tokens", {})
+    return special.get(END_OF_TEXT)
 
 
 class TextStream:
     """The text of one row of ids, handed out as it is decided.
 
-    tokenizer: one of llmkit's, or another with ``decode(ids) -> str`` in which a token's text does
-    not depend on its neighbours. stop: strings that end the text and are no part of it; of several
-    that the same token completes, the one that starts first. `stopped` tells that one has come.
+    tokenizer: one of llmkit's, or another in which a token's text does not depend on its
+    neighbours. stop: strings that end the text and are no part of it; of several that the same
+    token completes, the one that starts first. `stopped` says that one has come.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()):
-        self.tokenizer, self.stop, self.stopped = tokenizer, tuple(stop), False
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
+        if not all(stop):
+            raise ValueError("a stop string must have a character or more")
+        self.tokenizer, self.stop, self.stopped = tokenizer, stop, False
         self._held = ""
         tokens = getattr(tokenizer, "tokens", None)
         self._bytes = tokens if tokens and isinstance(tokens[0], bytes) else None

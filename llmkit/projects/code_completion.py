@@ -1,31 +1,36 @@
 """Code completed by a model: the rest of a line, or a block up to the dedent; and how much each
-character of a text surprises it. How tokens are drawn: `generation`; the code itself: `pysource`.
+character of a text surprises it. How tokens are drawn: `generation`; the code itself:
+`python_source`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from llmkit.evaluation import device_of, eval_mode, windows
+from llmkit.bpe.tokenizer import BPETokenizer
+from llmkit.evaluation import eval_mode, token_losses, windows
 from llmkit.generation import generate
+from llmkit.types import LanguageModel
 
 FILE = "<|file|>"  # the special token before every file
 
 
-def encode(texts: Iterable[str], tokenizer: Any) -> Tensor:
+def encode(texts: Iterable[str], tokenizer: BPETokenizer) -> Tensor:
     """Texts as ids (N,), before each the special token `FILE`; ValueError without that one."""
-    if FILE not in getattr(tokenizer, "special_tokens", ()):
+    if FILE not in tokenizer.special_tokens:
         raise ValueError(f"the tokenizer needs the special token {FILE!r}: train it with that")
     start = torch.tensor([tokenizer.special_tokens[FILE]])
-    parts = [part for text in texts for part in (start, tokenizer.encode(text))]
-    return torch.cat(parts) if parts else start[:0]
+    parts = [start[:0]]
+    for text in texts:
+        parts += [start, tokenizer.encode(text)]
+    return torch.cat(parts)
 
 
 def first_line(text: str) -> str:
@@ -41,7 +46,8 @@ def first_block(text: str, indent: int) -> str:
         if not line.endswith("\n") or (line.strip() and indentation(line) <= indent):
             break
         kept.append(line)
-    return "".join(kept).rstrip() + "\n" if "".join(kept).strip() else ""
+    block = "".join(kept).rstrip()
+    return f"{block}\n" if block else ""
 
 
 def indentation(line: str) -> int:
@@ -50,9 +56,30 @@ def indentation(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
+def continue_prompts(
+    model: LanguageModel, prompts: Sequence[Tensor], max_new_tokens: int, **options: Any
+) -> list[Tensor]:
+    """What a model adds to each prompt (T,), T its own: (n,) each, n up to max_new_tokens.
+
+    Greedy unless options (see ``generate``) say otherwise. Prompts of one length go through the
+    model together, which is faster than one after the other.
+    """
+    options.setdefault("temperature", 0)
+    places_by_length: dict[int, list[int]] = defaultdict(list)
+    for place, prompt in enumerate(prompts):
+        places_by_length[len(prompt)].append(place)
+    added = [prompt[:0] for prompt in prompts]
+    for length, places in places_by_length.items():
+        together = torch.stack([prompts[place] for place in places])  # (B, T)
+        rows = generate(model, together, max_new_tokens, **options)  # (B, T + n)
+        for place, row in zip(places, rows, strict=True):
+            added[place] = row[length:]
+    return added
+
+
 def complete(
-    model: nn.Module,
-    tokenizer: Any,
+    model: LanguageModel,
+    tokenizer: BPETokenizer,
     prompts: Sequence[str],
     max_new_tokens: int,
     until: str = "line",
@@ -63,49 +90,46 @@ def complete(
     until: "line", up to the line end, which is left out; "block", for prompts that end in a line
     such as ``def f():``, the lines after it that are indented more.
 
-    White space belongs to the token after it, so let a prompt end behind a word or sign; before a
+    White space belongs to the token after it, so let a prompt end after a word or sign; before a
     block it is left out here. The model reads as much of a prompt's end as leaves room for the new
-    tokens, half its block_size at least. Prompts of equally many tokens are completed together.
+    tokens, half its block_size at least.
     """
     if until not in ("line", "block"):
         raise ValueError(f"until must be 'line' or 'block', not {until!r}")
+    if until == "line":
+        line_ends = [i for i, token in enumerate(tokenizer.tokens) if b"\n" in token]
+        options.setdefault("stop", line_ends)
+    else:
+        prompts = [prompt.rstrip() for prompt in prompts]
     block_size = model.config.block_size
     read = max(1, block_size - min(max_new_tokens, block_size // 2))
-    newline = [i for i, token in enumerate(tokenizer.tokens) if b"\n" in token]
-    options = {"temperature": 0, "stop": newline if until == "line" else None} | options
-    groups: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
-    for place, prompt in enumerate(prompts):
-        prompt = prompt if until == "line" else prompt.rstrip()
-        ids = tokenizer.encode(FILE + prompt, allowed_special=[FILE])[-read:]
-        groups[len(ids)].append((place, ids))
-    completions = [""] * len(prompts)
-    for length, group in groups.items():
-        rows = generate(model, torch.stack([ids for _, ids in group]), max_new_tokens, **options)
-        for (place, _), row in zip(group, rows, strict=True):
-            text = tokenizer.decode(row[length:])
-            if until == "line":
-                completions[place] = first_line(text)
-            else:
-                head = prompts[place].rstrip().rsplit("\n", 1)[-1]
-                completions[place] = first_block(text.partition("\n")[2], indentation(head))
-    return completions
+    ids = [tokenizer.encode(FILE + prompt, allowed_special=[FILE])[-read:] for prompt in prompts]
+    added = map(tokenizer.decode, continue_prompts(model, ids, max_new_tokens, **options))
+    if until == "line":
+        return [first_line(text) for text in added]
+    heads = [prompt.rsplit("\n", 1)[-1] for prompt in prompts]
+    return [
+        first_block(text.partition("\n")[2], indentation(head))
+        for text, head in zip(added, heads, strict=True)
+    ]
 
 
 @torch.no_grad()
-def surprise(model: nn.Module, tokenizer: Any, text: str) -> Tensor:
+def surprise(model: LanguageModel, tokenizer: BPETokenizer, text: str) -> Tensor:
     """How many bits each character of a text costs, read as a file of its own: (len(text),).
 
     A token's bits are spread evenly over its bytes, so the sum is what the whole text costs.
     """
     ids = encode([text], tokenizer)  # (N,)
-    device, block_size, bits = device_of(model), model.config.block_size, []
+    block_size = model.config.block_size
     with eval_mode(model):
-        for x, y in windows(ids, block_size, block_size, 16):
-            logits = model(x.to(device)).flatten(0, 1).double()  # (B * T, V)
-            loss = F.cross_entropy(logits, y.to(device).flatten(), reduction="none")
-            bits.append(loss.cpu() / torch.tensor(2.0).log())
+        nats = [
+            token_losses(model, x, y).flatten().cpu()
+            for x, y in windows(ids, block_size, block_size, batch_size=16)
+        ]
+    bits = torch.cat(nats) / math.log(2)  # (N - 1,), of each token but the first
     sizes = torch.tensor([len(tokenizer.tokens[i]) for i in ids[1:]])  # bytes
-    of_bytes = (torch.cat(bits) / sizes).repeat_interleave(sizes)
+    of_bytes = (bits / sizes).repeat_interleave(sizes)
     owner = torch.arange(len(text)).repeat_interleave(
         torch.tensor([len(character.encode()) for character in text])
     )

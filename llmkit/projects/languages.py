@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from llmkit.data import packaged
-from llmkit.evaluation import device_of, eval_mode
+from llmkit.evaluation import eval_mode, token_losses
+from llmkit.types import LanguageModel, Tokenizer
 
 NAMES = {"en": "English", "de": "German", "fr": "French", "es": "Spanish", "ru": "Russian"}
-END = "\n"  # a sentence is one line
-ROWS = 64  # sentences that go through the model together
+NOT_COUNTED = -100  # the target that costs nothing in `token_losses`
 Parallel = dict[str, list[str]]  # by language; the sentences of one place say the same
 
 
-def load(path: str | Path | None = None) -> Parallel:
+def load_parallel(path: str | Path | None = None) -> Parallel:
     """The parallel text of a file: {"en": [...], "de": [...], ...}, lists of one length.
 
     path: a file of tab-separated values in UTF-8, its first line the names of the languages, then
@@ -43,8 +42,8 @@ def load(path: str | Path | None = None) -> Parallel:
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(names) or not all(row):
             raise ValueError(
-                f"{path}, line {number}: one sentence for each of {', '.join(names)}, please, "
-                f"between tabs; here are {sum(map(bool, row))}"
+                f"{path}, line {number}: give one sentence for each of {', '.join(names)}, between "
+                f"tabs; here are {sum(map(bool, row))}"
             )
     if len(rows) < 2:
         raise ValueError(f"{path} names languages and has no sentences; add a line of them")
@@ -72,9 +71,10 @@ def aligned(
     seen: set[tuple[str, str]] = set()
     for original in next(iter(known.values())):
         row = {source: original} | {name: table.get(original, "") for name, table in known.items()}
-        fits = all(cell and len(cell.splitlines()) == 1 for cell in row.values())
-        if fits and longest is not None:
-            fits = max(map(len, row.values())) <= longest
+        fits = all(
+            len(cell.splitlines()) == 1 and (longest is None or len(cell) <= longest)
+            for cell in row.values()
+        )
         if fits and seen.isdisjoint(row.items()):
             seen.update(row.items())
             for name, cell in row.items():
@@ -86,39 +86,40 @@ def aligned(
 
 @torch.no_grad()
 def sentence_losses(
-    model: nn.Module, tokenizer: Any, sentences: Sequence[str], prefix: str = END
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    sentences: Sequence[str],
+    prefix: str = "\n",
+    batch_size: int = 64,
 ) -> Tensor:
     """What each token of each sentence costs, given those before it: nats, (N, L) float64, on the
-    CPU, L the tokens of the longest and its line end; 0 behind the end of a shorter one.
+    CPU, L the tokens of the longest and its line end; 0 after the end of a shorter one.
 
     prefix: what the model reads before the sentence and what is not counted, such as a language's
-    tag. The model (``config.block_size``, forward(ids (B, T)) -> logits (B, T, V)) is run in eval
-    mode and left in its own. ValueError for an empty prefix, no sentences, a sentence that does not
-    fit into block_size, or one that the tokenizer refuses, with its place.
+    tag. The model is run in eval mode and left in its own. ValueError for an empty prefix, no
+    sentences, a sentence that does not fit into block_size, or one that the tokenizer refuses, with
+    its place.
     """
     if not prefix or not sentences:
         raise ValueError("give one sentence or more, and a prefix: a first token needs one before")
     before, rows = tokenizer.encode(prefix), []
     for place, sentence in enumerate(sentences):
         try:
-            rows.append(tokenizer.encode(sentence + END))
+            rows.append(tokenizer.encode(sentence + "\n"))  # a sentence is one line
         except ValueError as error:
             raise ValueError(f"sentence {place}: {error}") from None
-        if (size := len(before) + len(rows[-1]) - 1) > model.config.block_size:
+        size = len(before) + len(rows[-1]) - 1  # the last token is only predicted
+        if size > model.config.block_size:
             raise ValueError(
                 f"sentence {place} takes {size} tokens with its prefix, and block_size is "
                 f"{model.config.block_size}; shorten it or enlarge the context"
             )
-    longest, device, found = max(map(len, rows)), device_of(model), []
+    targets = pad_sequence(rows, batch_first=True, padding_value=NOT_COUNTED)  # (N, L)
+    found = []
     with eval_mode(model):
-        for start in range(0, len(rows), ROWS):
-            some = rows[start : start + ROWS]
-            y = torch.full((len(some), longest), -100)  # a target that costs nothing
-            for row, ids in zip(y, some, strict=True):
-                row[: len(ids)] = ids
-            width = max(map(len, some))  # of these
-            x = torch.cat([before.expand(len(some), -1), y[:, : width - 1].clamp(min=0)], dim=1)
-            logits = model(x.to(device))[:, len(before) - 1 :].double().cpu()  # (B, width, V)
-            losses = F.cross_entropy(logits.transpose(1, 2), y[:, :width], reduction="none")
-            found.append(F.pad(losses, (0, longest - width)))  # (B, L)
+        for y in targets.split(batch_size):
+            given = before.expand(len(y), -1)  # (B, P)
+            x = torch.cat([given, y[:, :-1].clamp(min=0)], dim=1)  # (B, P + L - 1)
+            y = torch.cat([torch.full_like(given[:, 1:], NOT_COUNTED), y], dim=1)
+            found.append(token_losses(model, x, y)[:, len(before) - 1 :].cpu())  # (B, L)
     return torch.cat(found)

@@ -1,6 +1,6 @@
 """Python source as a corpus: the standard library of the running Python, split by file, its lines
 and functions made into tasks. Code is parsed here, and never run. How a model completes it:
-`completion`.
+`code_completion`.
 
 The library's licence is the PSF's, which allows this use and asks that its notice goes with copies:
 https://docs.python.org/3/license.html.
@@ -20,14 +20,19 @@ from pathlib import Path
 
 from llmkit.bpe.tokenizer import PATTERN
 
-# Folders that are no part of the library proper, or not written to be read.
-OTHERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-OTHERS |= {"encodings", "lib2to3"}  # a hundred near copies; a grammar of another Python
+LEFT_OUT = {  # folders that are no part of the library proper, or not written to be read
+    *("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"),
+    *("encodings", "lib2to3"),  # a hundred near copies; a grammar of another Python
+}
 GENERATED = re.compile(r"\b(?:auto)?-?generated (?:from|by|with)\b|\bdo not edit\b", re.IGNORECASE)
-DIGITS = 0.1  # the share of digits above which a file is a table
-KINDS = {"import": "import", "from": "import", "return": "return"}
-KINDS |= dict.fromkeys(("def", "class", "async"), "def, class")
-KINDS |= dict.fromkeys(("if", "elif", "for", "while", "with", "except"), "if, for, with")
+MOST_DIGITS = 0.1  # the share of digits above which a file is a table
+KINDS = {  # of a line, by its first word
+    "import": "import",
+    "from": "import",
+    "return": "return",
+    **dict.fromkeys(("def", "class", "async"), "def, class"),
+    **dict.fromkeys(("if", "elif", "for", "while", "with", "except"), "if, for, with"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def library(folder: str | Path | None = None) -> list[SourceFile]:
     files = []
     for path in root.rglob("*.py"):
         name = path.relative_to(root)
-        if any(part in OTHERS or part.startswith("config-") for part in name.parts):
+        if any(part in LEFT_OUT or part.startswith("config-") for part in name.parts):
             continue
         text = read(path)
         if text is not None and not is_table(text):
@@ -73,7 +78,7 @@ def read(path: Path) -> str | None:
 def is_table(text: str) -> bool:
     """Whether a program wrote the file, or it is mostly numbers."""
     digits = sum(character.isdigit() for character in text)
-    return bool(GENERATED.search(text[:1000])) or digits > DIGITS * len(text)
+    return bool(GENERATED.search(text[:1000])) or digits > MOST_DIGITS * len(text)
 
 
 def split_files(
@@ -84,13 +89,15 @@ def split_files(
     A checksum of its name says where a file goes: whatever else there is, it always goes there.
     ValueError where a side would be empty.
     """
-    sides: tuple[list[SourceFile], list[SourceFile]] = ([], [])
+    train: list[SourceFile] = []
+    val: list[SourceFile] = []
     for file in files:
-        sides[zlib.crc32(file.name.encode()) < val_fraction * 2**32].append(file)
-    if not all(sides):
-        count = len(sides[0]) + len(sides[1])
+        held_out = zlib.crc32(file.name.encode()) < val_fraction * 2**32
+        (val if held_out else train).append(file)
+    if not train or not val:
+        count = len(train) + len(val)
         raise ValueError(f"val_fraction {val_fraction} of {count} files leaves one side empty")
-    return sides
+    return train, val
 
 
 def parses(code: str) -> bool:
@@ -112,13 +119,15 @@ def syntax_tree(code: str) -> ast.Module:
 def line_kinds(text: str) -> list[str]:
     """What each line of a text that parses is: "blank", "text" (docstring, comment, long string),
     "import", "def, class", "return", "if, for, with", "assignment" or "other"."""
-    inside = set()
+    inside: set[int] = set()  # the lines of strings
     for node in ast.walk(syntax_tree(text)):
+        if not isinstance(node, ast.expr | ast.Expr) or node.end_lineno is None:
+            continue
         string = isinstance(node, ast.JoinedStr) or isinstance(getattr(node, "value", None), str)
         alone = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if alone or (string and isinstance(node, ast.expr) and node.end_lineno > node.lineno):
+        if alone or (string and node.end_lineno > node.lineno):
             inside.update(range(node.lineno, node.end_lineno + 1))
-    kinds = []
+    kinds: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         code = line.strip()
         if not code:
@@ -126,7 +135,7 @@ def line_kinds(text: str) -> list[str]:
         elif number in inside or code.startswith("#"):
             kinds.append("text")
         else:
-            word = re.match(r"\w*", code).group()
+            word = re.split(r"\W", code, maxsplit=1)[0]
             assigned = re.search(r"[^=!<>]=[^=]", code)
             kinds.append(KINDS.get(word) or ("assignment" if assigned else "other"))
     return kinds
@@ -180,7 +189,7 @@ def functions(files: Iterable[SourceFile], most_lines: int = 12) -> list[Functio
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
         nodes = [node for node in ast.walk(syntax_tree(file.text)) if isinstance(node, kinds)]
         for node in sorted(nodes, key=lambda node: node.lineno):
-            head, end = lines[node.lineno - 1], node.end_lineno
+            head, end = lines[node.lineno - 1], node.end_lineno or node.lineno
             if head.rstrip().endswith(":") and 2 <= end - node.lineno <= most_lines:
                 body = "".join(lines[node.lineno : end])
                 prompt = "".join(lines[: node.lineno])

@@ -1,8 +1,8 @@
-"""Probes: what a model finds likelier, asked in pairs, and how sure one may be of the answer.
+"""Bias, measured in pairs of sentences: what a model finds likelier, and how sure one may be of it.
 
 A pair of sentences differs in one word; a template is the sentence with a gap for it. The
 difference of the two log-probabilities is a measurement, the template one of many ways to ask, so
-intervals are made by drawing templates anew (the bootstrap, Efron 1979). Which words and templates
+intervals are made by drawing templates again (the bootstrap, Efron 1979). Which words and templates
 to take is the caller's to decide, and to defend.
 """
 
@@ -10,30 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from llmkit.evaluation import device_of, eval_mode
-from llmkit.runtime import fast_matmul
+from llmkit.evaluation import eval_mode, token_losses
+from llmkit.types import LanguageModel, Tokenizer
 
-GAP = "{}"
+NOT_COUNTED = -100  # the target that costs nothing in `token_losses`
 
 
 @torch.no_grad()
 def log_probabilities(
-    model: nn.Module, tokenizer: Any, pairs: Sequence[tuple[str, str]], batch_size: int = 64
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    pairs: Sequence[tuple[str, str]],
+    batch_size: int = 64,
 ) -> Tensor:
     """log p(continuation | prefix) in nats, for each (prefix, continuation): (N,) float64.
 
-    model: any module with ``config.block_size`` and forward(ids (B, T)) -> logits (B, T, V).
-
     Raises ValueError for an empty prefix or continuation, for a pair that does not fit into the
-    context, and where a token covers both sides of the seam (with GPT-2's tokenizer a continuation
-    begins with its space: "The nurse said that", " she").
+    context, and where one token covers the end of the prefix and the start of the continuation
+    (with GPT-2's tokenizer a continuation begins with its space: "The nurse said that", " she").
     """
-    rows, starts = [], []
+    inputs, targets = [], []
     for number, (prefix, continuation) in enumerate(pairs):
         before, whole = tokenizer.encode(prefix), tokenizer.encode(prefix + continuation)
         if not len(before) or not continuation:
@@ -48,36 +49,36 @@ def log_probabilities(
                 f"pair {number}: {len(whole)} tokens; this model reads {model.config.block_size} "
                 "and predicts one more, so shorten it"
             )
-        rows.append(whole)
-        starts.append(len(before) - 1)  # of the row's targets, the first that counts
+        wanted = whole.clone()
+        wanted[: len(before)] = NOT_COUNTED  # the prefix is given
+        inputs.append(whole[:-1])
+        targets.append(wanted[1:])
     found = []
-    for i in range(0, len(rows), batch_size):
-        part = rows[i : i + batch_size]
-        ids = nn.utils.rnn.pad_sequence(part, batch_first=True)  # (B, T + 1); nobody sees the pad
-        with eval_mode(model), fast_matmul(device_of(model)):
-            logits = model(ids[:, :-1].to(device_of(model))).cpu().double()  # (B, T, V)
-        log_p = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]  # (B, T)
-        for row, whole, start in zip(log_p, part, starts[i : i + batch_size], strict=True):
-            found.append(row[start : len(whole) - 1].sum())
-    return torch.stack(found) if found else torch.zeros(0, dtype=torch.float64)
+    with eval_mode(model):
+        for start in range(0, len(inputs), batch_size):
+            part = slice(start, start + batch_size)
+            x = pad_sequence(inputs[part], batch_first=True)  # (B, T); nothing looks at the padding
+            y = pad_sequence(targets[part], batch_first=True, padding_value=NOT_COUNTED)  # (B, T)
+            found.append(-token_losses(model, x, y).sum(dim=1).cpu())  # (B,)
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
 
-def paired(
-    model: nn.Module, tokenizer: Any, templates: Sequence[str], first: str, second: str
+def log_odds(
+    model: LanguageModel, tokenizer: Tokenizer, templates: Sequence[str], first: str, second: str
 ) -> Tensor:
     """log p with `first` in the gap less log p with `second`, in nats, per template: (N,) float64.
 
     Each template has one gap, ``{}``, and something before it. What is before the gap is given, and
-    what comes after it counts too: "The nurse said that {} was late". Swapping the words turns the
-    sign. ValueError for another number of gaps.
+    what comes after it counts too: "The nurse said that {} was late". Exchanging the words turns
+    the sign. ValueError for another number of gaps.
     """
     pairs = []
     for template in templates:
-        if template.count(GAP) != 1:
-            raise ValueError(f"a template has one gap {GAP}, this one has not: {template!r}")
-        before, after = template.split(GAP)
+        if template.count("{}") != 1:
+            raise ValueError(f"a template has one gap {{}}, this one has not: {template!r}")
+        before, after = template.split("{}")
         prefix = before.rstrip(" ")
-        space = before[len(prefix) :]
+        space = before[len(prefix) :]  # belongs to the word: see `log_probabilities`
         pairs += [(prefix, space + word + after) for word in (first, second)]
     log_p = log_probabilities(model, tokenizer, pairs).view(-1, 2)  # (N, 2)
     return log_p[:, 0] - log_p[:, 1]
@@ -95,12 +96,12 @@ class Interval:
         return self.low <= value <= self.high
 
     def __format__(self, spec: str) -> str:
-        """Each number behind its own ≈, as the notebooks print what differs between machines."""
+        """Each number after its own ≈, as the notebooks print what differs between machines."""
         mean, low, high = (format(x, spec) for x in (self.mean, self.low, self.high))
         return f"≈ {mean} [≈ {low}, ≈ {high}]"
 
 
-def bootstrap(
+def bootstrap_interval(
     values: Tensor | Sequence[float], level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
     """The mean of values (N,) and its percentile bootstrap interval (Efron 1979).

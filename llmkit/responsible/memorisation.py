@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from llmkit.data import check_ids
 from llmkit.evaluation import device_of, eval_mode
 from llmkit.generation import generate
-from llmkit.runtime import fast_matmul
+from llmkit.model import GPT
+from llmkit.types import LanguageModel, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Continuation:
 
 
 def continuations(
-    model: nn.Module,
-    tokenizer: Any,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
     text: str,
     count: int = 100,
     prompt_tokens: int = 32,
@@ -52,16 +51,19 @@ def continuations(
     if last < 0 or count < 1 or prompt_tokens < 1:
         raise ValueError(
             f"a text of {len(ids)} tokens does not hold {count} prompts of {prompt_tokens} tokens "
-            f"with {new_tokens} behind each: take a longer text, or shorter prompts (1 at least)"
+            f"with {new_tokens} after each: take a longer text, or shorter prompts (1 at least)"
         )
     starts = torch.linspace(0, last, count).long()
     pieces = ids.unfold(0, prompt_tokens + new_tokens, 1)[starts]  # (count, prompt + new)
     prompts = pieces[:, :prompt_tokens]
     rows = generate(model, prompts, new_tokens, temperature, seed=seed)[:, prompt_tokens:]
-    return [
-        Continuation(*(tokenizer.decode(part) for part in (prompt, said, piece[prompt_tokens:])))
-        for prompt, said, piece in zip(prompts, rows, pieces, strict=True)
-    ]
+    texts = zip(
+        map(tokenizer.decode, prompts),
+        map(tokenizer.decode, rows),
+        map(tokenizer.decode, pieces[:, prompt_tokens:]),
+        strict=True,
+    )
+    return [Continuation(prompt, said, true) for prompt, said, true in texts]
 
 
 def verbatim_share(texts: Sequence[str], source: str, characters: int) -> float:
@@ -73,58 +75,48 @@ def verbatim_share(texts: Sequence[str], source: str, characters: int) -> float:
 
 @torch.no_grad()
 def code_log_probabilities(
-    model: nn.Module, tokenizer: Any, prefix: str, length: int = 4, alphabet: str = "0123456789"
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prefix: str,
+    length: int = 4,
+    alphabet: str = "0123456789",
 ) -> Tensor:
     """log p in nats of every code of `length` characters after the prefix: (A**length,) float64.
 
     In the order of counting: with digits, entry 4831 is the code 4831. Codes share their
-    beginnings, so A**(length - 1) rows tell all; and those share the prefix, which a model with a
-    cache (``new_cache``) reads once.
+    beginnings, so A**(length - 1) rows tell all; and those share the prefix, which a `GPT` reads
+    once.
 
     Raises ValueError where the tokenizer has no token of its own for a character of the alphabet,
     or prefix and code do not fit into the context.
     """
     device = device_of(model)
     letters, before = tokenizer.encode(alphabet), tokenizer.encode(prefix)
-    letters = check_ids(letters, math.inf, at_least=1, name="alphabet").to(device)
-    if len(letters) != len(alphabet) or not len(before) or length < 1:
+    if len(letters) != len(alphabet) or not alphabet or not len(before) or length < 1:
         raise ValueError(
-            "codes need a token for each character of the alphabet, a prefix that is not empty, "
-            "and a length of at least 1"
+            "codes need an alphabet, a token for each of its characters, a prefix that is not "
+            "empty, and a length of at least 1"
         )
     room = len(before) + length - 1
     if room > model.config.block_size:
         raise ValueError(f"{room} tokens do not fit into block_size {model.config.block_size}")
-    choices = [torch.arange(len(alphabet), device=device)] * (length - 1)
-    heads = torch.cartesian_prod(*choices).view(-1, length - 1) if choices else None  # (R, n - 1)
-    rows = len(alphabet) ** (length - 1)
-    with eval_mode(model), fast_matmul(device):
-        prefix_ids = before[None].to(device)  # (1, P)
-        if heads is None:
-            logits = model(prefix_ids)[:, -1:]
-        elif hasattr(model, "new_cache"):
+    places = [torch.arange(len(alphabet))] * (length - 1)
+    heads = torch.cartesian_prod(torch.arange(1), *places).view(-1, length)[:, 1:]  # (R, length-1)
+    ids = torch.cat([before.expand(len(heads), -1), letters[heads]], dim=1).to(device)  # (R, room)
+    with eval_mode(model):
+        if isinstance(model, GPT) and len(before) > 1:
+            shared = len(before) - 1
             cache = model.new_cache()
-            first = model(prefix_ids, cache)[:, -1:]  # (1, 1, V)
-            rest = model(letters[heads], _repeated(cache, rows, room))  # (R, n - 1, V)
-            logits = torch.cat([first.expand(rows, -1, -1), rest], dim=1)
+            model(ids[:1, :shared], cache)
+            for layer in cache:  # every row goes on from the one prefix
+                layer.keys = layer.keys[:, :, :room].repeat(len(ids), 1, 1, 1)
+                layer.values = layer.values[:, :, :room].repeat(len(ids), 1, 1, 1)
+            logits = model(ids[:, shared:], cache)  # (R, length, V)
         else:
-            ids = torch.cat([prefix_ids.expand(rows, -1), letters[heads]], dim=1)
-            logits = model(ids)[:, -length:]  # (R, n, V)
-    log_p = logits.cpu().double().log_softmax(-1)[..., letters.cpu()]  # (R, n, A)
-    total = log_p[:, -1]  # (R, A)
-    for place in range(length - 1):
-        total = total + log_p[:, place].gather(1, heads[:, place : place + 1].cpu())
-    return total.flatten()
-
-
-def _repeated(cache: Any, rows: int, room: int) -> Any:
-    """A cache that holds one text, for as many rows, with room for so many positions."""
-    for layer in getattr(cache, "layers", cache):
-        layer.keys = layer.keys[:, :, :room].repeat(rows, 1, 1, 1)
-        layer.values = layer.values[:, :, :room].repeat(rows, 1, 1, 1)
-    if hasattr(cache, "last"):  # a FastGPT's last tokens
-        cache.last = cache.last.repeat(rows, 1)
-    return cache
+            logits = model(ids)[:, -length:]  # (R, length, V)
+    log_p = logits.cpu().double().log_softmax(-1)[..., letters]  # (R, length, A)
+    of_heads = log_p[:, :-1].gather(2, heads[..., None]).sum(dim=1)  # (R, 1)
+    return (of_heads + log_p[:, -1]).flatten()
 
 
 def exposure(log_probabilities: Tensor, secret: int) -> float:
@@ -147,16 +139,21 @@ def normal_form(text: str) -> str:
 
 
 def drop_duplicates(
-    parts: Sequence[str], key: Callable[[str], Any] = normal_form
+    parts: Sequence[str], key: Callable[[str], Hashable] = normal_form
 ) -> tuple[list[str], list[str]]:
     """The parts without repetitions, in their order, and those dropped: two lists.
 
     Of parts with the same key the first stays. ``key=str`` takes only those that are equal to the
     letter. A part whose key is empty (nothing but punctuation) always stays.
     """
-    seen, kept, dropped = set(), [], []
+    seen: set[Hashable] = set()
+    kept: list[str] = []
+    dropped: list[str] = []
     for part in parts:
         form = key(part)
-        (dropped if form and form in seen else kept).append(part)
+        if form and form in seen:
+            dropped.append(part)
+        else:
+            kept.append(part)
         seen.add(form)
     return kept, dropped

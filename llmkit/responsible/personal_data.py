@@ -1,4 +1,4 @@
-"""Personal data in a text: found by pattern and checksum, masked, and the finder's own score.
+"""Personal data in a text: found by pattern and checksum, and masked.
 
 What is found has a form that a regular expression can describe: addresses of mail and network,
 numbers of phones, cards and accounts. Names, places, and what a sentence tells about somebody have
@@ -11,7 +11,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 PATTERNS: dict[str, str] = {
     "EMAIL": r"(?<![\w.+-])[\w+-]+(?:\.[\w+-]+)*@\w[\w-]*(?:\.\w[\w-]*)+",
@@ -32,7 +31,7 @@ class Span:
     kind: str
 
 
-def luhn(number: str) -> bool:
+def passes_luhn(number: str) -> bool:
     """Whether the digits pass the check of payment cards (ISO/IEC 7812-1, Luhn 1960): from the
     right every second one doubled, its two digits added, all together a multiple of ten."""
     digits = [int(d) for d in number if d.isdigit()]
@@ -40,7 +39,7 @@ def luhn(number: str) -> bool:
     return len(digits) > 1 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
-def iban(number: str) -> bool:
+def passes_iban(number: str) -> bool:
     """Whether letters and digits pass the check of bank accounts (ISO 13616): the first four put
     last, letters as 10 to 35, the number leaves 1 when divided by 97."""
     compact = number.replace(" ", "").upper()
@@ -49,7 +48,8 @@ def iban(number: str) -> bool:
     return bool(plain) and int("".join(str(int(c, 36)) for c in turned)) % 97 == 1
 
 
-def _ip(address: str) -> bool:
+def is_ipv4(address: str) -> bool:
+    """Whether it is an address of four numbers from 0 to 255."""
     try:
         ipaddress.IPv4Address(address)
     except ValueError:
@@ -57,7 +57,11 @@ def _ip(address: str) -> bool:
     return True
 
 
-CHECKS: dict[str, Callable[[str], bool]] = {"CARD": luhn, "IBAN": iban, "IP": _ip}
+CHECKS: dict[str, Callable[[str], bool]] = {
+    "CARD": passes_luhn,
+    "IBAN": passes_iban,
+    "IP": is_ipv4,
+}
 
 
 def find(text: str, patterns: Mapping[str, str] = PATTERNS) -> list[Span]:
@@ -70,14 +74,15 @@ def find(text: str, patterns: Mapping[str, str] = PATTERNS) -> list[Span]:
     taken = [False] * len(text)
     for kind, pattern in patterns.items():
         for match in re.finditer(pattern, text):
-            start, stop = match.start(), match.start() + _checked(match[0], CHECKS.get(kind))
+            start = match.start()
+            stop = start + _valid_length(match[0], CHECKS.get(kind))
             if stop > start and not any(taken[start:stop]):
                 taken[start:stop] = [True] * (stop - start)
                 found.append(Span(start, stop, kind))
     return sorted(found)
 
 
-def _checked(candidate: str, check: Callable[[str], bool] | None) -> int:
+def _valid_length(candidate: str, check: Callable[[str], bool] | None) -> int:
     """How much of the candidate passes: all of it, or up to one of its spaces; 0: nothing."""
     while candidate and check and not check(candidate):
         candidate = candidate.rpartition(" ")[0]  # a number may have run on into the next word
@@ -92,42 +97,3 @@ def mask(text: str, spans: Iterable[Span] | None = None) -> str:
         pieces += [text[last : span.start], f"[{span.kind}]"]
         last = span.stop
     return "".join([*pieces, text[last:]])
-
-
-def labelled(marked: str) -> tuple[str, list[Span]]:
-    """A text whose spans are marked as in "write to {EMAIL:jan@wend.example}": the plain text, and
-    the spans. For sets that a finder is scored on."""
-    text, spans = "", []
-    for piece in re.split(r"(\{[A-Z]+:[^{}]*\})", marked):
-        if match := re.fullmatch(r"\{([A-Z]+):([^{}]*)\}", piece):
-            spans.append(Span(len(text), len(text) + len(match[2]), match[1]))
-            piece = match[2]
-        text += piece
-    return text, spans
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a finder or a filter did: true and false positives, false negatives."""
-
-    hits: int
-    false_alarms: int
-    misses: int
-
-    @property
-    def precision(self) -> float:
-        """Of what was found, the share that was right; 1 where nothing was found."""
-        found = self.hits + self.false_alarms
-        return self.hits / found if found else 1.0
-
-    @property
-    def recall(self) -> float:
-        """Of what was there, the share that was found; 1 where nothing was there."""
-        there = self.hits + self.misses
-        return self.hits / there if there else 1.0
-
-
-def score(found: Iterable[Any], wanted: Iterable[Any]) -> Score:
-    """Count what both have, what only `found` has, and what only `wanted` has."""
-    found, wanted = set(found), set(wanted)
-    return Score(len(found & wanted), len(found - wanted), len(wanted - found))

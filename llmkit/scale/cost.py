@@ -1,7 +1,7 @@
 """What a model costs, before it is built: parameters, arithmetic, memory, and the machine's speed.
 
 Counting needs no weights, so GPT-2 XL is counted at once on any laptop. What a run did take is
-measured elsewhere: time by `training`, memory by `runtime.peak_memory`.
+measured too: time by `training`, memory by `peak_memory`.
 
 Shapes: B batch, T time, C = n_embd, V = vocab_size, L = n_layer.
 """
@@ -9,6 +9,7 @@ Shapes: B batch, T time, C = n_embd, V = vocab_size, L = n_layer.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -17,8 +18,8 @@ import torch
 from torch import nn
 
 from llmkit.model import GPT, GPTConfig
-from llmkit.optim import inner_matrices
-from llmkit.runtime import fast_matmul
+from llmkit.optim import hidden_matrices
+from llmkit.speed.cpu import fast_matmul
 
 PARTS = {  # what of a parameter's name tells its part of the model, the first that is found
     "wte": "token embeddings",
@@ -99,7 +100,7 @@ def training_memory(
 
     s = 4 in float32, 2 in bfloat16 and float16 (and there, a copy of each matrix). The last norm,
     output layer, logits and ids add (4 + s) C + 4 V + 24. Attention is fused (Dao et al. 2022) on
-    a GPU, on a CPU as `attention.fuses` says; fused=False counts plain products. With gradient
+    a GPU, on a CPU as `speed.cpu.fuses` says; fused=False counts plain products. With gradient
     checkpointing each block keeps its input, 4 C, and one at a time is computed again. All without
     dropout; within 2 % of what autograd saves. A run's peak is higher by what it works on:
     gradients of activations.
@@ -108,7 +109,7 @@ def training_memory(
         raise TypeError(f"training_memory knows the GPT's blocks only, not {type(config).__name__}")
     model = skeleton(config)
     numbers = model.num_parameters()
-    matrices = sum(weight.numel() for weight in inner_matrices(model))
+    matrices = sum(weight.numel() for weight in hidden_matrices(model))
     state = 8 * numbers - (4 * matrices if optimizer == "muon" else 0)
     C, s = config.n_embd, 4 if dtype == "float32" else 2
     T = config.block_size if T is None else T
@@ -134,7 +135,7 @@ def matmul_peak(
 ) -> float:
     """The fastest that large square matrices are multiplied here, measured: FLOP/s.
 
-    PyTorch's own way and `runtime.fast_matmul` are tried; the faster one counts.
+    PyTorch's own way and `speed.cpu.fast_matmul` are tried; the faster one counts.
     size: rows and columns; None: 2048 on a CPU, 8192 on a GPU.
     """
     device = torch.device(device)
@@ -153,3 +154,18 @@ def matmul_peak(
                 now = time.perf_counter()
                 fastest = min(fastest, now - before)
     return 2 * size**3 / fastest
+
+
+def peak_memory(device: str | torch.device = "cpu") -> int:
+    """The most memory used so far, in bytes: by this process, or by PyTorch's tensors on a GPU.
+
+    0 on Windows, where Python does not tell.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +17,29 @@ from torch import Tensor, nn
 
 from llmkit.attention import CausalSelfAttention, KVCache, causal_attention, rotary_table, rotate
 from llmkit.model import GPT, MLP, Block
-from llmkit.speed.linear import product
+from llmkit.speed.cpu import fast_matmul, product
+from llmkit.types import LanguageModel
 
 KNOWN = {GPT, Block, CausalSelfAttention, MLP, nn.ModuleList}
 KNOWN |= {nn.Linear, nn.Embedding, nn.LayerNorm, nn.GELU, nn.ReLU, nn.Dropout}
 
 
-class Decoder:
-    """What ``model(ids, cache)`` gives for the next token of each text, ids (B, 1): (B, 1, V).
+def quick(model: LanguageModel) -> LanguageModel:
+    """A model for ``generate`` and ``stream`` that draws the same tokens sooner: the model in a
+    `Decoder`, or the model itself where that does not know all its parts."""
+    return Decoder(model) if knows(model) else model
 
-    For a model in eval mode that `knows` calls plain; ids within the vocabulary, and room in the
-    cache, which holds at least one token.
+
+class Decoder(nn.Module):
+    """A `GPT` whose forward takes a short way for one more token of each text, ids (B, 1).
+
+    It shares the model's weights and is called as the model is. For a model that `knows` calls
+    plain; ids are within the vocabulary.
     """
 
     def __init__(self, model: GPT):
-        self.model, c = model, model.config
+        super().__init__()
+        self.model, self.config, c = model, model.config, model.config
         self.embed = partial(F.embedding, weight=model.wte.weight)
         self.places = model.wpe.weight if c.position == "learned" else getattr(model, "waves", None)
         act = partial(F.gelu, approximate="tanh") if c.activation == "gelu" else F.relu
@@ -44,9 +53,22 @@ class Decoder:
         self.norm = _norm(model.ln_f) if c.norm_first else lambda x: x
         self.head = product(model.lm_head)
 
+    def new_cache(self, batch_size: int = 1) -> list[KVCache]:
+        return self.model.new_cache(batch_size)
+
+    def forward(
+        self, ids: Tensor, cache: list[KVCache] | None = None, last_only: bool = False
+    ) -> Tensor:
+        """What ``model(ids, cache, last_only)`` gives."""
+        if cache is not None and cache[0].length and ids.size(1) == 1:
+            return self.decode(ids, cache)
+        with fast_matmul(ids.device):
+            return self.model(ids, cache, last_only)
+
     @torch.inference_mode()  # spares no_grad's bookkeeping too; the weights are only read
-    def __call__(self, ids: Tensor, cache: list[KVCache]) -> Tensor:
-        c, B, start = self.model.config, ids.size(0), cache[0].length
+    def decode(self, ids: Tensor, cache: list[KVCache]) -> Tensor:
+        """The scores after one more token of each text: ids (B, 1) -> (B, 1, V)."""
+        c, B, start = self.config, ids.size(0), cache[0].length
         x = self.embed(ids[:, 0])  # (B, C)
         if self.places is not None:
             x = x + self.places[start]
@@ -68,7 +90,7 @@ class Decoder:
         return self.head(self.norm(x))[:, None]  # (B, 1, V)
 
 
-def knows(model: nn.Module) -> bool:
+def knows(model: LanguageModel) -> TypeGuard[GPT]:
     """Whether the model is a plain `GPT`: none of its parts replaced, hooked or compiled."""
     return type(model) is GPT and all(
         type(part) in KNOWN

@@ -14,8 +14,8 @@ spends its parameters and its time differently. Against GPT-2's shape:
   of the output layer: each block starts as the identity, and the first loss is ln(vocab_size).
 - **Dropout** by the byte, and none on attention's weights: a CPU spent a fifth of a step on it.
 
-How it is trained (Muon for matrices) is in `optim`; the command line's recipes are in `recipes`,
-and what was tried without a gain in benchmarks/README.md.
+How it is trained (Muon for matrices) is in `optim`, a very short way to do so in `sprint`, and what
+was tried without a gain in benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from llmkit.attention import KVCache, causal_attention, rotary_table, rotate
+from llmkit.attention import KVCache, rotary_table, rotate
+from llmkit.speed.cpu import best_dtype, causal_attention
+from llmkit.train_config import TrainConfig
 
 HASH = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / the golden ratio, as an int64 (Knuth 6.4)
 
@@ -242,3 +244,25 @@ def norm(x: Tensor) -> Tensor:
 def bucket(keys: Tensor, distinct: int, rows: int) -> Tensor:
     """The table row of each n-gram: its own where all fit, else shared by hashing."""
     return keys if distinct <= rows else (keys * HASH >> 20) % rows
+
+
+def sprint(
+    vocab_size: int, device: torch.device | str = "cpu", seed: int = 0
+) -> tuple[FastGPTConfig, TrainConfig]:
+    """A tiny model and a way to train it in about a second on a CPU.
+
+    On Tiny Shakespeare it passes what nanoGPT's recipe for a CPU reaches (about 1.89 nats per
+    character, see benchmarks/time_to_loss.py). The n-gram tables carry most of it.
+    """
+    shape = FastGPTConfig(vocab_size, block_size=64, n_layer=1, n_head=2, n_embd=64)
+    how = TrainConfig(
+        steps=60,
+        batch_size=32,
+        optimizer="muon",
+        learning_rate=0.08,
+        adamw_share=1.0,
+        warmup=2,
+        seed=seed,
+        dtype=best_dtype(device),
+    )
+    return shape, how

@@ -532,11 +532,11 @@ plots.lines(
 
 # %% [markdown]
 # With the norm after, whatever a block adds, the sum is brought back to size one: what earlier blocks wrote is
-# rescaled by every block that follows. Does it matter for training? A hundred
+# rescaled by every block that follows. Does it matter for training? Sixty
 # hasty steps each, at full learning rate from the first:
 
 # %% tags=["trained"]
-hasty = llmkit.TrainConfig(steps=100, batch_size=8, optimizer="muon", learning_rate=0.05, warmup=0)
+hasty = llmkit.TrainConfig(steps=60, batch_size=8, optimizer="muon", learning_rate=0.05, warmup=0)
 runs, last = {}, {}
 for name, norm_first in {"norm before": True, "norm after": False}.items():
     runs[name] = llmkit.train(deep(norm_first).to(runtime.device), train_ids, config=hasty)

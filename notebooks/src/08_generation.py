@@ -43,7 +43,7 @@ import llmkit
 from llmkit import plots
 from llmkit.commands.recipes import recipe
 from llmkit.generation import next_token_probabilities
-from llmkit.playground import SamplingPlayground
+from llmkit.widgets import SamplingPlayground
 
 runtime = llmkit.start(seed=1337)
 runtime

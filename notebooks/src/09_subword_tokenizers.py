@@ -40,8 +40,9 @@ import regex
 import torch
 
 import llmkit
-from llmkit import plots, widgets
+from llmkit import plots
 from llmkit.bpe.files import BYTES, spell
+from llmkit.bpe.widgets import MergeExplorer
 from llmkit.tokenizer import WORDS
 
 runtime = llmkit.start(seed=1337)
@@ -266,7 +267,7 @@ print("the longest tokens:", *(plots.visible(token.decode()) for token in longes
 # English.
 
 # %%
-explorer = widgets.MergeExplorer(bpe, "And who is paid for hearing? Not my horse!", merges=100)
+explorer = MergeExplorer(bpe, "And who is paid for hearing? Not my horse!", merges=100)
 explorer
 
 # %% [markdown]

@@ -38,8 +38,9 @@ import torch.nn.functional as F
 from rouge_score.rouge_scorer import RougeScorer
 
 import llmkit
-from llmkit import plots, widgets
+from llmkit import plots
 from llmkit.finetune import instructions
+from llmkit.finetune.widgets import Rater
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -362,7 +363,7 @@ assert one_word < 1
 pairs = [
     (item.prompt, answer) for item, answer in zip(val_items, said["answer counts"], strict=True)
 ]
-rater = widgets.Rater(pairs[:8])
+rater = Rater(pairs[:8])
 rater
 
 # %%

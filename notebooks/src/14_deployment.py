@@ -48,7 +48,8 @@ from torch import nn
 
 import llmkit
 from llmkit import checkpoint, plots
-from llmkit.deploy import export, int8, server
+from llmkit.deploy import export, int8
+from llmkit.deploy.server import background
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -56,19 +57,19 @@ runtime
 # %% [markdown]
 # ## Something to serve
 #
-# A small character model of the play, trained in seconds (the fast model and Muon of notebook 10).
+# A small character model of the play, trained in seconds: the GPT of notebook 05, with rotary positions, and the Muon of 06.
 
 # %% tags=["trained"]
 text = llmkit.load_text(runtime.corpus)
 tokenizer = llmkit.CharTokenizer.from_text(text)
 train_ids, val_ids = llmkit.split(tokenizer.encode(text))
 shape = runtime.pick(
-    cpu=dict(block_size=64, n_layer=2, n_head=4, n_embd=96, ngram_rows=(4_356, 8_192)),
-    gpu=dict(block_size=128, n_layer=4, n_head=4, n_embd=256, ngram_rows=(4_356, 8_192)),
+    cpu=dict(block_size=64, n_layer=2, n_head=4, n_embd=128),
+    gpu=dict(block_size=128, n_layer=4, n_head=4, n_embd=256),
 )
-model = llmkit.FastGPT(llmkit.FastGPTConfig(tokenizer.vocab_size, dropout=0.1, **shape))
-model = model.to(runtime.device)
-steps = runtime.pick(cpu=200, gpu=2000)
+config = llmkit.GPTConfig(tokenizer.vocab_size, position="rotary", dropout=0.1, **shape)
+model = llmkit.GPT(config).to(runtime.device)
+steps = runtime.pick(cpu=250, gpu=2000)
 how = dict(optimizer="muon", adamw_share=0.5, schedule="linear", final_lr=0.0)
 llmkit.train(model, train_ids, config=llmkit.TrainConfig(steps=steps, batch_size=16, **how))
 model = model.eval().cpu()  # from here on we deploy: on a CPU, which everybody has
@@ -116,7 +117,7 @@ assert ((back - weights).abs() <= 0.5001 * scale).all()  # never more than half 
 # Now a matrix of our model, with a scale for each of its rows:
 
 # %%
-W = model.h[0].c_fc.weight.detach()  # (4C, C): a matrix of the feed-forward part
+W = model.h[0].mlp.c_fc.weight.detach()  # (4C, C): a matrix of the feed-forward part
 smallest = torch.finfo(torch.float32).eps  # a row of zeros should not divide by zero
 scales = (W.abs().amax(dim=1, keepdim=True) / 127.5).clamp(min=smallest)  # (4C, 1)
 steps = (W / scales).round().clamp(-128, 127).to(torch.int8)  # (4C, C): a byte each
@@ -140,11 +141,11 @@ assert lost["a scale for each row"] < lost["one scale for all"] < 0.03
 
 # %% [markdown]
 # This is *symmetric quantization, per channel*, and PyTorch's library for it is torchao. `int8.to_int8` has it round every
-# linear layer, and treats the embedding tables likewise. Is it the same?
+# linear layer, and the token embedding likewise. Is it the same?
 
 # %%
 small = int8.to_int8(model)
-theirs = small.h[0].c_fc.weight  # torchao's tensor: bytes and scales
+theirs = small.h[0].mlp.c_fc.weight  # torchao's tensor: bytes and scales
 midway = ((W / scales).frac().abs() - 0.5).abs() < 1e-4  # a row's largest is, at 127.5 steps
 differs = theirs.qdata != steps
 assert torch.allclose(theirs.scale, scales, rtol=1e-6)
@@ -163,11 +164,10 @@ print("the same scales, and the same bytes but where a weight lies midway betwee
 def rounded(model: nn.Module, bits: int) -> nn.Module:
     """A copy whose matrices know 2^bits values a row."""
     model, half = copy.deepcopy(model), 2 ** (bits - 1)
-    for part in model.modules():
-        if isinstance(part, (nn.Linear, nn.Embedding)):
-            scale = part.weight.abs().amax(dim=1, keepdim=True) / (half - 0.5)
-            scale = scale.clamp(min=smallest)
-            part.weight.copy_((part.weight / scale).round().clamp(-half, half - 1) * scale)
+    for weight in model.parameters():
+        if weight.dim() == 2:  # a matrix, that of the embedding included
+            scale = (weight.abs().amax(dim=1, keepdim=True) / (half - 0.5)).clamp(min=smallest)
+            weight.copy_((weight / scale).round().clamp(-half, half - 1) * scale)
     return model
 
 
@@ -305,13 +305,13 @@ assert len(said[1]) == len("The river") + 20
 # | no queue | a hundred requests at once share two cores, and all time out |
 # | no end | stopping it cuts off whoever was being answered |
 #
-# Below we check ours for each of them. It runs in this process, beside the notebook: `server.background`.
+# Below we check ours for each of them. It runs in this process, beside the notebook: `background`, of `llmkit.deploy.server`.
 
 # %%
 torch.set_num_threads(1)  # one core for the model; the others for those who ask
 stack = ExitStack()  # what is opened on it stays open until we close it
 settings = dict(name="play", queue=8, max_tokens=2_000)
-server = stack.enter_context(server.background(loaded, tokenizer, **settings))
+server = stack.enter_context(background(loaded, tokenizer, **settings))
 assert server.url.startswith("http://127.0.0.1:")  # this machine, and no other
 
 
@@ -507,7 +507,7 @@ assert send("/health")[0] == 200  # and it lives
 # others, it should ask for a key:
 
 # %%
-with server.background(loaded, tokenizer, name="play", api_key="open sesame") as guarded:
+with background(loaded, tokenizer, name="play", api_key="open sesame") as guarded:
     for key in ("guess", "open sesame"):
         visitor = openai.OpenAI(base_url=guarded.url + "/v1", api_key=key, max_retries=0)
         try:
@@ -555,7 +555,7 @@ if runtime.pick(cpu=False, gpu=True):
     for each in (gpt2, gpt2_int8):
         stored = sum(w.nbytes for w in int8.tensors(each).values())
         print(f"{stored / 1e6:,.0f} MB of weights")
-    with server.background(gpt2_int8, bpe, name="gpt2") as big:
+    with background(gpt2_int8, bpe, name="gpt2") as big:
         reader = openai.OpenAI(base_url=big.url + "/v1", api_key="none is needed")
         question = dict(model="gpt2", prompt="The river was", max_tokens=40, seed=1)
         for chunk in reader.completions.create(**question, stream=True):
@@ -616,11 +616,11 @@ assert gigabytes[0] == 4 * gigabytes[1]
 # %% tags=["solution", "trained"]
 # @title Solution 2: a scale for every 32
 grouped = copy.deepcopy(model)
-for part in grouped.modules():
-    if isinstance(part, (nn.Linear, nn.Embedding)):
-        groups = part.weight.detach().view(-1, 32)  # (weights / 32, 32)
+for weight in grouped.parameters():
+    if weight.dim() == 2:
+        groups = weight.detach().view(-1, 32)  # (weights / 32, 32)
         scales = (groups.abs().amax(dim=1, keepdim=True) / 3.5).clamp(min=smallest)
-        part.weight.data = ((groups / scales).round().clamp(-4, 3) * scales).view_as(part.weight)
+        weight.data = ((groups / scales).round().clamp(-4, 3) * scales).view_as(weight)
 three_bits_by_group = llmkit.evaluate(grouped, val_ids).perplexity
 by_row = dict(zip(bits, perplexities, strict=True))
 print(

@@ -43,6 +43,7 @@ import llmkit
 from llmkit import plots
 from llmkit.responsible import bias, differential_privacy, filters, memorisation, personal_data
 from llmkit.responsible.card import model_card
+from llmkit.responsible.plots import intervals
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -303,7 +304,7 @@ exposed = {"halfway": exposures(copies["half"]), "raw": exposures(model)}
 labels = [f"{count} times" for count in COUNTS]
 assert mean(exposed["raw"][0]) < 4 < 9 < mean(exposed["raw"][30])
 assert mean(exposed["raw"][0]) < mean(exposed["raw"][3]) < mean(exposed["raw"][30]) + 0.1
-plots.intervals(
+intervals(
     labels,
     {"halfway": list(exposed["halfway"].values()), "at the end": list(exposed["raw"].values())},
     "The more often a secret was written down, the more exposed it is",
@@ -458,7 +459,7 @@ print(f"≈ {covered} of {len(SHE)} intervals cover the counted odds")
 misses = [leaning["raw"][r].mean().item() - centred[r] for r in SHE]
 assert gaps["raw"].low > 1  # far from 0
 assert max(map(abs, misses)) < 1.5  # and in the region of the truth
-plots.intervals(
+intervals(
     list(SHE),
     {"probed": rows(leaning["raw"])},
     "The probe finds the odds that we had planted",
@@ -483,7 +484,7 @@ if runtime.pick(cpu=False, gpu=True):
     trades = [*SHE, "doctor", "librarian", "engineer", "dancer"]
     of_gpt2 = leanings(gpt2, gpt2_tokenizer, trades, start="")
     display(
-        plots.intervals(
+        intervals(
             list(of_gpt2),
             {"GPT-2": rows(of_gpt2)},
             "What GPT-2 takes people for (mean and 95 % interval over twelve templates)",
@@ -531,7 +532,7 @@ assert loss["clean"] < loss["raw"] + 0.05
 # %% tags=["trained"]
 exposed["clean"] = exposures(model_2)
 assert mean(exposed["clean"][30]) < mean(exposed["raw"][30]) - 2
-plots.intervals(
+intervals(
     labels,
     {"raw": list(exposed["raw"].values()), "clean": list(exposed["clean"].values())},
     "Without repetitions, a secret written 30 times is as exposed as one written once",
@@ -551,7 +552,7 @@ print(f"scene verbatim: before ≈ {before:.0%}, after ≈ {after:.0%}")
 print(f"gap between nurse and smith: before {gaps['raw']:.1f}, after {gaps['clean']:.1f}")
 assert after < before - 0.2
 assert abs(gaps["clean"].mean) < gaps["raw"].mean / 2
-plots.intervals(
+intervals(
     list(SHE),
     {"raw": rows(leaning["raw"]), "clean": rows(leaning["clean"])},
     "On balanced sentences the roles fall into line",
@@ -637,7 +638,11 @@ assert pii_all.recall < pii.recall < 1
 # *Masking* puts the kind in place of the data. And our own text, does it hold any?
 
 # %%
-print(personal_data.mask(personal_data.labelled(LABELLED[6])[0]), "·", personal_data.mask("Call 020 7946 0018, Jan."))
+print(
+    personal_data.mask(personal_data.labelled(LABELLED[6])[0]),
+    "·",
+    personal_data.mask("Call 020 7946 0018, Jan."),
+)
 print(f"in our {len(raw_text):,} characters: {len(personal_data.find(raw_text))} found")
 assert not personal_data.find(raw_text)
 
@@ -746,7 +751,9 @@ print(f"{len(examples):,} examples; the sum of four clipped gradients, one by on
 rate, noise, dp_steps = 0.1, 1.0, 60
 delta = 1 / len(examples)
 for sigma in (0.5, 1.0, 2.0, 4.0):
-    print(f"σ = {sigma}: ε = {differential_privacy.epsilon(rate, sigma, dp_steps, delta):.2f} after {dp_steps} steps")
+    print(
+        f"σ = {sigma}: ε = {differential_privacy.epsilon(rate, sigma, dp_steps, delta):.2f} after {dp_steps} steps"
+    )
 
 
 # %%
@@ -755,11 +762,15 @@ def trained_on_examples(private: bool) -> llmkit.FastGPT:
     model, generator = llmkit.FastGPT(small), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     for step in range(dp_steps):
-        drawn = examples[differential_privacy.poisson_sample(len(examples), rate, generator)]  # (B, T + 1)
+        drawn = examples[
+            differential_privacy.poisson_sample(len(examples), rate, generator)
+        ]  # (B, T + 1)
         x, y = drawn[:, :-1], drawn[:, 1:]
         optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / dp_steps)
         if private:
-            differential_privacy.private_gradient(model, x, y, clip, noise, rate * len(examples), generator)
+            differential_privacy.private_gradient(
+                model, x, y, clip, noise, rate * len(examples), generator
+            )
         else:
             optimizer.zero_grad()
             model.loss(x, y).backward()
@@ -919,7 +930,11 @@ assert verbatim_when_drawn <= shares["scene, eight times"][-1]
 low, high = 0.5, 50.0  # ε falls from low to high
 while high - low > 0.001:
     middle = (low + high) / 2
-    low, high = (middle, high) if differential_privacy.epsilon(rate, middle, 60, delta) > 1 else (low, middle)
+    low, high = (
+        (middle, high)
+        if differential_privacy.epsilon(rate, middle, 60, delta) > 1
+        else (low, middle)
+    )
 noise_for_one = high
 print(f"σ = {noise_for_one:.2f}: nearly three times the noise for a fifth of ε")
 assert differential_privacy.epsilon(rate, noise_for_one, 60, delta) <= 1

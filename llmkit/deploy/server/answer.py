@@ -3,98 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
-from starlette.responses import Response
+from starlette.responses import StreamingResponse
 
 from llmkit.deploy import engine as engines
 from llmkit.deploy.engine import Engine, Piece
-from llmkit.deploy.server.guard import Refusal, dump
+from llmkit.deploy.server.errors import refusal
 
 LOG = logging.getLogger("uvicorn.error")
 SSE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no proxy may hold it back
-
-
-class EventStream(Response):
-    """Server-sent events: each an object in JSON, or a word."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, events: AsyncGenerator[dict[str, Any] | str, None]):
-        super().__init__(headers=SSE)
-        del self.headers["content-length"]
-        self.events = events
-
-    async def __call__(self, scope, receive, send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with aclosing(self.events) as events:
-            with suppress(ConnectionError):  # the client left: nobody waits for the rest
-                async for event in events:
-                    line = event.encode() if isinstance(event, str) else dump(event)
-                    body = b"data: " + line + b"\n\n"
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+Event = dict[str, Any] | str  # JSON, or a word
 
 
 class Answer:
-    """A request in the engine, and its pieces as they come into the event loop."""
+    """A request in the engine, and its pieces as they come into the event loop.
 
-    def __init__(self, engine: Engine, request: engines.Request, http: Request):
-        self.engine, self.http = engine, http
-        self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue()
-        try:
-            self.job = engine.submit(request, self._deliver)
-        except Exception as error:
-            raise refusal(error) from error
-        self.tokens = [0] * len(request.prompts)
+    http: when it is over, by an answer or because the client left, the engine's work is, too.
+    whole: each row's text in one piece. Raises what `Engine.submit` raises.
+    """
+
+    def __init__(self, engine: Engine, request: engines.Request, http: Request, whole: bool):
+        self.rows_left, self.tokens, self.whole = len(request.prompts), 0, whole
+        self.texts = [""] * self.rows_left
+        self.loop = asyncio.get_running_loop()
+        self.pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        self.job = engine.submit(request, self._deliver)
+        http.scope["over"].callback(engine.cancel, self.job)
 
     def _deliver(self, piece: Piece | Exception) -> None:
-        """Called in the engine's thread."""
+        """Called in the engine's thread, which waking the event loop for each token would slow."""
+        if self.whole and isinstance(piece, Piece):
+            self.texts[piece.row] += piece.text
+            if piece.finish_reason is None:
+                return
+            piece = replace(piece, text=self.texts[piece.row])
         with suppress(RuntimeError):  # a loop that is closed has no clients
-            self.loop.call_soon_threadsafe(self.queue.put_nowait, piece)
+            self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
 
-    async def _watch(self) -> None:
-        while (await self.http.receive())["type"] != "http.disconnect":
-            pass
-        self.queue.put_nowait(ConnectionError("the client left"))
-
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """The pieces; ConnectionError where the client leaves, Refusal where the engine fails. To
-        leave before the end cancels the request."""
-        watcher, left = asyncio.create_task(self._watch()), len(self.tokens)
-        try:
-            while left:
-                piece = await self.queue.get()
-                if isinstance(piece, ConnectionError):
-                    raise piece
-                if isinstance(piece, engines.Expired):
-                    raise refusal(piece)
-                if isinstance(piece, Exception):
-                    LOG.error("the model failed on a request", exc_info=piece)
-                    sentence = "the model failed on this request: the server's log has more"
-                    raise Refusal(500, sentence)
-                if piece.finish_reason:
-                    self.tokens[piece.row] = piece.tokens
-                    left -= 1
-                yield piece
-        finally:
-            watcher.cancel()
-            self.engine.cancel(self.job)
-
-    async def begun(self) -> AsyncGenerator[Piece, None]:
-        """`pieces`, once there is a first one: until then an error can have an HTTP status."""
-        pieces = self.pieces()
-        try:
-            first = await anext(pieces)
-        except BaseException:
-            await pieces.aclose()
-            raise
-        return _after(first, pieces)
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        while self.rows_left:
+            piece = await self.pieces.get()
+            if isinstance(piece, Exception):
+                raise piece
+            if piece.finish_reason:
+                self.rows_left -= 1
+                self.tokens += piece.tokens
+            yield piece
 
     def timings(self) -> dict[str, float | None]:
         """Seconds from the request's coming."""
@@ -103,20 +65,22 @@ class Answer:
         return {k: None if t is None else round(t - job.submitted, 6) for k, t in times.items()}
 
 
-async def _after(first: Piece, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-    async with aclosing(pieces):
-        yield first
-        async for piece in pieces:
-            yield piece
+async def event_stream(events: AsyncIterator[Event], http: Request) -> StreamingResponse:
+    """Server-sent events, from the first one on: until then, an error can have a status."""
+    first = await anext(events)
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            yield _line(first)
+            async for event in events:
+                yield _line(event)
+        except Exception as error:
+            LOG.error("the model failed in the middle of an answer", exc_info=error)
+            yield _line(refusal(error, http).fields())
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers=SSE)
 
 
-def refusal(error: Exception) -> Refusal:
-    """How a client is told why the engine does not take a request."""
-    if isinstance(error, engines.QueueFull):
-        return Refusal(429, str(error), code="queue_full")
-    if isinstance(error, engines.Closing):
-        return Refusal(503, str(error), code="shutting_down")
-    if isinstance(error, engines.Expired):
-        return Refusal(503, str(error), code="timeout")
-    param = next((p for p in ("top_k", "stop") if p in str(error)), "prompt")
-    return Refusal(400, str(error), param)
+def _line(event: Event) -> str:
+    data = event if isinstance(event, str) else json.dumps(event, separators=(",", ":"))
+    return f"data: {data}\n\n"

@@ -1,23 +1,72 @@
-"""The application: the endpoints, what guards them, and the engine behind them."""
+"""The application: the server's settings, its endpoints, and what guards them.
 
-from __future__ import annotations
+(No `from __future__ import annotations` here: FastAPI must see the requests' models, which are made
+in a function, because they have this server's limits.)
+"""
 
+import base64
+import hashlib
+import re
+import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from pydantic import Field, StrictInt
 from starlette.concurrency import run_in_threadpool
-from torch import nn
+from starlette.responses import HTMLResponse
 
-from llmkit.deploy.engine import Engine
-from llmkit.deploy.server import docs, errors
+from llmkit.deploy.engine import Engine, Piece
+from llmkit.deploy.server import errors, schema
+from llmkit.deploy.server.answer import Answer, Event, event_stream
+from llmkit.deploy.server.errors import Json, Refusal
 from llmkit.deploy.server.guard import Guard
-from llmkit.deploy.server.routes import Endpoints
-from llmkit.deploy.server.settings import Settings
+from llmkit.types import LanguageModel, Tokenizer
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+# What an answer may be instead; without "4XX", FastAPI would describe a 422 that nobody sends.
+ERRORS: tuple[int | str, ...] = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, "4XX")
+EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+STREAM: dict[str, Any] = {  # each event's data is JSON, but for OpenAI's last one, which is [DONE]
+    "description": "the text; with stream, piece by piece",
+    "content": {"text/event-stream": {"itemSchema": EVENT}},
+}
 
 
-def create_app(model: nn.Module, tokenizer: Any, settings: Settings | None = None) -> FastAPI:
+@dataclass(frozen=True)
+class Settings:
+    """The limits of a server, and what it is called."""
+
+    name: str = "llmkit"  # of the model, as clients say it
+    queue: int = 32  # how many requests may wait; one more gets 429
+    max_prompt: int = 4096  # tokens
+    max_tokens: int = 1024  # to draw for each prompt
+    max_choices: int = 16  # texts that one request may ask for, prompts times n
+    max_body: int = 2**18  # bytes of a request
+    timeout: float = 60.0  # seconds from a request's coming to its last token
+    grace: float = 10.0  # seconds that running requests have when the server is stopped
+    api_key: str | None = None  # what clients must send, None: nothing
+    hosts: tuple[str, ...] | None = LOOPBACK  # names by which clients may call it, None: any
+
+    def __post_init__(self) -> None:
+        for name in ("queue", "max_prompt", "max_tokens", "max_choices", "max_body", "timeout"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.grace < 0:
+            raise ValueError(f"grace must be 0 seconds or more, not {self.grace}")
+        if not self.name or "/" in self.name:
+            raise ValueError(f"a model's name is one character or more, no '/': {self.name!r}")
+        if self.api_key is not None and (not self.api_key or not self.api_key.isascii()):
+            raise ValueError("an API key is one ASCII character or more; None for no key")
+
+
+def create_app(
+    model: LanguageModel, tokenizer: Tokenizer, settings: Settings | None = None
+) -> FastAPI:
     """The application, for any ASGI server; its engine is ``app.state.engine``.
 
     Raises ValueError for a model and a tokenizer that are not a pair.
@@ -31,12 +80,193 @@ def create_app(model: nn.Module, tokenizer: Any, settings: Settings | None = Non
         await run_in_threadpool(engine.close, settings.grace)
 
     app = FastAPI(
-        title="llmkit", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="llmkit",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        default_response_class=Json,
+        responses={status: {"model": schema.ErrorReply} for status in ERRORS},
     )
     app.state.engine, app.state.settings = engine, settings
-    docs.add(app, Endpoints(engine, settings))
+    _add_texts(app, engine, settings)
+    _add_rest(app, engine, settings)
     errors.add(app)
     app.add_middleware(
         Guard, api_key=settings.api_key, max_body=settings.max_body, hosts=settings.hosts
     )
     return app
+
+
+def _no_model(wanted: str, settings: Settings) -> Refusal:
+    sentence = f"there is no model {wanted[:80]!r}: this server has {settings.name!r}"
+    return Refusal(404, sentence, "model", "model_not_found")
+
+
+def _add_texts(app: FastAPI, engine: Engine, settings: Settings) -> None:
+    """The endpoints that draw. What they answer whole is made of the same pieces as a stream."""
+    most, V = settings.max_tokens, engine.tokenizer.vocab_size
+    from_k = "draw from the likeliest k tokens only"
+
+    class Generate(schema.Generate):
+        """POST /generate: go on from a text."""
+
+        top_k: StrictInt | None = Field(None, ge=1, le=V, description=from_k)
+        max_new_tokens: StrictInt = Field(min(100, most), ge=0, le=most)
+
+    class Completion(schema.Completion):
+        """POST /v1/completions, as OpenAI's clients send it; top_k is ours."""
+
+        top_k: StrictInt | None = Field(None, ge=1, le=V, description=from_k)
+        max_tokens: StrictInt = Field(min(16, most), ge=0, le=most)
+
+    async def read(prompt: str | list[int]) -> list[int]:
+        """A prompt as ids, within the limits; an empty text is the end-of-text token, if there is
+        one, after which a new text begins."""
+        if isinstance(prompt, list):
+            ids = prompt
+        elif prompt == "" and engine.end is not None:
+            ids = [engine.end]
+        else:
+            try:
+                ids = (await run_in_threadpool(engine.tokenizer.encode, prompt)).tolist()
+            except ValueError as error:
+                raise Refusal(400, f"prompt: {error}".partition(";")[0], "prompt") from None
+        wrong = [i for i in ids if i >= V]
+        if not ids:
+            sentence = "the prompt is empty: a model predicts from one token or more"
+        elif len(ids) > settings.max_prompt:
+            sentence = f"prompt has {len(ids)} tokens: {settings.max_prompt} at most"
+        elif wrong:
+            sentence = f"token {wrong[0]} is not one of the ids 0 to {V - 1}"
+        else:
+            return ids
+        raise Refusal(400, sentence, "prompt")
+
+    @app.post("/generate", response_model=schema.Generated, responses={200: STREAM})
+    async def generate(body: Generate, http: Request) -> Any:
+        ids = await read(body.prompt)
+        asked = body.request([ids], body.max_new_tokens)
+        answer = Answer(engine, asked, http, whole=not body.stream)
+
+        def event(piece: Piece) -> Event:
+            if piece.finish_reason is None:
+                return {"text": piece.text}
+            return {
+                "text": piece.text,
+                "prompt_tokens": len(ids),
+                "tokens": piece.tokens,
+                "seed": answer.job.seed,
+                "finish_reason": piece.finish_reason,
+                "timings": answer.timings(),
+            }
+
+        events = (event(piece) async for piece in answer)
+        return await event_stream(events, http) if body.stream else await anext(events)
+
+    @app.post("/v1/completions", response_model=schema.Completed, responses={200: STREAM})
+    async def completions(body: Completion, http: Request) -> Any:
+        if body.model not in (None, settings.name):
+            raise _no_model(body.model, settings)
+        if body.stream_options and not body.stream:
+            sentence = "stream_options: only a stream has them; set stream to true"
+            raise Refusal(400, sentence, "stream_options")
+        prompts, n = body.prompts(), body.n
+        if len(prompts) * n > settings.max_choices:
+            sentence = f"n × prompts is {len(prompts) * n}: {settings.max_choices} at most"
+            raise Refusal(400, sentence, "n")
+        ids = [await read(prompt) for prompt in prompts]
+        asked = body.request([row for row in ids for _ in range(n)], body.max_tokens)
+        answer = Answer(engine, asked, http, whole=not body.stream)
+        texts = [p if isinstance(p, str) else engine.tokenizer.decode(p) for p in prompts]
+        echo = [text if body.echo else "" for text in texts for _ in range(n)]  # yet to be sent
+        about = {
+            "id": f"cmpl-{uuid.uuid4().hex}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": settings.name,
+            "seed": answer.job.seed,
+        }
+
+        def choice(piece: Piece) -> dict[str, Any]:
+            text, echo[piece.row] = echo[piece.row] + piece.text, ""
+            reason = piece.finish_reason
+            return {"index": piece.row, "text": text, "logprobs": None, "finish_reason": reason}
+
+        def usage() -> dict[str, int]:
+            seen, drawn = sum(map(len, ids)), answer.tokens
+            total = seen + drawn
+            return {"prompt_tokens": seen, "completion_tokens": drawn, "total_tokens": total}
+
+        async def events() -> AsyncIterator[Event]:
+            with_usage = body.stream_options is not None and body.stream_options.include_usage
+            none_yet = {"usage": None} if with_usage else {}
+            async for piece in answer:
+                yield {**about, "choices": [choice(piece)], **none_yet}
+            if with_usage:
+                yield {**about, "choices": [], "usage": usage()}
+            yield "[DONE]"
+
+        if body.stream:
+            return await event_stream(events(), http)
+        choices = [choice(piece) async for piece in answer]
+        choices.sort(key=lambda each: each["index"])
+        return {**about, "choices": choices, "usage": usage()}
+
+
+def _add_rest(app: FastAPI, engine: Engine, settings: Settings) -> None:
+    """What the server says of itself, and the page."""
+    html, headers = page()
+    started = int(time.time())
+    about = {"id": settings.name, "object": "model", "created": started, "owned_by": "llmkit"}
+
+    @app.get("/v1/models", response_model=schema.Models)
+    async def models() -> Any:
+        return {"object": "list", "data": [about]}
+
+    @app.get("/v1/models/{name}", response_model=schema.Model)
+    async def model(name: str) -> Any:
+        if name != settings.name:
+            raise _no_model(name, settings)
+        return about
+
+    @app.get("/health", response_model=schema.Health, responses={503: {"model": schema.Health}})
+    async def health() -> Json:
+        content = schema.Health(
+            status="stopping" if engine.closing else "ok",
+            model=settings.name,
+            waiting=engine.waiting,
+            running=engine.running,
+            served=engine.served,
+            queue=settings.queue,
+            max_prompt=settings.max_prompt,
+            max_tokens=settings.max_tokens,
+            needs_key=settings.api_key is not None,
+        )
+        return Json(content.model_dump(), 503 if engine.closing else 200)
+
+    @app.get("/", response_class=HTMLResponse)
+    async def index() -> HTMLResponse:
+        return HTMLResponse(html, headers=headers)
+
+
+def page() -> tuple[str, dict[str, str]]:
+    """The web page, and headers by which a browser runs its own script and style and nothing else,
+    and talks to this server alone."""
+    html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    hashes = {}
+    for tag in ("script", "style"):
+        [content] = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        hashes[tag] = f"'sha256-{digest}'"
+    policy = (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    return html, {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }

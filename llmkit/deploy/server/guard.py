@@ -1,4 +1,4 @@
-"""What stands before the server's endpoints: how errors look, and who and what is let in.
+"""What stands before the server's endpoints: who and what is let in, and until when.
 
 Host name, API key, content type and the size of the body are looked at before anything is parsed.
 No header that would let another site's page read answers (CORS) is ever sent.
@@ -6,56 +6,19 @@ No header that would let another site's page read answers (CORS) is ever sent.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
-import json
-from typing import Any
+from contextlib import ExitStack
 
+import anyio
+from anyio.abc import TaskGroup
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llmkit.deploy.server.errors import Refusal
 
 READ_SECONDS = 15.0  # within which a body must have come
 OPEN = {"/", "/health", "/openapi.json"}  # what needs no key
-RETRY_AFTER = {429: "1", 503: "1"}  # seconds
-
-
-class Refusal(Exception):
-    """An error as the client is told it: an HTTP status and a sentence; which parameter is at
-    fault, and a word for programs, where there is one."""
-
-    def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None
-    ):
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
-
-    def fields(self) -> dict[str, Any]:
-        """The error in OpenAI's shape."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        kind = "rate_limit_error" if self.status == 429 else kind
-        about = {"type": kind, "param": self.param, "code": self.code}
-        return {"error": {"message": str(self), **about}}
-
-    def response(self, headers: dict[str, str] | None = None) -> Response:
-        """The answer to send."""
-        headers = dict(headers or {})
-        if self.status in RETRY_AFTER:
-            headers["Retry-After"] = RETRY_AFTER[self.status]
-        if self.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        return reply(self.fields(), self.status, headers)
-
-
-def dump(content: Any) -> bytes:
-    """JSON in ASCII, so that any str can be sent, half a surrogate pair included."""
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
-
-
-def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer, which nobody keeps."""
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} | (headers or {})
-    return Response(dump(content), status, headers, "application/json")
 
 
 class Guard:
@@ -63,6 +26,7 @@ class Guard:
 
     hosts: names under which the server may be addressed, None for any. A page of another site can
     have its name lead to 127.0.0.1 (DNS rebinding), but the Host header then still has that name.
+    (Starlette's TrustedHostMiddleware answers in plain text, and its older ones know no IPv6.)
     """
 
     def __init__(
@@ -71,15 +35,17 @@ class Guard:
         self.app, self.api_key, self.max_body, self.hosts = app, api_key, max_body, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            try:
-                self._check(scope, Headers(scope=scope))
-                if scope["method"] == "POST":
-                    receive = await self._read(receive)
-            except Refusal as refusal:
-                return await refusal.response()(scope, receive, send)
-            except ConnectionError:  # the client left: nobody waits for an answer
-                return None
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        try:
+            self._check(scope, Headers(scope=scope))
+            if scope["method"] == "POST":
+                body = await self._read(scope, receive)
+                return await self._work(body, scope, receive, send)
+        except Refusal as refusal:
+            return await refusal.response()(scope, receive, send)
+        except ClientDisconnect:
+            return None  # nobody waits for an answer
         return await self.app(scope, receive, send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
@@ -97,37 +63,44 @@ class Guard:
         if scope["method"] == "POST":
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
-                sentence = f"the body must be application/json, not {kind[:80] or 'untold'}"
-                raise Refusal(415, sentence)
+                said = kind[:80] or "without a type"
+                raise Refusal(415, f"the body must be application/json, not {said}")
             length = headers.get("content-length", "")
-            if length.isdecimal() and int(length[:20]) > self.max_body:
-                raise self._too_large()
+            if length.isdecimal():
+                self._check_size(int(length[:20]))
 
-    async def _read(self, receive: Receive) -> Receive:
-        """Read the body whole, within its limits, and give a `receive` that has it once more."""
+    def _check_size(self, size: int) -> None:
+        if size > self.max_body:
+            raise Refusal(413, f"the body is too large: {self.max_body:,} bytes at most")
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body, within its limits of size and time."""
+        body = bytearray()
         try:
-            body = await asyncio.wait_for(self._body(receive), READ_SECONDS)
-        except (TimeoutError, asyncio.TimeoutError):
+            with anyio.fail_after(READ_SECONDS):
+                async for part in Request(scope, receive).stream():
+                    body += part
+                    self._check_size(len(body))
+        except TimeoutError:
             sentence = f"the body did not come within {READ_SECONDS:.0f} seconds: send it at once"
             raise Refusal(408, sentence) from None
+        return bytes(body)
+
+    async def _work(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer to a body; when its client leaves, cancel what it does."""
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def again() -> Message:
-            return messages.pop() if messages else await receive()
+            if not messages:
+                await anyio.sleep_forever()  # that the client leaves is seen below
+            return messages.pop()
 
-        return again
+        async def watch(group: TaskGroup) -> None:
+            await receive()  # the body has been read: only that the client leaves can come
+            group.cancel_scope.cancel()
 
-    async def _body(self, receive: Receive) -> bytes:
-        body, more = bytearray(), True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ConnectionError
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self.max_body:
-                raise self._too_large()
-        return bytes(body)
-
-    def _too_large(self) -> Refusal:
-        return Refusal(413, f"the body is too large: {self.max_body:,} bytes at most")
+        with ExitStack() as scope["over"]:  # what an endpoint wants done at the end of it all
+            async with anyio.create_task_group() as group:
+                group.start_soon(watch, group)
+                await self.app(scope, again, send)
+                group.cancel_scope.cancel()

@@ -1,102 +1,111 @@
 """What the server reads and writes, as pydantic models: the OpenAPI description is made from them.
 
 `Generate` and its answer are our own; `Completion` is OpenAI's `/v1/completions`, of which all that
-a sampler of one model can do is done, and the rest refused. Unknown fields are refused, as OpenAI
-does: a misspelt `temprature` must not pass for a setting.
+a sampler of one model can do is done, and the rest refused. Unknown arguments are refused, as
+OpenAI does: a misspelt `temprature` must not pass for a setting. `app` adds a server's own limits.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
+from llmkit.deploy import engine
+
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stop = Annotated[StrictStr, Field(min_length=1, max_length=256)]
-Stops = Stop | Annotated[list[Stop], Field(max_length=4)]
-Seed = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Token = Annotated[StrictInt, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
-Texts = Annotated[list[StrictStr], Field(min_length=1)]
 
 
-class Sampling(BaseModel):
-    """How to draw, in both requests alike."""
+class Arguments(BaseModel):
+    """What a client sends. Null is the same as left out, and some clients send it."""
 
     model_config = ConfigDict(extra="forbid")
+    NO_WISH: ClassVar[dict[str, Any]] = {}  # arguments that we lack, and by which nothing is asked
 
-    temperature: Annotated[Number, Field(ge=0)] | None = Field(
+    @model_validator(mode="before")
+    @classmethod
+    def _wishes(cls, sent: Any) -> Any:
+        if not isinstance(sent, dict):
+            return sent
+        kept = {name: value for name, value in sent.items() if value is not None}
+        for name, value in cls.NO_WISH.items():
+            if name in kept and kept[name] == value:
+                del kept[name]
+        return kept
+
+
+class Sampling(Arguments):
+    """How to draw, in both requests alike."""
+
+    temperature: Annotated[Number, Field(ge=0)] = Field(
         1.0, description="0: always the likeliest token; higher: more varied"
     )
-    top_k: Annotated[StrictInt, Field(ge=1, lt=2**31)] | None = Field(
-        None, description="draw from the likeliest k tokens only"
-    )
+    top_k: StrictInt | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         None, description="draw from the fewest tokens that have this share of the probability"
     )
-    stop: Stops | None = Field(
-        None, description="strings that end the text, and are no part of it; four at most"
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] = Field(
+        [], description="strings that end the text, and are no part of it; four at most"
     )
-    seed: Seed | None = Field(
-        None, description="same seed, same text; without one, the answer tells the seed it had"
+    seed: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = Field(
+        None, description="same seed, same text; without one, the answer has the seed it was given"
     )
-    stream: StrictBool | None = Field(False, description="send the text as it is made (SSE)")
+    stream: StrictBool = Field(False, description="send the text as it is made (SSE)")
 
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings, however many."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+    def request(self, prompts: list[list[int]], new: int) -> engine.Request:
+        """What the engine is asked to draw, at most `new` tokens after each prompt."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        choices = (self.temperature, self.top_k, self.top_p, stop, self.seed)
+        return engine.Request(prompts, new, *choices)
 
 
 class Generate(Sampling):
     """POST /generate: go on from a text."""
 
     prompt: StrictStr
-    max_new_tokens: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 100
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Arguments):
     """OpenAI's options of a stream."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    include_usage: StrictBool | None = False
-    include_obfuscation: StrictBool | None = None  # padding against listeners: there is none here
+    include_usage: StrictBool = False
+    include_obfuscation: StrictBool = False  # padding against listeners: there is none here
 
 
 class Completion(Sampling):
-    """POST /v1/completions, as OpenAI's clients send it; top_k is ours besides."""
+    """POST /v1/completions, as OpenAI's clients send it; top_k is ours."""
+
+    # LangChain and others send these with every request.
+    NO_WISH = {
+        "best_of": 1,
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "presence_penalty": 0,
+        "suffix": "",
+    }
 
     model: StrictStr | None = Field(None, description="as /v1/models has it; may be left out")
-    prompt: StrictStr | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1)] | None = None
-    max_tokens: Annotated[StrictInt, Field(ge=0, lt=2**31)] | None = 16
-    n: Annotated[StrictInt, Field(ge=1, lt=2**31)] | None = Field(
+    prompt: (
+        StrictStr
+        | Annotated[list[StrictStr], Field(min_length=1)]
+        | Tokens
+        | Annotated[list[Tokens], Field(min_length=1)]
+    ) = ""
+    n: Annotated[StrictInt, Field(ge=1, lt=2**31)] = Field(
         1, description="answers to each prompt; answer i is drawn with seed + i"
     )
-    echo: StrictBool | None = Field(False, description="begin each text with its prompt")
+    echo: StrictBool = Field(False, description="begin each text with its prompt")
     stream_options: StreamOptions | None = None
-    user: StrictStr | None = Field(None, description="accepted, and of no effect")
-    best_of: Annotated[StrictInt, Field(ge=1, lt=2**31)] | None = Field(
-        None, description="as many as n, or nothing: answers are not ranked"
-    )
-    suffix: Literal[""] | None = Field(None, description="not supported")
-    logprobs: None = Field(None, description="not supported")
-    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = Field(
-        None, description="not supported"
-    )
-    frequency_penalty: Annotated[Number, Field(ge=0, le=0)] | None = Field(
-        0, description="not supported: 0 only"
-    )
-    presence_penalty: Annotated[Number, Field(ge=0, le=0)] | None = Field(
-        0, description="not supported: 0 only"
-    )
+    user: StrictStr = Field("", description="accepted, and of no effect")
 
-    @model_validator(mode="after")
-    def _together(self) -> Completion:
-        if self.best_of not in (None, self.n or 1):
-            raise ValueError("best_of: answers are not ranked here; leave it out, or give it n")
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options: only a stream has them; set stream to true")
-        return self
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, however many: each a text, or ids."""
+        prompt: Any = self.prompt
+        several = isinstance(prompt, list) and not isinstance(prompt[0], int)
+        return prompt if several else [prompt]
 
 
 class Timings(BaseModel):

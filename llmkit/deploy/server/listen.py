@@ -1,4 +1,4 @@
-"""A server that listens: until it is told to stop (`run`), or beside a notebook (`background`)."""
+"""A server that listens: until it is stopped (`run`), or beside a notebook (`background`)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from torch import nn
 
 from llmkit.deploy.engine import Engine
-from llmkit.deploy.server.app import create_app
-from llmkit.deploy.server.settings import Settings
+from llmkit.deploy.server.app import Settings, create_app
+from llmkit.types import LanguageModel, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Running:
 
 @contextmanager
 def background(
-    model: nn.Module, tokenizer: Any, *, port: int = 0, **settings: Any
+    model: LanguageModel, tokenizer: Tokenizer, *, port: int = 0, **settings: Any
 ) -> Iterator[Running]:
     """Serve on 127.0.0.1 inside the ``with``, in threads of this process; port 0: one that is free.
 
@@ -57,15 +56,28 @@ def run(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM, then finish what runs; a second one ends the process at once.
 
-    announce: told the address once requests are taken. OSError for a port that is not to be had.
+    announce: given the address once clients can connect. OSError for a port that is not to be had.
     """
-    listener = listen(host, port)
-    server = _Server(app, lambda: announce(address(listener)))
-    server.run([listener])
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, frame: Any) -> None:
+        server.should_exit = True
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)  # the next one is the system's, which kills
+
+    with listen(host, port) as listener:
+        server = _Server(app)
+        before = {each: signal.signal(each, stop) for each in signals}
+        try:
+            announce(address(listener))
+            server.run([listener])
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket on which others can knock. Raises OSError, with what to do about it."""
+    """A socket to which others can connect. Raises OSError, with what to do about it."""
     if not 0 <= port <= 65535:
         raise OSError(f"there is no port {port}: take one from 0 (any that is free) to 65535")
     try:
@@ -89,7 +101,7 @@ def is_loopback(host: str) -> bool:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise OSError(f"cannot listen on {host}: {error.strerror or error}") from None
-    return all(ip_address(where[0].partition("%")[0]).is_loopback for *_, where in found)
+    return all(ip_address(str(where[0]).partition("%")[0]).is_loopback for *_, where in found)
 
 
 def address(listener: socket.socket) -> str:
@@ -99,11 +111,10 @@ def address(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, with an engine that is told at once when the end comes."""
+    """uvicorn's, whose engine hears at once that the end comes; signals are `run`'s work."""
 
-    def __init__(self, app: FastAPI, announce: Callable[[], None] = lambda: None):
-        self.state, self.announce = app.state, announce
-        grace = app.state.settings.grace + 5  # which the engine keeps: this is for clients
+    def __init__(self, app: FastAPI):
+        self.engine, self.grace = app.state.engine, app.state.settings.grace
         super().__init__(
             uvicorn.Config(
                 app,
@@ -111,34 +122,13 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 ws="none",
                 server_header=False,
-                timeout_graceful_shutdown=round(grace),
+                timeout_graceful_shutdown=round(self.grace + 5),  # for clients, after the engine
             )
         )
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.announce()
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.state.engine.refuse_new(self.state.settings.grace)
+        self.engine.refuse_new(self.grace)
         await super().shutdown(sockets)
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The first signal is ours; it gives the next one back to the system, which kills."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: Any) -> None:
-            self.should_exit = True
-            for each in signals:
-                signal.signal(each, signal.SIG_DFL)
-
-        before = {each: signal.signal(each, stop) for each in signals}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+    def capture_signals(self) -> Any:
+        return nullcontext()

@@ -1,4 +1,4 @@
-"""probes: log-probabilities against a loop, differences against known odds, the bootstrap against
+"""bias: log-probabilities against a loop, differences against known odds, the bootstrap against
 all its resamples."""
 
 import math
@@ -8,24 +8,23 @@ import pytest
 import torch
 from torch import nn
 
-from llmkit import GPT, BPETokenizer, CharTokenizer, FastGPT, FastGPTConfig, GPTConfig
-from llmkit.responsible.bias import Interval, bootstrap, log_probabilities, paired
+from llmkit import GPT, BPETokenizer, CharTokenizer, GPTConfig
+from llmkit.responsible.bias import Interval, bootstrap_interval, log_odds, log_probabilities
 
 TOKENIZER = CharTokenizer.from_text("The nurse smith said that she he was late. ")
 
 
-def small(kind=GPT):
+def small(position="learned"):
     torch.manual_seed(3)
-    config = {GPT: GPTConfig, FastGPT: FastGPTConfig}[kind]
-    model = kind(config(TOKENIZER.vocab_size, 48, n_layer=2, n_head=2, n_embd=32))
+    model = GPT(GPTConfig(TOKENIZER.vocab_size, 48, 2, 2, 32, position=position))
     for weight in model.parameters():
         nn.init.normal_(weight, std=0.3)
     return model
 
 
-@pytest.mark.parametrize("kind", [GPT, FastGPT])
-def test_log_probabilities_are_the_sum_a_loop_finds(kind):
-    model = small(kind)
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_log_probabilities_are_the_sum_a_loop_finds(position):
+    model = small(position)
     pairs = [("The nurse", " said"), ("The smith said that", " she was late."), ("s", "h")]
     expected = []
     for prefix, continuation in pairs:
@@ -66,21 +65,21 @@ def test_a_pair_finds_the_odds_the_model_has():
     # " she" and " he" differ by one letter, which is even here: log V nats.
     V = TOKENIZER.vocab_size
     for p in (0.9, 0.5, 0.2):
-        found = paired(Odds(p), TOKENIZER, templates, "she", "he")
+        found = log_odds(Odds(p), TOKENIZER, templates, "she", "he")
         wanted = math.log(p / (1 - p)) - math.log(V)
         assert found.tolist() == pytest.approx([wanted] * 2, abs=1e-5)
-    same_length = paired(Odds(0.8), TOKENIZER, templates, "see", "hee")
+    same_length = log_odds(Odds(0.8), TOKENIZER, templates, "see", "hee")
     assert same_length.tolist() == pytest.approx([math.log(4)] * 2, abs=1e-5)
-    unbiased = paired(Odds(0.5), TOKENIZER, templates, "see", "hee")
+    unbiased = log_odds(Odds(0.5), TOKENIZER, templates, "see", "hee")
     assert unbiased.abs().max() < 1e-6
 
 
 def test_swapping_the_words_turns_the_sign():
     templates = ["The nurse said that {} was late.", "{} smith".join(["he ", ""])]
     model = small()
-    one, other = (paired(model, TOKENIZER, templates, *w) for w in (("she", "he"), ("he", "she")))
+    one, other = (log_odds(model, TOKENIZER, templates, *w) for w in (("she", "he"), ("he", "she")))
     assert torch.equal(one, -other)
-    assert paired(model, TOKENIZER, templates, "he", "he").abs().max() == 0
+    assert log_odds(model, TOKENIZER, templates, "he", "he").abs().max() == 0
 
 
 def test_pairs_that_cannot_be_asked():
@@ -95,9 +94,9 @@ def test_pairs_that_cannot_be_asked():
     assert log_probabilities(model, TOKENIZER, []).shape == (0,)
     for template in ("The nurse said", "{} and {}"):
         with pytest.raises(ValueError, match="one gap"):
-            paired(model, TOKENIZER, [template], "she", "he")
+            log_odds(model, TOKENIZER, [template], "she", "he")
     with pytest.raises(ValueError, match="prefix and continuation"):
-        paired(model, TOKENIZER, ["{} said"], "she", "he")
+        log_odds(model, TOKENIZER, ["{} said"], "she", "he")
 
 
 def test_a_token_over_the_seam_is_refused():
@@ -113,7 +112,7 @@ def test_the_bootstrap_is_the_enumeration_of_all_resamples():
     means = torch.tensor([sum(draw) / 5 for draw in product(values, repeat=5)]).double()
     for level in (0.5, 0.8, 0.9):
         low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2]).double())
-        found = bootstrap(values, level, resamples=40_000)
+        found = bootstrap_interval(values, level, resamples=40_000)
         assert found.mean == pytest.approx(6.2)
         assert found.low == pytest.approx(low.item(), abs=0.25)
         assert found.high == pytest.approx(high.item(), abs=0.25)
@@ -122,19 +121,19 @@ def test_the_bootstrap_is_the_enumeration_of_all_resamples():
 def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says():
     generator = torch.Generator().manual_seed(5)
     worlds = 3 + 2 * torch.randn(400, 30, generator=generator)
-    covered = sum(3 in bootstrap(world, 0.95, resamples=500) for world in worlds)
+    covered = sum(3 in bootstrap_interval(world, 0.95, resamples=500) for world in worlds)
     assert 0.89 < covered / 400 < 0.98  # somewhat too narrow, as the docstring says
 
 
 def test_intervals():
-    interval = bootstrap([0.0, 1.0], seed=1)
-    assert interval == bootstrap([0.0, 1.0], seed=1)
+    interval = bootstrap_interval([0.0, 1.0], seed=1)
+    assert interval == bootstrap_interval([0.0, 1.0], seed=1)
     assert 0.5 in interval
     assert 1.5 not in interval
-    negated = bootstrap([-3.0, -1.0, -2.0]), bootstrap([3.0, 1.0, 2.0])
+    negated = bootstrap_interval([-3.0, -1.0, -2.0]), bootstrap_interval([3.0, 1.0, 2.0])
     assert negated[0].low == pytest.approx(-negated[1].high)
     assert f"{Interval(1, 0.25, 2):.1f}" == "≈ 1.0 [≈ 0.2, ≈ 2.0]"
     with pytest.raises(ValueError, match="1 values have no spread"):
-        bootstrap([1.0])
+        bootstrap_interval([1.0])
     with pytest.raises(ValueError, match="between 0 and 1"):
-        bootstrap([1.0, 2.0], level=95)
+        bootstrap_interval([1.0, 2.0], level=95)

@@ -1,4 +1,4 @@
-"""`commands.recipes`: each recipe can be built and trained, and the sprint gets where it should."""
+"""`commands.recipe`: each recipe can be built and trained, and the sprint gets where it should."""
 
 from dataclasses import replace
 
@@ -6,7 +6,10 @@ import pytest
 import torch
 
 import llmkit
-from llmkit.commands.recipes import MODELS, RUNS, cpu_dtype, recipe, sprint
+from llmkit.commands.recipe import MODELS, RUNS, recipe
+from llmkit.scale import cost
+from llmkit.speed.cpu import best_dtype
+from llmkit.speed.fast_gpt import FastGPT, sprint
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def ids():
 def test_a_sprint_passes_counting_of_triples_on_text_it_has_not_seen(ids):
     torch.manual_seed(0)
     shape, config = sprint(65)
-    model = llmkit.FastGPT(shape)
+    model = FastGPT(shape)
     llmkit.train(model, ids[0], config=config)
     assert llmkit.evaluate(model, ids[1]).loss < llmkit.NGram(ids[0], 3, 65).loss(ids[1])
 
@@ -27,16 +30,16 @@ def test_a_sprint_passes_counting_of_triples_on_text_it_has_not_seen(ids):
 @pytest.mark.parametrize("tokens", [150_000, 1_000_000])
 def test_every_recipe_makes_a_model_that_trains(ids, device, tokens):
     shape, config = recipe(tokens, 65, device, steps=2)
-    shape = replace(shape, n_layer=1, n_head=1, n_embd=16)
+    shape = replace(shape, n_layer=1, n_head=2, n_embd=16)
     config = replace(config, batch_size=2, dtype="float32")
-    history = llmkit.train(llmkit.FastGPT(shape), ids[0], config=config)
+    history = llmkit.train(llmkit.GPT(shape), ids[0], config=config)
     assert len(history.loss) == config.steps == 2
     assert MODELS.keys() == RUNS.keys()
 
 
 def test_the_large_model_for_a_gpu_is_not_larger_than_nanogpts():
     shape, _ = recipe(1_000_000, 65, "cuda")
-    assert sum(llmkit.scale.cost.parameters(shape).values()) <= 10_650_000
+    assert sum(cost.parameters(shape).values()) <= 10_650_000
 
 
 def test_a_recipe_stretches_and_a_short_text_gets_a_short_window():
@@ -48,7 +51,7 @@ def test_a_recipe_stretches_and_a_short_text_gets_a_short_window():
 
 def test_bfloat16_only_where_the_processor_has_it(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    assert cpu_dtype(torch.device("cpu")) is None
+    assert best_dtype(torch.device("cpu")) is None
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert cpu_dtype(torch.device("cpu")) == "bfloat16"
-    assert cpu_dtype(torch.device("cuda")) is None
+    assert best_dtype(torch.device("cpu")) == "bfloat16"
+    assert best_dtype(torch.device("cuda")) is None

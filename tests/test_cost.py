@@ -1,7 +1,9 @@
-"""llmkit.scale: counts against published sizes, PyTorch's own counters and sums by hand."""
+"""`scale.cost`: counts against published sizes, PyTorch's own counters and sums by hand."""
 
 import itertools
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +11,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from llmkit import runtime
 from llmkit.model import GPT, GPTConfig
-from llmkit.optim import make_optimizers
+from llmkit.optim import configure_optimizers
 from llmkit.scale import cost
+from llmkit.speed import cpu
 from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 SMALL = dict(vocab_size=65, block_size=64, n_layer=3, n_head=4, n_embd=128)
@@ -139,10 +141,12 @@ def saved_bytes(model, B, T, dtype):
 )
 @pytest.mark.parametrize("fused", [True, False])
 def test_activations_are_those_that_autograd_keeps(monkeypatch, variant, shape, B, T, dtype, fused):
-    monkeypatch.setattr(sys.modules["llmkit.attention"], "fuses", lambda *_: fused)
+    monkeypatch.setattr(cpu, "fuses", lambda *_: fused)
     config = GPTConfig(**SMALL | shape | variant)
     estimate = cost.training_memory(config, B, T, dtype=dtype, fused=fused)["activations"]
-    counted = saved_bytes(GPT(config), B, T, getattr(torch, dtype))
+    model = GPT(config)
+    with cpu.tuned(model):
+        counted = saved_bytes(model, B, T, getattr(torch, dtype))
     # Rotary also keeps tables of angles, alike for every sequence, which the estimate leaves out.
     rel = 0.02 if config.position == "rotary" else 0.001
     assert estimate == pytest.approx(counted, rel=rel)
@@ -167,7 +171,7 @@ def test_weights_gradients_and_optimizer_state_are_what_a_step_leaves(optimizer)
     model = GPT(config)
     memory = cost.training_memory(config, 1, optimizer=optimizer)
     model.loss(*torch.zeros(2, 1, 64, dtype=torch.int64)).backward()
-    optimizers = make_optimizers(model, optimizer)
+    optimizers = configure_optimizers(model, optimizer)
     for part in optimizers:
         part.step()
     state = [t for o in optimizers for s in o.state.values() for t in s.values()]
@@ -190,7 +194,7 @@ def test_matmul_peak_is_the_work_of_the_fastest_product_over_its_time(monkeypatc
 
 
 def test_matmul_peak_tries_both_ways(monkeypatch):
-    monkeypatch.setattr(runtime, "_medium_is_exact", lambda: True)
+    monkeypatch.setattr(cpu, "_medium_is_exact", lambda: True)
     seen = []
     multiply = torch.mm
     monkeypatch.setattr(
@@ -198,3 +202,30 @@ def test_matmul_peak_tries_both_ways(monkeypatch):
     )
     assert cost.matmul_peak(seconds=0.001, size=4) > 0
     assert set(seen) == {"highest", "medium"}
+
+
+def test_peak_memory_counts_bytes():
+    peak = cost.peak_memory("cpu")
+    assert peak > 50_000_000  # PyTorch alone takes more
+    status = Path("/proc/self/status")
+    if status.exists():  # what Linux itself says of this process, in kB
+        kilobytes = int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
+        assert peak == pytest.approx(kilobytes * 1024, rel=0.02)
+
+
+def test_macos_counts_in_bytes_already(monkeypatch):
+    pytest.importorskip("resource")
+    monkeypatch.setattr(sys, "platform", "linux")
+    on_linux = cost.peak_memory()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cost.peak_memory() == pytest.approx(on_linux / 1024, rel=0.02)
+
+
+def test_peak_memory_of_a_gpu_is_what_torch_counted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 12_345)
+    assert cost.peak_memory("cuda") == 12_345
+
+
+def test_peak_memory_where_the_system_does_not_tell(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert cost.peak_memory("cpu") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 import llmkit
 from llmkit.projects import code_completion
@@ -24,7 +25,7 @@ def test_a_special_token_stands_before_each_text():
     assert (ids == tok.special_tokens[FILE]).sum() == 2
     assert len(code_completion.encode([], tok)) == 0
     with pytest.raises(ValueError, match="needs the special token"):
-        code_completion.encode(texts, llmkit.CharTokenizer.from_text(GOOD))
+        code_completion.encode(texts, llmkit.BPETokenizer.train(GOOD, 260))
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,23 @@ def test_a_prompt_longer_than_the_window(memory):
     prompt = "x = 1\n" * 500 + BOOK[: BOOK.index(" size\n\n")]
     assert len(tok.encode(prompt)) > model.config.block_size
     assert code_completion.complete(model, tok, [prompt], 20) == [" size"]
+
+
+def test_each_prompt_is_continued_as_it_would_be_alone():
+    torch.manual_seed(0)
+    model = llmkit.GPT(llmkit.GPTConfig(11, 16, n_layer=1, n_head=2, n_embd=16))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    prompts = [torch.tensor(ids) for ids in ([1, 2, 3], [4], [5, 6, 7], [8, 9], [0])]
+    for options in ({}, {"temperature": 0.8, "top_k": 3}):
+        for prompt, added in zip(
+            prompts, code_completion.continue_prompts(model, prompts, 6, **options), strict=True
+        ):
+            assert len(added) == 6
+            if not options:  # greedy
+                alone = llmkit.generate(model, prompt, 6, temperature=0)
+                assert torch.equal(torch.cat([prompt, added]), alone)
+    assert code_completion.continue_prompts(model, [], 6) == []
 
 
 def test_options_go_to_generate(memory):
