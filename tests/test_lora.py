@@ -14,7 +14,7 @@ import llmkit
 from llmkit import GPTConfig, TrainConfig, checkpoint
 from llmkit.finetune import lora
 from llmkit.model import GPT
-from llmkit.optim import inner_matrices, make_optimizers
+from llmkit.optim import configure_optimizers, hidden_matrices
 from llmkit.speed import decoding
 
 CONFIGS = {
@@ -172,8 +172,8 @@ def test_the_optimizer_of_an_adapter_is_adamw(base):
     """Muon would make all directions of A and B equally strong; the point of LoRA is that few are,
     and peft's users train it with AdamW."""
     lora.apply(base, 4, 8)
-    assert inner_matrices(base) == []
-    [optimizer] = make_optimizers(base, "muon")
+    assert hidden_matrices(base) == []
+    [optimizer] = configure_optimizers(base, "muon")
     assert isinstance(optimizer, torch.optim.AdamW)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for layer in lora.adapters(base).values() for p in (layer.A, layer.B)}
