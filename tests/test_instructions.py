@@ -290,12 +290,6 @@ def test_a_model_learns_to_answer_and_stops_where_the_answer_ends():
     assert instructions.answer(model, TOKENIZER, items) == ["tac", "god", "me"]
 
 
-def test_rows_are_no_text_to_sample_from():
-    config = TrainConfig(steps=2, sample_every=1)
-    with pytest.raises(ValueError, match="sample_every continues a text"):
-        train(small_model(), rows_of([CAT]), config=config, tokenizer=TOKENIZER)
-
-
 def test_a_run_on_rows_is_resumed_bit_for_bit_and_knows_its_data():
     rows, config = rows_of([CAT, DOG, WHO]), TrainConfig(steps=8, batch_size=2)
     whole, halved, states = small_model(), small_model(), []
