@@ -5,7 +5,7 @@
 In each round nanoGPT's ``train.py`` runs its recipe for Tiny Shakespeare (on a CPU the settings of
 its README, on a GPU ``config/train_shakespeare_char.py`` as it stands), then llmkit trains twice:
 
-1. until that loss: the recipe `speed.fast_gpt.sprint` on a CPU, `commands.recipe` on a GPU. How many steps
+1. until that loss: `speed.fast_gpt.sprint` on a CPU, `commands.recipe` on a GPU. How many steps
    that takes was found on the training split; a run that ends above nanoGPT's loss did not reach it
    and is counted as such.
 2. as long as nanoGPT trained: the loss at equal time (`commands.recipe`).

@@ -20,7 +20,7 @@ import common
 import torch
 
 import llmkit
-from llmkit import distributed
+from llmkit.scale import distributed
 from llmkit.training import Trainer
 
 SHAPES = {  # n_layer, n_head, n_embd, block_size, rows of an update, updates of a run
