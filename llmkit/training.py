@@ -119,22 +119,21 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,  # a module, see `train`
         train_ids: Any,
         config: TrainConfig,
         processes: OneProcess = ALONE,
         interrupted: threading.Event | None = None,
     ) -> None:
-        self.model: Any = model
-        self.config, self.processes = config, processes
+        self.model, self.config, self.processes = model, config, processes
         self.interrupted = interrupted or threading.Event()
         self.device = device_of(model)
         self.dtype = getattr(torch, config.dtype) if config.dtype else default_dtype(self.device)
         # A text gives windows of itself; whatever else is trained on knows its own batches.
         make = getattr(train_ids, "batches", None) or (lambda *how: Batches(train_ids, *how))
-        sizes = (self.model.config.block_size, config.batch_size)
+        sizes = (model.config.block_size, config.batch_size)
         self.batches = make(*sizes, config.seed, self.device, processes.rank, processes.world)
-        vocab_size = getattr(self.model.config, "vocab_size", math.inf)
+        vocab_size = getattr(model.config, "vocab_size", math.inf)
         if isinstance(train_ids, Tensor) and train_ids.dtype == torch.int64:
             check_ids(train_ids, vocab_size, name="train_ids")  # a GPU would only say that it broke
         self.rows = config.batch_size * config.gradient_accumulation_steps * processes.world

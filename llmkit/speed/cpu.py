@@ -98,10 +98,7 @@ def capabilities() -> dict[str, Any]:
 @cache
 def is_amd() -> bool:
     """Whether this is a processor of AMD's, on which PyTorch's other library, MKL, is slow."""
-    about: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # newer than our oldest torch
-    return "AMD" in about.get("cpu_name", "")
+    return "AMD" in capabilities().get("cpu_name", "")
 
 
 @cache
