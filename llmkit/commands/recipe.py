@@ -17,13 +17,13 @@ from llmkit.train_config import TrainConfig
 SMALL = 400_000  # training tokens below which a model learns the text by heart within a minute
 
 MODELS: dict[tuple[str, str], dict[str, Any]] = {
-    ("cpu", "small"): dict(block_size=128, n_layer=3, n_head=4, n_embd=128, dropout=0.1),
+    ("cpu", "small"): dict(block_size=128, n_layer=3, n_head=4, n_embd=128, dropout=0.05),
     ("cpu", "large"): dict(block_size=128, n_layer=3, n_head=4, n_embd=128, dropout=0.0),
     ("gpu", "small"): dict(block_size=128, n_layer=4, n_head=4, n_embd=256, dropout=0.3),
     ("gpu", "large"): dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 }
 RUNS: dict[tuple[str, str], dict[str, Any]] = {
-    ("cpu", "small"): dict(steps=700, batch_size=16),
+    ("cpu", "small"): dict(steps=700, batch_size=16, learning_rate=0.03),
     ("cpu", "large"): dict(steps=1_200, batch_size=16),
     ("gpu", "small"): dict(steps=500, batch_size=32),
     ("gpu", "large"): dict(steps=2_000, batch_size=64),
@@ -49,6 +49,6 @@ def recipe(
     if steps is not None:
         run["steps"] = steps
     run["warmup"] = min(20, run["steps"] // 10)
-    model = GPTConfig(vocab_size, position="rotary", bias=False, **shape)
+    model = GPTConfig(vocab_size, position="rotary", **shape)
     how = TrainConfig(optimizer="muon", keep_best=True, seed=seed, dtype=best_dtype(device), **run)
     return model, how
