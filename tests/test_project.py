@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -65,6 +66,15 @@ def test_the_changelog_keeps_its_form():
     assert dates == sorted(dates, reverse=True)
     kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_names_that_the_changelog_calls_new_exist():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    unreleased = text.split("\n## ")[1].split("### Removed")[0]
+    names = re.findall(r"`(llmkit\.[\w.]+)`", unreleased)
+    assert names
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 def test_the_page_of_the_api_is_up_to_date():
