@@ -60,7 +60,7 @@ def save_int8(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
         if tokenizer is not None:
             tokenizer.save(place / "tokenizer.json")
 
-    return write_folder(folder, INT8, quantized.config, fill)
+    return write_folder(folder, INT8, checkpoint.plain(quantized).config, fill)
 
 
 def load(
