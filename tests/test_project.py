@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -22,6 +23,7 @@ from test_readme import PROJECT, commands
 import llmkit
 
 ROOT = build.NOTEBOOKS.parent
+PAGE = api_page.page()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
@@ -66,19 +68,27 @@ def test_the_changelog_keeps_its_form():
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
+def test_names_that_the_changelog_calls_new_exist():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    unreleased = text.split("\n## ")[1].split("### Removed")[0]
+    names = re.findall(r"`(llmkit\.[\w.]+)`", unreleased)
+    assert names
+    for name in names:
+        pkgutil.resolve_name(name)
+
+
 def test_the_page_of_the_api_is_up_to_date():
-    page = api_page.PAGE.read_text(encoding="utf-8")
-    assert page == api_page.page(), "run `python tests/api_page.py`"
+    assert api_page.PAGE.read_text(encoding="utf-8") == PAGE, "run `python tests/api_page.py`"
 
 
 @pytest.mark.parametrize("name", llmkit.__all__)
 def test_the_page_of_the_api_has_every_name_of_llmkit_as_python_sees_it(name):
     """The page is made from the source alone; here the arguments are compared with `inspect`'s."""
-    page, given = api_page.PAGE.read_text(encoding="utf-8"), getattr(llmkit, name)
+    given = getattr(llmkit, name)
     if inspect.ismodule(given):
-        assert re.search(rf"^### .*\bllmkit\.{name}$", page, re.MULTILINE)
+        assert re.search(rf"^### .*\bllmkit\.{name}$", PAGE, re.MULTILINE)
         return
-    [written] = re.findall(rf"^- \*\*`{name}(\(.*\).*?)`\*\*: .", page, re.MULTILINE)
+    [written] = re.findall(rf"^- \*\*`{name}(\(.*\).*?)`\*\*: .", PAGE, re.MULTILINE)
     arguments = ast.parse(f"def f{written}: ...").body[0].args
     names = [node.arg for node in ast.walk(arguments) if isinstance(node, ast.arg)]
     assert sorted(names) == sorted(inspect.signature(given).parameters)
