@@ -312,7 +312,7 @@ else:
 # %%
 def bytes_held(model: nn.Module) -> dict[str, int]:
     """Bytes of weights, of gradients and of the optimizer's state, after one step of AdamW."""
-    [optimizer] = optim.make_optimizers(model, "adamw", learning_rate=1e-4)
+    [optimizer] = optim.configure_optimizers(model, "adamw", learning_rate=1e-4)
     model.loss(x[:, :-1], x[:, 1:]).backward()
     optimizer.step()
     weights = list(model.parameters())
