@@ -26,8 +26,9 @@ from torch import nn
 
 import llmkit
 from llmkit import checkpoint, plots
-from llmkit.commands import recipes
+from llmkit.commands.recipe import recipe
 from llmkit.deploy import export, int8
+from llmkit.speed.cpu import best_dtype
 
 FLOAT, HALF, ONNX, INT8, BOTH = "float32", "bfloat16", "ONNX", "int8", "int8, activations too"
 SHAPES = {"0.8 M": (64, 4, 4, 128), "10.65 M": (256, 6, 6, 384)}  # block, layers, heads, width
@@ -40,13 +41,13 @@ def train(name: str, train_ids, val_ids, vocab_size: int, quick: bool) -> llmkit
     """A model of this name, trained."""
     torch.manual_seed(1337)
     if name == MAIN:
-        shape, how = recipes.recipe(len(train_ids), vocab_size, steps=3 if quick else None)
+        shape, how = recipe(len(train_ids), vocab_size, steps=3 if quick else None)
         model = llmkit.GPT(shape)
     else:
         block, layers, heads, width = SHAPES[name]
         width = 4 * heads if quick else width
         model = llmkit.GPT(llmkit.GPTConfig(vocab_size, block, layers, heads, width))
-        dtype = recipes.cpu_dtype(torch.device("cpu"))
+        dtype = best_dtype(torch.device("cpu"))
         batch = {"batch_size": 2 if quick else 16, "steps": 2 if quick else STEPS[name]}
         how = llmkit.TrainConfig(optimizer="muon", dtype=dtype, keep_best=True, **batch)
     llmkit.train(model, train_ids, val_ids, how)

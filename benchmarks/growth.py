@@ -32,10 +32,10 @@ from matplotlib import style
 
 import llmkit
 from llmkit import plots
-from llmkit.attention import fuses
-from llmkit.run import Run
-from llmkit.runtime import peak_memory
 from llmkit.scale import cost, token_file
+from llmkit.scale.cost import peak_memory
+from llmkit.speed.cpu import fuses
+from llmkit.training import Trainer
 
 BASE = dict(batch_size=16, block_size=128, n_layer=4, n_embd=192)
 SIZES = {
@@ -134,17 +134,17 @@ def measure(
     config = llmkit.TrainConfig(
         steps=10**6,
         batch_size=rows,
-        accumulation=batch_size // rows,
+        gradient_accumulation_steps=batch_size // rows,
         dtype="float32",
         gradient_checkpointing=way == "checkpointing",
     )
     shape = llmkit.GPTConfig(65, block_size, n_layer, n_embd // HEAD, n_embd)
     tiny = llmkit.GPT(llmkit.GPTConfig(65, 8, 1, 1, HEAD)).to(device)
-    Run(tiny, ids[:100], llmkit.TrainConfig(steps=1, batch_size=1, dtype="float32")).update()
+    Trainer(tiny, ids[:100], llmkit.TrainConfig(steps=1, batch_size=1, dtype="float32")).update()
     before, mapped_before = peak_memory(device), mapped_memory()  # PyTorch has loaded all it needs
     model = llmkit.GPT(shape).to(device)
     model.gradient_checkpointing = config.gradient_checkpointing
-    run, seconds = Run(model.train(), ids, config), []
+    run, seconds = Trainer(model.train(), ids, config), []
     for _ in range(1 + steps):
         common.synchronize(device)
         started = time.perf_counter()

@@ -5,10 +5,10 @@
 In each round nanoGPT's ``train.py`` runs its recipe for Tiny Shakespeare (on a CPU the settings of
 its README, on a GPU ``config/train_shakespeare_char.py`` as it stands), then llmkit trains twice:
 
-1. until that loss: the recipe `recipes.sprint` on a CPU, `recipes.recipe` on a GPU. How many steps
+1. until that loss: `speed.fast_gpt.sprint` on a CPU, `commands.recipe` on a GPU. How many steps
    that takes was found on the training split; a run that ends above nanoGPT's loss did not reach it
    and is counted as such.
-2. as long as nanoGPT trained: the loss at equal time (`recipes.recipe`).
+2. as long as nanoGPT trained: the loss at equal time (`commands.recipe`).
 
 Time is training time: evaluation is left out on both sides (with nanoGPT, an iteration that
 evaluates counts as the median of the others). Loss is over the whole validation split, 111,540
@@ -32,8 +32,10 @@ import torch
 from torch import Tensor, nn
 
 import llmkit
-from llmkit import FastGPTConfig, TrainConfig, plots
-from llmkit.commands.recipes import recipe, sprint
+from llmkit import GPTConfig, TrainConfig, plots
+from llmkit.commands.recipe import recipe
+from llmkit.speed import cpu
+from llmkit.speed.fast_gpt import FastGPT, sprint
 
 SETTINGS = {  # the recipes of nanoGPT's README, and what makes them print and save what we need
     "cpu": "--device=cpu --compile=False --eval_iters=20 --block_size=64 --batch_size=12"
@@ -142,15 +144,14 @@ def run_ours(
     else:
         shape, config = recipe(tokens, vocab_size, device, 10 if options.quick else 60, seed)
         shape, config = in_windows(BLOCK[device.type], shape, config)
-        trial = llmkit.train(llmkit.FastGPT(shape).to(device), train_ids, config=config)
+        trial = trained(shape, config, train_ids, device)[1]
         pace = trial.seconds / config.steps
         shape, config = recipe(tokens, vocab_size, device, int(goal / pace), seed)
     config = replace(config, keep_best=False, dtype=options.dtype or config.dtype)
     config = replace(config, steps=steps or config.steps)
     shape, config = in_windows(BLOCK[device.type], shape, config)
     torch.manual_seed(seed)
-    model = llmkit.FastGPT(shape).to(device)
-    history = llmkit.train(model, train_ids, config=config)
+    model, history = trained(shape, config, train_ids, device)
     return {
         "loss": llmkit.evaluate(model, val_ids).loss,
         "seconds": history.seconds,
@@ -161,7 +162,15 @@ def run_ours(
     }
 
 
-def in_windows(block_size: int, shape: FastGPTConfig, config: TrainConfig) -> tuple:
+def trained(shape, config: TrainConfig, train_ids: Tensor, device: torch.device) -> tuple:
+    """A model of this shape, the sprinter's or the recipe's, and the history of its training."""
+    kind = llmkit.GPT if isinstance(shape, GPTConfig) else FastGPT
+    model = kind(shape).to(device)
+    with cpu.tuned(model):
+        return model, llmkit.train(model, train_ids, config=config)
+
+
+def in_windows(block_size: int, shape: GPTConfig, config: TrainConfig) -> tuple:
     """The same recipe in windows of nanoGPT's size, as many tokens in a batch as before."""
     tokens = shape.block_size * config.batch_size
     return (

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 import llmkit
 from llmkit import plots
-from llmkit.run import Run
 from llmkit.scale import cost
 from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
+from llmkit.training import Trainer
 
 VOCAB = 65
 SHAPES = {  # n_layer, n_head, n_embd, block_size, batch: on a CPU, on a GPU; updates in a turn
@@ -59,7 +59,7 @@ class Race:
     def ours(self, model: nn.Module, dtype: torch.dtype | None = None) -> Callable[[], None]:
         name = str(dtype or self.dtype).removeprefix("torch.")
         config = llmkit.TrainConfig(steps=10**6, batch_size=self.B, dtype=name)
-        return Run(model.to(self.device).train(), self.ids, config).update
+        return Trainer(model.to(self.device).train(), self.ids, config).update
 
     def gpt(self, **choices) -> nn.Module:
         return llmkit.GPT(llmkit.GPTConfig(**self.sizes, **choices))

@@ -20,8 +20,8 @@ import common
 import torch
 
 import llmkit
-from llmkit import distributed
-from llmkit.run import Run
+from llmkit.scale import distributed
+from llmkit.training import Trainer
 
 SHAPES = {  # n_layer, n_head, n_embd, block_size, rows of an update, updates of a run
     "0.8 M": (4, 4, 128, 64, 24, 60),
@@ -38,19 +38,19 @@ def work(shape: str, folder: Path) -> None:
     tokenizer = llmkit.CharTokenizer.from_text(text)
     ids, V = tokenizer.encode(text), tokenizer.vocab_size
     sizes = dict(vocab_size=V, block_size=T, n_layer=L, n_head=H, n_embd=C, bias=False)
+    processes = distributed.join()
     config = llmkit.TrainConfig(
-        steps=steps, batch_size=rows // distributed.world(), dtype="float32", warmup=5
+        steps=steps, batch_size=rows // processes.world, dtype="float32", warmup=5
     )
     torch.manual_seed(0)
     model = llmkit.GPT(llmkit.GPTConfig(**sizes))
-    Run(model, ids, config).gradients()
+    Trainer(model, ids, config, processes).gradients()
     gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     model.zero_grad()
     clock: list[float] = [0.0]
-    history = llmkit.train(
-        model, ids, None, config, callbacks=[lambda run: clock.append(run.history.seconds)]
-    )
-    if distributed.rank() == 0:
+    callbacks = [lambda run: clock.append(run.history.seconds)]
+    history = llmkit.train(model, ids, None, config, callbacks=callbacks, processes=processes)
+    if processes.rank == 0:
         seconds = torch.tensor(clock, dtype=torch.float64).diff()[WARMUP:]
         found = {"gradient": gradient, "seconds": seconds.tolist(), "losses": history.loss}
         torch.save(found, folder / "found.pt")

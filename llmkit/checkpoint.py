@@ -33,10 +33,12 @@ from llmkit import tokenizer as tokenizers
 from llmkit.model import GPT, GPTConfig
 from llmkit.types import Tokenizer
 
-CHECKPOINT = "llmkit checkpoint 2"
-# Kinds of model folder: how it is called, and the files that may be in it. Exports add theirs.
-KINDS: dict[str, tuple[str, set[str]]] = {
+CHECKPOINT, ONNX, INT8 = "llmkit checkpoint 2", "llmkit onnx 2", "llmkit int8 2"
+# Kinds of model folder: what each is called, and the files that may be in it.
+KINDS = {
     CHECKPOINT: ("checkpoint", {"model.safetensors", "tokenizer.json", "state.pt"}),
+    ONNX: ("ONNX export", {"model.onnx", "model.onnx.data", "tokenizer.json"}),
+    INT8: ("int8 export", {"model.safetensors", "tokenizer.json"}),
 }
 
 

@@ -77,7 +77,7 @@ def load_text(name: str | Path = "embedded") -> str:
     Raises FileNotFoundError for no such file, ConnectionError for no such page (within 5 seconds if
     nobody answers), ValueError for bytes that are not text in UTF-8 or have not the known SHA-256.
     """
-    corpus = CORPORA.get(name)
+    corpus = CORPORA.get(str(name))
     where = _locate(corpus) if corpus else os.fspath(name)
     raw = _download(where) if re.match("https?://", where, re.IGNORECASE) else _read(where)
     if corpus and corpus.sha256 and hashlib.sha256(raw).hexdigest() != corpus.sha256:
@@ -201,7 +201,7 @@ def fingerprint(ids: Tensor) -> int:
     if length > size * parts:
         starts = torch.linspace(0, length - size, parts, dtype=torch.float64).long()
         ids = torch.cat([ids[start : start + size] for start in starts])
-    return zlib.crc32(ids.cpu().to(torch.int64).contiguous().numpy(), length)
+    return zlib.crc32(ids.cpu().to(torch.int64).numpy().tobytes(), length)
 
 
 class Batches:

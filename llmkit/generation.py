@@ -49,8 +49,8 @@ def generate(
     its last half (block_size // 2) is kept and read anew. A longer prompt goes through it likewise,
     so that a text made in several calls is the text made in one.
     """
-    choices = (temperature, top_k, top_p, stop, seed, use_cache)
-    new = list(stream(model, prompt_ids, max_new_tokens, *choices))
+    choices: tuple[Any, ...] = (temperature, top_k, top_p, stop, seed, use_cache)
+    new: list[Any] = list(stream(model, prompt_ids, max_new_tokens, *choices))
     prompt_ids = torch.as_tensor(prompt_ids).long()
     if prompt_ids.dim() == 1:
         return torch.cat([prompt_ids, prompt_ids.new_tensor(new)])
@@ -84,18 +84,19 @@ def stream(
     generators = [
         None if seed is None else torch.Generator().manual_seed(seed + b) for b in range(len(ids))
     ]
-    use_cache = use_cache and hasattr(model, "new_cache")
+    new_cache = getattr(model, "new_cache", None) if use_cache else None
+    score: Any = model  # which takes more than ids where it has a cache
     window = ids[:, -fitting(ids.size(1), block_size) :]  # (B, up to block_size)
     stopped = torch.zeros_like(ids[:, 0], dtype=torch.bool)  # (B,)
     cache: Any = None  # what it holds is all of the window but the last token
     with eval_mode(model):
         for _ in range(max_new_tokens):
-            if not use_cache:
-                logits = model(window.to(device))[:, -1]  # (B, V)
+            if new_cache is None:
+                logits = score(window.to(device))[:, -1]  # (B, V)
             else:
                 unread = window if cache is None else window[:, -1:]
-                cache = model.new_cache(len(ids)) if cache is None else cache
-                logits = model(unread.to(device), cache=cache, last_only=True)[:, -1]
+                cache = new_cache(len(ids)) if cache is None else cache
+                logits = score(unread.to(device), cache=cache, last_only=True)[:, -1]
             p = next_token_probabilities(logits, temperature, top_k, top_p)
             new = p.argmax(dim=-1) if temperature == 0 else sample(p, generators)
             new = new.to(ids.device)  # (B,)
@@ -105,7 +106,7 @@ def stream(
             if window.size(1) == block_size:  # full: keep the last half, and read it again
                 window, cache = window[:, block_size - block_size // 2 :], None
             window = torch.cat([window, new[:, None]], dim=1)
-            yield new if batched else new.item()
+            yield new if batched else int(new)
             if len(stop_ids) and stopped.all():
                 return
 
@@ -145,7 +146,7 @@ def next_token_probabilities(
     if top_k is None and top_p is None:
         return p
     # Sorting 50,000 takes long: leave out those that are not needed to reach top_k or top_p.
-    likely = top_k or int((p >= (1 - top_p) / V).sum(dim=-1).max())
+    likely = top_k or int((p >= (1 - (top_p or 1)) / V).sum(dim=-1).max())
     ranked = p.topk(likely).values  # (B, K), falling
     kept = torch.full_like(likeliest, likely)  # (B, 1): how many
     if top_p is not None and top_p < 1:

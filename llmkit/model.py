@@ -1,7 +1,7 @@
 """The GPT that the notebooks teach: its configuration, its blocks, and the model.
 
 With the default choices it is GPT-2, weight for weight; the others are those on which textbooks
-differ. How positions exchange information lives in ``attention``; what races, in ``fast``.
+differ. How positions exchange information lives in ``attention``.
 
 Shapes: B batch, T time, C = n_embd the width of the residual stream, V = vocab_size.
 """
@@ -9,15 +9,16 @@ Shapes: B batch, T time, C = n_embd the width of the residual stream, V = vocab_
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recompute
 
 from llmkit.attention import CausalSelfAttention, KVCache
 
@@ -138,6 +139,7 @@ class GPT(nn.Module):
     """
 
     gradient_checkpointing = False
+    waves: Tensor  # where positions are sinusoidal: (block_size, C)
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -178,7 +180,8 @@ class GPT(nn.Module):
                 depth = 2 * self.config.n_layer if name.endswith("c_proj.weight") else 1
                 parameter.normal_(0, INIT_STD / math.sqrt(depth))
         if self.config.tie_weights and not self.config.norm_first:
-            self.h[-1].ln_2.weight[1::2] = -1
+            last_norm = self.get_parameter(f"h.{self.config.n_layer - 1}.ln_2.weight")
+            last_norm[1::2] = -1
 
     def forward(
         self, ids: Tensor, cache: list[KVCache] | None = None, last_only: bool = False
@@ -203,9 +206,10 @@ class GPT(nn.Module):
         elif self.config.position == "sinusoidal":
             x = x + self.waves[start:stop]
         x = self.drop(x)
-        for block, part in zip(self.h, cache or [None] * len(self.h), strict=True):
+        parts: Sequence[KVCache | None] = cache or [None] * len(self.h)
+        for block, part in zip(self.h, parts, strict=True):
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = recompute(block, x, use_reentrant=False)
             else:
                 x = block(x, part)  # (B, T, C)
         if last_only:
@@ -231,7 +235,7 @@ class GPT(nn.Module):
 
 
 @contextmanager
-def gradient_checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
+def gradient_checkpointing(model: Any, wanted: bool) -> Iterator[None]:
     """Inside the ``with``, if wanted, the model computes each block again on the way back."""
     before = getattr(model, "gradient_checkpointing", None)
     if wanted and before is None:

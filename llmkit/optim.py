@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 # What each optimizer takes where a setting is left open: the peak of the learning rate; with Muon,
@@ -67,7 +67,7 @@ def configure_optimizers(
     return optimizers
 
 
-def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
     """The weights of linear layers inside the model, which map its width to itself or a multiple.
 
     Not the output layer, whose rows belong to tokens like those of an embedding: it is known by its

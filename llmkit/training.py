@@ -119,7 +119,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,  # a module, see `train`
         train_ids: Any,
         config: TrainConfig,
         processes: OneProcess = ALONE,

@@ -14,6 +14,10 @@ import llmkit
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "API.md"
+TREES = {
+    path: ast.parse(path.read_text("utf-8")) for path in sorted((ROOT / "llmkit").rglob("*.py"))
+}
+CLASSES = {n.name: n for tree in TREES.values() for n in tree.body if isinstance(n, ast.ClassDef)}
 HEAD = """# The API
 
 Made from the docstrings by `python tests/api_page.py`; a test keeps it up to date. First the files
@@ -33,15 +37,21 @@ def paragraph(node: ast.AST) -> str:
     return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
 
 
-def signature(node: ast.AST) -> str:
-    """What is written after the name: the arguments, and what a function returns."""
+def signature(node: ast.AST, classes: dict[str, ast.ClassDef]) -> str:
+    """What is written after the name: the arguments, and what a function returns.
+
+    A class has those of its __init__, the fields of a dataclass, or what its base class has.
+    """
     decorators = " ".join(map(ast.unparse, node.decorator_list))
     if isinstance(node, ast.ClassDef):
         for inner in node.body:
             if getattr(inner, "name", None) == "__init__":
-                return signature(inner).removesuffix(" -> None")
-        fields = [ast.unparse(inner) for inner in node.body if isinstance(inner, ast.AnnAssign)]
-        return f"({', '.join(fields)})" if "dataclass" in decorators else ""
+                return signature(inner, classes).removesuffix(" -> None")
+        if "dataclass" in decorators:
+            fields = [ast.unparse(each) for each in node.body if isinstance(each, ast.AnnAssign)]
+            return f"({', '.join(fields)})"
+        bases = [classes[ast.unparse(base)] for base in node.bases if ast.unparse(base) in classes]
+        return signature(bases[0], classes) if bases else ""
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     if "property" in decorators:
         return returns
@@ -53,16 +63,17 @@ def signature(node: ast.AST) -> str:
 
 def section(path: Path, bold: set[tuple[str, str]]) -> list[str]:
     """What is said of one file; nothing where it has nothing public."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = TREES[path]
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    classes = CLASSES | {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     short = f"llmkit.{path.stem}"
     also = f", also {short}" if (name, path.stem) in bold and name != short else ""
     lines = [f"\n### {name}{also}\n\n{paragraph(tree)}\n"]
     for node in public(tree.body):
         mark = "**" if (name, node.name) in bold else ""
-        lines.append(f"- {mark}`{node.name}{signature(node)}`{mark}: {paragraph(node)}")
+        lines.append(f"- {mark}`{node.name}{signature(node, classes)}`{mark}: {paragraph(node)}")
         for inner in public(node.body) if isinstance(node, ast.ClassDef) else []:
-            lines.append(f"    - `.{inner.name}{signature(inner)}`: {paragraph(inner)}")
+            lines.append(f"    - `.{inner.name}{signature(inner, classes)}`: {paragraph(inner)}")
     return lines if len(lines) > 1 else []
 
 
@@ -77,7 +88,7 @@ def page() -> str:
         lines += section(path, bold)
     for folder in sorted((ROOT / "llmkit").glob("*/__init__.py")):
         if folder.parent.name != "commands":
-            about = paragraph(ast.parse(folder.read_text(encoding="utf-8")))
+            about = paragraph(TREES[folder])
             lines.append(f"\n## llmkit.{folder.parent.name}\n\n{about}")
             for path in sorted(folder.parent.glob("[!_]*.py")):
                 lines += section(path, bold)

@@ -14,7 +14,6 @@ from urllib.request import Request, urlopen
 
 import pytest
 import torch
-from llmkit.commands.recipes import sprint
 from torch import nn
 
 import llmkit

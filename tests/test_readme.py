@@ -3,9 +3,12 @@ the code is as ruff wants it."""
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import build
@@ -17,7 +20,8 @@ from packaging.requirements import Requirement
 ROOT = build.NOTEBOOKS.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAIN = "python -m pip install -q -r requirements.txt && python -m llmkit train"
-TESTS = "python -m pip install -q -r requirements.txt && python -m pytest"
+TESTS = "python -m pip install -q -r requirements-dev.txt && python -m pytest"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def commands(markdown: str) -> list[str]:
@@ -46,23 +50,89 @@ def test_the_readme_has_a_badge_for_every_notebook():
     assert badges == [build.colab(script) for script in build.scripts()]
 
 
-def test_links_in_the_readme_lead_somewhere():
-    targets = re.findall(r"\]\(([^)\s]+)", README) + re.findall(r'(?:src|href)="([^"]+)"', README)
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
     local = [target.split("#")[0] for target in targets if not re.match(r"\w+:|#", target)]
     assert [target for target in local if not (ROOT / target).exists()] == []
 
 
-def test_the_pinned_environment_is_within_the_ranges():
-    with open(ROOT / "pyproject.toml", "rb") as file:
-        project = tomllib.load(file)["project"]
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    lines = [line for line in lines if line and not line.startswith("#")]
-    assert lines[-1] == "-e ."
-    pins = dict(line.split("==") for line in lines[:-1])
-    extras = [need for extra in project["optional-dependencies"].values() for need in extra]
-    for need in map(Requirement, project["dependencies"] + extras):
-        assert need.name in pins, f"requirements.txt does not pin {need.name}"
-        assert need.specifier.contains(pins[need.name]), f"{need} excludes {pins[need.name]}"
+def lines(name: str) -> list[str]:
+    """A requirements file without its comments."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_the_pinned_environments_are_within_the_ranges():
+    *run, last = lines("requirements.txt")
+    first, *dev = lines("requirements-dev.txt")
+    assert (last, first) == ("-e .", "-r requirements.txt")
+    run, both = (dict(line.split("==") for line in some) for some in (run, run + dev))
+    extras = [
+        need for extra in PROJECT["project"]["optional-dependencies"].values() for need in extra
+    ]
+    for pins, needs in ((run, PROJECT["project"]["dependencies"]), (both, extras)):
+        for need in map(Requirement, needs):
+            assert need.name in pins, f"no requirements file pins {need.name}"
+            assert need.specifier.contains(pins[need.name]), f"{need} excludes {pins[need.name]}"
+
+
+def test_nothing_is_pinned_twice():
+    names = [
+        line.split("==")[0] for line in lines("requirements.txt") + lines("requirements-dev.txt")
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_the_python_versions_agree():
+    least = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert f"llmkit by itself: {least})" in README
+    assert PROJECT["tool"]["mypy"]["python_version"] == least
+    assert PROJECT["tool"]["ruff"]["target-version"] == f"py{least.replace('.', '')}"
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    pinned = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"][0]
+    assert f"You need Python {pinned} or newer" in README
+
+
+@pytest.fixture
+def small_room(tmp_path) -> Path:
+    """A folder of links to what `pip install -r requirements.txt` installs, and nothing else."""
+    room = tmp_path / "site-packages"
+    room.mkdir()
+    needs, seen = [Requirement(line) for line in lines("requirements.txt")[:-1]], set()
+    while needs:
+        need = needs.pop()
+        package = distribution(need.name)
+        for top in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
+            if not (room / top).exists():
+                (room / top).symlink_to(package.locate_file(top))
+        for other in map(Requirement, package.requires or []):
+            extras = ["", *need.extras]
+            wanted = not other.marker or any(other.marker.evaluate({"extra": e}) for e in extras)
+            if wanted and str(other) not in seen:
+                seen.add(str(other))
+                needs.append(other)
+    return room
+
+
+def test_requirements_txt_is_enough_to_train_and_for_notebooks_01_to_10(small_room, tmp_path):
+    """Their imports, and a training of one step, in a Python that sees only what it names."""
+    statements = []
+    for script in build.scripts()[:10]:
+        tree = ast.parse(script.read_text(encoding="utf-8"))
+        statements += [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    train = ["train", "--steps", "1", "--out", str(tmp_path / "run")]
+    code = [*map(ast.unparse, statements), "from llmkit.__main__ import main"]
+    assert not (small_room / "pytest").exists()
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "\n".join([*code, f"raise SystemExit(main({train}))"])],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(small_room), str(ROOT)])},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/report.json").exists()
 
 
 @pytest.mark.parametrize("check", [["check"], ["format", "--check"]], ids=["lint", "format"])

@@ -10,6 +10,7 @@ from torch import Tensor
 import llmkit
 from llmkit.commands import inputs
 from llmkit.deploy.text_stream import TextStream, end_of_text
+from llmkit.speed.decoding import quick
 from llmkit.types import Tokenizer
 
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     ids = tokenizer.encode(options.prompt) if options.prompt else _beginning(tokenizer, end)
     choices = (options.temperature, options.top_k, options.top_p, end, options.seed)
     print(options.prompt or "", end="", flush=True)
-    for token in llmkit.stream(model, ids, options.tokens, *choices):
+    for token in llmkit.stream(quick(model), ids, options.tokens, *choices):
         if token != end:
             print(text.push(int(token)), end="", flush=True)
         if text.stopped:

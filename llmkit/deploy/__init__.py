@@ -3,5 +3,5 @@
 `export` writes and reads every kind of model folder, `onnx` and `int8` make the two exports;
 `engine` queues requests and draws their text, `text_stream` turns tokens into text as they come,
 and `server` puts it on the web. A folder with GPT-2 in it is read by `llmkit.finetune`; where a
-text ends, `llmkit.bpe` says.
+text ends is said by `llmkit.bpe`; what draws quickly is `llmkit.speed`.
 """

@@ -21,6 +21,7 @@ import torch
 
 from llmkit import generation
 from llmkit.deploy.text_stream import TextStream, end_of_text
+from llmkit.speed.decoding import quick
 from llmkit.types import LanguageModel, Tokenizer
 
 
@@ -98,7 +99,7 @@ class Engine:
             raise ValueError(
                 f"the model scores {V} tokens, the tokenizer has {tokenizer.vocab_size}: not a pair"
             )
-        self.model = model
+        self.model = quick(model)
         self.tokenizer, self.queue, self.timeout = tokenizer, queue, timeout
         self.end = end_of_text(tokenizer)
         self.waiting, self.running, self.served = 0, 0, 0  # how many requests

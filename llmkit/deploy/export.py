@@ -23,12 +23,14 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from llmkit import checkpoint
+from llmkit.checkpoint import CHECKPOINT, INT8, ONNX, read_file, read_header, write_folder
 from llmkit.deploy import int8
 from llmkit.deploy.onnx import OnnxModel, write_onnx
 from llmkit.evaluation import device_of, eval_mode, evaluate
 from llmkit.finetune import pretrained
-from llmkit.folder import CHECKPOINT, INT8, ONNX, read, read_header, write
 from llmkit.generation import generate
+from llmkit.model import GPTConfig
+from llmkit.speed.decoding import quick
 from llmkit.types import LanguageModel, Tokenizer
 
 
@@ -46,7 +48,7 @@ def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
         if tokenizer is not None:
             tokenizer.save(place / "tokenizer.json")
 
-    return write(folder, checkpoint.header(ONNX, gpt), fill)
+    return write_folder(folder, ONNX, gpt.config, fill)
 
 
 def save_int8(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> Path:
@@ -58,7 +60,7 @@ def save_int8(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
         if tokenizer is not None:
             tokenizer.save(place / "tokenizer.json")
 
-    return write(folder, checkpoint.header(INT8, quantized), fill)
+    return write_folder(folder, INT8, checkpoint.plain(quantized).config, fill)
 
 
 def load(
@@ -85,9 +87,10 @@ def load(
     tokenizer = checkpoint.load_tokenizer(place, about)
     if about["format"] == ONNX:
         for name in about["files"]:
-            read(place / name, about)  # or it is damaged
-        return OnnxModel(place / "model.onnx", checkpoint.configuration(about)).eval(), tokenizer
-    found = safetensors.load(read(place / "model.safetensors", about))
+            read_file(place / name, about)  # or it is damaged
+        model = OnnxModel(place / "model.onnx", GPTConfig(**about["config"]))
+        return model.eval(), tokenizer
+    found = safetensors.load(read_file(place / "model.safetensors", about))
     try:
         return int8.from_tensors(checkpoint.build(about), found).to(device), tokenizer
     except ValueError as error:
@@ -125,6 +128,7 @@ def measure(model: LanguageModel, ids: Tensor | None = None, seconds: float = 0.
     room, device = model.config.block_size, device_of(model)
     window = torch.arange(room, device=device)[None] % model.config.vocab_size  # (1, T)
     new = min(room - 1, 128) or 1
+    writer = quick(model)
 
     def read_window() -> None:
         model(window)
@@ -132,7 +136,7 @@ def measure(model: LanguageModel, ids: Tensor | None = None, seconds: float = 0.
             torch.cuda.synchronize(device)
 
     def make_text() -> None:
-        generate(model, window[0, :1].cpu(), new, seed=0)
+        generate(writer, window[0, :1].cpu(), new, seed=0)
 
     with eval_mode(model):
         window_seconds, text_seconds = _median(read_window, seconds), _median(make_text, seconds)

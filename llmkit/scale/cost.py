@@ -20,6 +20,7 @@ from torch import nn
 from llmkit.model import GPT, GPTConfig
 from llmkit.optim import hidden_matrices
 from llmkit.speed.cpu import fast_matmul
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 PARTS = {  # what of a parameter's name tells its part of the model, the first that is found
     "wte": "token embeddings",
@@ -32,10 +33,8 @@ PARTS = {  # what of a parameter's name tells its part of the model, the first t
 }
 
 
-def skeleton(config: Any) -> nn.Module:
+def skeleton(config: Any) -> GPT | FastGPT:
     """The model of a configuration without its numbers: shapes only, on PyTorch's "meta" device."""
-    from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig  # not before it is needed
-
     with torch.device("meta"):
         return FastGPT(config) if isinstance(config, FastGPTConfig) else GPT(config)
 

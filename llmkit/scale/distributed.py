@@ -91,7 +91,7 @@ class Processes(OneProcess):
         except RuntimeError as error:
             if not re.search("gloo|nccl", str(error), re.IGNORECASE):
                 raise
-            if torch.cuda.is_available():
+            if torch.cuda.is_available() and dist.group.WORLD is not None:
                 dist.group.WORLD.abort()  # the GPU would wait for gradients, and we for the GPU
             raise PeerLost(f"another of the {self.world} processes is gone") from error
 

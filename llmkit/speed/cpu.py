@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,11 +90,15 @@ def fast_matmul(device: str | torch.device = "cpu") -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def capabilities() -> dict[str, Any]:
+    """What PyTorch knows of this processor; nothing, where it is older than the question."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
 @cache
 def is_amd() -> bool:
     """Whether this is a processor of AMD's, on which PyTorch's other library, MKL, is slow."""
-    about = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our oldest torch
-    return "AMD" in about.get("cpu_name", "")
+    return "AMD" in capabilities().get("cpu_name", "")
 
 
 @cache
@@ -123,8 +128,7 @@ def keep_memory() -> None:
 def best_dtype(device: torch.device | str) -> str | None:
     """bfloat16 on processors that multiply in it, twice as fast; None elsewhere: what suits the
     device (``runtime.default_dtype``)."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our oldest torch
-    native = torch.device(device).type == "cpu" and capabilities.get("avx512_bf16")
+    native = torch.device(device).type == "cpu" and capabilities().get("avx512_bf16")
     return "bfloat16" if native else None
 
 

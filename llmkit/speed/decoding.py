@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ class Decoder(nn.Module):
                 *(_norm(block.ln_1), product(block.attn.c_attn), product(block.attn.c_proj)),
                 *(_norm(block.ln_2), product(block.mlp.c_fc), act, product(block.mlp.c_proj)),
             )
-            for block in model.h
+            for block in cast(list[Block], list(model.h))
         ]
         self.norm = _norm(model.ln_f) if c.norm_first else lambda x: x
         self.head = product(model.lm_head)
@@ -102,5 +102,5 @@ def knows(model: LanguageModel) -> TypeGuard[GPT]:
 
 def _norm(layer: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
     """The layer as a function."""
-    about = {"weight": layer.weight, "bias": layer.bias, "eps": layer.eps}
-    return partial(torch.layer_norm, normalized_shape=layer.normalized_shape, **about)
+    shape, weight, bias, eps = layer.normalized_shape, layer.weight, layer.bias, layer.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)

@@ -148,8 +148,8 @@ class FastGPT(nn.Module):
             nn.init.zeros_(module.c_proj.weight)
         elif isinstance(module, FastGPT):
             nn.init.zeros_(module.lm_head.weight)
-            for table in module.ngrams.values():
-                nn.init.zeros_(table.weight)
+            for weight in module.ngrams.parameters():
+                nn.init.zeros_(weight)
 
     def forward(
         self, ids: Tensor, cache: FastCache | None = None, last_only: bool = False
@@ -210,8 +210,8 @@ class FastGPT(nn.Module):
         for n in range(2, reach + 2):
             key = key + window[:, reach + 1 - n :][:, :T] * (V + 1) ** (n - 1)
             if str(n) in self.ngrams:
-                table = self.ngrams[str(n)]
-                x = x + table(bucket(key, (V + 1) ** n, table.num_embeddings))
+                rows = self.config.ngram_rows[n - 2]
+                x = x + self.ngrams[str(n)](bucket(key, (V + 1) ** n, rows))
         return x
 
 

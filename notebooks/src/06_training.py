@@ -238,7 +238,7 @@ assert torch.allclose(ours, theirs.data, atol=1e-6)
 def loss_after(learning_rate: float, steps: int = 30) -> float:
     """The loss after some steps at one learning rate (the mean of the last five)."""
     config = llmkit.TrainConfig(
-        steps=steps, batch_size=16, learning_rate=learning_rate, warmup=0, final_lr=1.0
+        steps=steps, batch_size=16, learning_rate=learning_rate, warmup=0, min_lr_ratio=1.0
     )
     return sum(llmkit.train(new_model(n_layer=1), train_ids, config=config).loss[-5:]) / 5
 
@@ -274,7 +274,7 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup: int, final: flo
 
 steps = 300
 good = [learning_rate_at(step, steps, peak=3e-3, warmup=15, final=0.1) for step in range(steps)]
-share = [llmkit.optim.schedule(step, steps, warmup=15, final=0.1) for step in range(steps)]
+share = [llmkit.optim.lr_schedule(step, steps, warmup=15, final=0.1) for step in range(steps)]
 assert all(math.isclose(a, 3e-3 * b) for a, b in zip(good, share, strict=True))
 plots.lines(
     range(steps),
@@ -300,7 +300,7 @@ upwards = [floor + (peak - floor) * (1 + math.cos(math.pi * step / 299)) / 2 for
 print(f"floor above peak:   from {upwards[0]:.4f} to {upwards[-1]:.4f}, it 'decays' upwards")
 assert upwards[-1] > upwards[0]
 try:
-    llmkit.TrainConfig(final_lr=floor / peak)
+    llmkit.TrainConfig(min_lr_ratio=floor / peak)
 except ValueError as error:
     print("llmkit:", error)
 
@@ -478,7 +478,7 @@ print("one batch of 32, or four of 8: the same gradient")
 
 # %% [markdown]
 # It takes as long, and each pass keeps a quarter of the numbers in memory. In llmkit that is
-# `TrainConfig(batch_size=8, accumulation=4)`.
+# `TrainConfig(batch_size=8, gradient_accumulation_steps=4)`.
 #
 # On a GPU most of the arithmetic is also done with half as many bits (*mixed precision*), which is faster and takes
 # less memory; `TrainConfig(dtype=...)` says so, and by default follows the device. The weights themselves keep 32 bits.
@@ -602,7 +602,7 @@ times_read = None
 
 # %% [markdown]
 # **2 (medium).** Write a schedule that stays at its peak after the warmup and falls in a line to zero in the last fifth of the
-# run (people call its shape a trapezoid). It returns the share of the peak, as `llmkit.optim.schedule` does.
+# run (people call its shape a trapezoid). It returns the share of the peak, as `llmkit.optim.lr_schedule` does.
 
 # %% tags=["exercise"]
 def trapezoid(step: int, steps: int, warmup: int) -> float:

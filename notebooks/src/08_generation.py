@@ -36,12 +36,12 @@ import time
 from dataclasses import replace
 
 import torch
+from llmkit.commands.recipes import recipe
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import llmkit
 from llmkit import plots
-from llmkit.commands.recipes import recipe
 from llmkit.generation import next_token_probabilities
 from llmkit.widgets import SamplingPlayground
 

@@ -46,8 +46,9 @@ import torch.nn.functional as F
 import llmkit
 from llmkit import plots
 from llmkit.commands import recipes
-from llmkit.runtime import fast_matmul, peak_memory
 from llmkit.scale import cost
+from llmkit.scale.cost import peak_memory
+from llmkit.speed.cpu import fast_matmul
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -357,7 +358,7 @@ def way(model, fused=None, dtype=torch.float32, get_batch=lambda: next(batches))
     return get_batch, model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused), dtype
 
 
-native = recipes.cpu_dtype(runtime.device) or str(runtime.dtype)  # what this machine is good at
+native = cpu.best_dtype(runtime.device) or str(runtime.dtype)  # what this machine is good at
 apart, together = head_by_head(model), all_heads(model)
 ways = {
     "textbook": way(apart, get_batch=lambda: textbook_batch(dice)),
@@ -809,7 +810,7 @@ kept_then = kept_bytes(model, *quarters[0])
 print(f"{len(quarters)} parts of {len(quarters[0][0])}: {kept_then / kept:.1%} of the bytes")
 
 # %% [markdown]
-# In llmkit these are `TrainConfig(gradient_checkpointing=True)` and `TrainConfig(batch_size=4, accumulation=4)`. What they
+# In llmkit these are `TrainConfig(gradient_checkpointing=True)` and `TrainConfig(batch_size=4, gradient_accumulation_steps=4)`. What they
 # mean for GPT-2, 16 windows of 1,024 tokens at each update:
 
 # %%

@@ -38,11 +38,11 @@ from collections import Counter
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown, display
+from llmkit.responsible.card import model_card
 
 import llmkit
 from llmkit import plots
 from llmkit.responsible import bias, differential_privacy, filters, memorisation, personal_data
-from llmkit.responsible.card import model_card
 from llmkit.responsible.plots import intervals
 
 runtime = llmkit.start(seed=1337)
@@ -158,7 +158,7 @@ def trained(parts: list[str], steps: int) -> tuple[llmkit.FastGPT, dict]:
     torch.manual_seed(runtime.seed)
     config = llmkit.FastGPTConfig(V, 128, n_head=4, **shape, ngram_rows=(V * V + 2 * V + 1, 8192))
     model, copies = llmkit.FastGPT(config).to(runtime.device), {}
-    recipe = dict(optimizer="muon", adamw_share=0.5, schedule="linear", final_lr=0.0)
+    recipe = dict(optimizer="muon", adamw_share=0.5, schedule="linear", min_lr_ratio=0.0)
     settings = llmkit.TrainConfig(steps=steps, batch_size=batch_size, learning_rate=0.03, **recipe)
 
     def keep(run) -> None:

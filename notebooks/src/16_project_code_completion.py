@@ -42,8 +42,8 @@ import torch
 
 import llmkit
 from llmkit import plots
-from llmkit.commands.recipes import cpu_dtype
 from llmkit.projects import code_completion, python_source
+from llmkit.speed.cpu import best_dtype
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -228,8 +228,8 @@ model = llmkit.FastGPT(config).to(runtime.device)
 steps = runtime.pick(cpu=210, gpu=2500)
 batch_size = runtime.pick(cpu=24, gpu=32)
 rate = runtime.pick(cpu=0.04, gpu=0.02)
-recipe = dict(optimizer="muon", learning_rate=rate, schedule="linear", final_lr=0.0)
-recipe |= dict(dtype=cpu_dtype(runtime.device))  # half the bits, on a CPU that multiplies in them
+recipe = dict(optimizer="muon", learning_rate=rate, schedule="linear", min_lr_ratio=0.0)
+recipe |= dict(dtype=best_dtype(runtime.device))  # half the bits, on a CPU that multiplies in them
 settings = llmkit.TrainConfig(steps=steps, batch_size=batch_size, **recipe)
 history = llmkit.train(model, train_ids, config=settings)
 report = llmkit.evaluate(model, val_ids, characters=characters)

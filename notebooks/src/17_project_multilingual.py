@@ -283,7 +283,7 @@ shape = runtime.pick(
     gpu=dict(n_layer=6, n_head=6, n_embd=384, dropout=0.2, ngram_rows=(65_536, 131_072)),
 )
 recipe = dict(
-    optimizer="muon", learning_rate=0.03, adamw_share=0.5, schedule="linear", final_lr=0.0
+    optimizer="muon", learning_rate=0.03, adamw_share=0.5, schedule="linear", min_lr_ratio=0.0
 )
 batch_size = runtime.pick(cpu=16, gpu=64)
 
