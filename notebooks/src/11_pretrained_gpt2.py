@@ -209,7 +209,7 @@ else:
     llmkit.train(
         reader,
         tokenizer.encode(old_train_text),
-        config=llmkit.TrainConfig(steps=190, batch_size=16, optimizer="muon", min_lr_ratio=0.0),
+        config=llmkit.TrainConfig(steps=190, batch_size=16, optimizer="muon"),
         callbacks=[llmkit.ProgressBar(bar_format="pretraining {bar}")],
     )
     save_gpt2(reader, folder / "small", tokenizer)

@@ -63,9 +63,8 @@ V = tokenizer.vocab_size
 config = llmkit.GPTConfig(V, T, position="rotary", **shape)
 base = llmkit.GPT(config).to(runtime.device)
 
-recipe = dict(optimizer="muon", adamw_share=0.5, schedule="linear", min_lr_ratio=0.0)
 steps = runtime.pick(cpu=60, gpu=1000)
-settings = llmkit.TrainConfig(steps=steps, batch_size=16, **recipe)
+settings = llmkit.TrainConfig(steps=steps, batch_size=16, optimizer="muon")
 history = llmkit.train(base, tokenizer.encode(text), config=settings)
 print(f"loss ≈ {history.loss[-1]:.2f} nats per character, ≈ {history.seconds:.0f} s")
 assert history.loss[-1] < 2.6
@@ -214,7 +213,9 @@ assert before["all"] < 0.03
 # %% tags=["trained"]
 steps = runtime.pick(cpu=550, gpu=1500)
 batch_size = runtime.pick(cpu=12, gpu=64)
-tuning = llmkit.TrainConfig(steps=steps, batch_size=batch_size, learning_rate=0.03, **recipe)
+tuning = llmkit.TrainConfig(
+    steps=steps, batch_size=batch_size, optimizer="muon", learning_rate=0.03
+)
 everything = [instructions.encode(item, tokenizer, answer_only=False) for item in train_items]
 pupils, marks, said = {}, {"before": before}, {}
 for name, material in {"all counts": everything, "answer counts": examples}.items():
