@@ -46,7 +46,7 @@ def save(
     folder: str | Path,
     model: nn.Module,
     tokenizer: Tokenizer | None = None,
-    state: dict[str, Any] | None = None,
+    state: Any = None,
 ) -> Path:
     """Write a checkpoint, in place of the one that the folder may hold; returns the folder.
 
@@ -57,15 +57,15 @@ def save(
     model = plain(model)
     if any(hasattr(weight, "qdata") for weight in model.parameters()):
         raise TypeError("the model is quantized: save it with llmkit.deploy.export.save_int8")
-    raw = None if state is None else _pack(state)  # before the folder is touched
+    stored = _storable(state, "state")
 
     def fill(place: Path) -> None:
         weights = dict(model.named_parameters())  # tied ones once
         write_tensors(place / "model.safetensors", weights)
         if tokenizer is not None:
             tokenizer.save(place / "tokenizer.json")
-        if raw is not None:
-            (place / "state.pt").write_bytes(raw)
+        if stored is not None:
+            torch.save(stored, place / "state.pt")
 
     return write_folder(folder, CHECKPOINT, model.config, fill)
 
@@ -93,8 +93,13 @@ def load_state(folder: str | Path) -> Any:
     folder, header = read_header(folder, CHECKPOINT)
     if "state.pt" not in header["files"]:
         return None
-    raw = read_file(folder / "state.pt", header)
-    return torch.load(BytesIO(raw), map_location="cpu", weights_only=True)
+    path = folder / "state.pt"
+    try:
+        return torch.load(BytesIO(read_file(path, header)), weights_only=True)  # runs no code
+    except (pickle.UnpicklingError, RuntimeError):
+        raise ValueError(
+            f"{path} is damaged or of another program: choose another folder"
+        ) from None
 
 
 def plain(model: nn.Module) -> GPT:
@@ -191,28 +196,19 @@ def read_file(path: Path, header: dict[str, Any]) -> bytes:
     return content
 
 
-def _pack(state: dict[str, Any]) -> bytes:
-    """A state as bytes that torch.load reads back with weights_only, and so runs no code."""
-    buffer = BytesIO()
-    torch.save(_to_cpu(state), buffer)
-    try:
-        buffer.seek(0)
-        torch.load(buffer, weights_only=True)
-    except pickle.UnpicklingError:
-        allowed = "dicts, lists, tuples, tensors, numbers, strings, bools and None"
-        raise TypeError(f"the state holds what could not be loaded again; only {allowed}") from None
-    return buffer.getvalue()
-
-
-def _to_cpu(value: Any) -> Any:
-    """The state with copies of its tensors on the CPU; a view would drag its whole memory along."""
+def _storable(value: Any, path: str) -> Any:
+    """A state whose tensors are copies on the CPU (a view would drag along all of its memory);
+    TypeError, with the place, for what torch.load would refuse to read without running code."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True).contiguous()
     if isinstance(value, dict):
-        return {key: _to_cpu(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_to_cpu(item) for item in value)
-    return value
+        return {key: _storable(item, f"{path}[{key!r}]") for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_storable(item, f"{path}[{i}]") for i, item in enumerate(value))
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    allowed = "dicts, lists, tuples, tensors, numbers, strings, bools and None"
+    raise TypeError(f"{path} is a {type(value).__name__}, but a state may hold only {allowed}")
 
 
 def _refuse_foreign(target: Path, kind: str) -> None:

@@ -77,7 +77,7 @@ def load_text(name: str | Path = "embedded") -> str:
     Raises FileNotFoundError for no such file, ConnectionError for no such page (within 5 seconds if
     nobody answers), ValueError for bytes that are not text in UTF-8 or have not the known SHA-256.
     """
-    corpus = CORPORA.get(str(name))
+    corpus = CORPORA.get(name) if isinstance(name, str) else None
     where = _locate(corpus) if corpus else os.fspath(name)
     raw = _download(where) if re.match("https?://", where, re.IGNORECASE) else _read(where)
     if corpus and corpus.sha256 and hashlib.sha256(raw).hexdigest() != corpus.sha256:
@@ -119,7 +119,7 @@ def _read(name: str) -> bytes:
     known = [*CORPORA, *(os.listdir(folder) if os.path.isdir(folder) else [])]
     near = difflib.get_close_matches(os.path.basename(path)[:80], known, 1)
     guess = f"; did you mean {near[0]!r}?" if near else ""
-    raise FileNotFoundError(f"no file {name[:80]!r}; the corpora: {', '.join(CORPORA)}{guess}")
+    raise FileNotFoundError(f"no file {name[:120]!r}; the corpora: {', '.join(CORPORA)}{guess}")
 
 
 def _download(url: str) -> bytes:

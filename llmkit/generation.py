@@ -85,18 +85,19 @@ def stream(
         None if seed is None else torch.Generator().manual_seed(seed + b) for b in range(len(ids))
     ]
     new_cache = getattr(model, "new_cache", None) if use_cache else None
-    score: Any = model  # which takes more than ids where it has a cache
+    score: Any = model  # which takes more than ids, if it can have a cache
+    options = {"last_only": True} if hasattr(model, "new_cache") else {}
     window = ids[:, -fitting(ids.size(1), block_size) :]  # (B, up to block_size)
     stopped = torch.zeros_like(ids[:, 0], dtype=torch.bool)  # (B,)
     cache: Any = None  # what it holds is all of the window but the last token
     with eval_mode(model):
         for _ in range(max_new_tokens):
             if new_cache is None:
-                logits = score(window.to(device))[:, -1]  # (B, V)
+                logits = score(window.to(device), **options)[:, -1]  # (B, V)
             else:
                 unread = window if cache is None else window[:, -1:]
                 cache = new_cache(len(ids)) if cache is None else cache
-                logits = score(unread.to(device), cache=cache, last_only=True)[:, -1]
+                logits = score(unread.to(device), cache=cache, **options)[:, -1]
             p = next_token_probabilities(logits, temperature, top_k, top_p)
             new = p.argmax(dim=-1) if temperature == 0 else sample(p, generators)
             new = new.to(ids.device)  # (B,)

@@ -22,14 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from llmkit import checkpoint
-from llmkit import folder as folder_module
 from llmkit.model import GPT, GPTConfig
-from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 from llmkit.tokenizer import CharTokenizer, WordTokenizer
 
 TINY = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=8)
 MODEL = GPT(TINY)
-FILES = ["config.json", "model.safetensors", "state.json", "state.safetensors", "tokenizer.json"]
+FILES = ["config.json", "model.safetensors", "state.pt", "tokenizer.json"]
 
 
 def save_step(folder, step: int) -> None:
@@ -79,7 +77,7 @@ def _no_waiting_for_the_disk(request, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A folder that holds the checkpoint of step 1, with all five files."""
+    """A folder that holds the checkpoint of step 1, with all four files."""
     save_step(tmp_path / "run", 1)
     assert sorted(tree(tmp_path / "run")) == FILES
     return tmp_path / "run"
@@ -92,11 +90,10 @@ MODELS = [
     MODEL,
     GPT(GPTConfig(7, 5, 1, 2, 8, tie_weights=False, bias=False, position="sinusoidal")),
     GPT(GPTConfig(7, 5, 1, 2, 8, 0.5, norm_first=False, activation="relu", position="rotary")),
-    FastGPT(FastGPTConfig(7, 8, 2, 2, 8, ngram_rows=(30, 50))),
 ]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=["gpt", "untied", "post-norm", "fast"])
+@pytest.mark.parametrize("model", MODELS, ids=["gpt", "untied", "post-norm"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_a_model_comes_back_exactly(model, dtype, tmp_path):
     model = deepcopy(model).to(dtype).train()
@@ -180,7 +177,7 @@ def test_a_smaller_checkpoint_leaves_nothing_of_the_larger_one(folder):
 def test_other_models_are_refused(tmp_path):
     stranger = type("GPT", (torch.nn.Linear,), {})
     for model in (torch.nn.Linear(2, 2), stranger(2, 2)):
-        with pytest.raises(TypeError, match="GPT or FastGPT"):
+        with pytest.raises(TypeError, match="must be llmkit's GPT"):
             checkpoint.save(tmp_path / "run", model)
     assert tree(tmp_path) == {}
 
@@ -257,9 +254,7 @@ def test_the_awkward_ones_come_back(tmp_path):
         (object(), "state is a object"),
         ({"a": [1, {2, 3}]}, "state['a'][1] is a set"),
         (({7: b"bytes"},), "state[0][7] is a bytes"),
-        ({"x": {"deep": {(1, 2): 3}}}, "state['x']['deep'] is a dict"),
-        ({"x": torch.eye(2).to_sparse()}, "state['x'] is a Tensor"),
-        ({"x": torch.ones(2, dtype=torch.complex128)}, "state['x'] is a Tensor"),
+        ({"x": {"deep": Path("here")}}, "state['x']['deep'] is a PosixPath"),
     ],
 )
 def test_what_a_state_cannot_hold_is_named(state, complaint, folder):
@@ -293,7 +288,7 @@ def test_a_missing_cut_damaged_or_foreign_file_is_named(name, folder):
     contents = [whole[:size] for size in (0, 1, 8, len(whole) // 2, len(whole) - 1)]
     save_file({"wte.weight": torch.ones(2, 2)}, foreign)
     contents += [foreign.read_bytes(), b'{"model_type": "gpt2", "n_embd": 768}', b"[1]", None]
-    if name.endswith(".safetensors"):
+    if name.endswith((".safetensors", ".pt")):
         contents.append(whole[:-1] + bytes([whole[-1] ^ 1]))  # a single bit
     for content in contents:
         (folder / name).unlink(missing_ok=True)
@@ -321,12 +316,11 @@ def test_a_pickle_in_place_of_a_file_is_not_run(name, folder):
     assert not (folder / "sprung").exists()
 
 
-@pytest.mark.parametrize("changes", [{"format": "llmkit checkpoint 2"}, {"class": "HyperGPT"}])
-def test_a_newer_format_says_upgrade(changes, folder):
-    edit(folder, **changes)
+def test_another_format_is_told(folder):
+    edit(folder, format="llmkit checkpoint 3")
     before = tree(folder)
     for function in (checkpoint.load, checkpoint.load_state, lambda folder: save_step(folder, 2)):
-        with pytest.raises(ValueError, match="upgrade llmkit") as error:
+        with pytest.raises(ValueError, match="from another version of llmkit") as error:
             function(folder)
         assert str(folder / "config.json") in one_sentence(error)
     assert tree(folder) == before
@@ -407,14 +401,14 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(broken, first, folder, monkey
 
 
 def test_every_file_is_on_the_disk_before_the_swap(folder, monkeypatch):
-    flushed, swap = [], folder_module._swap
+    flushed, swap = [], checkpoint._swap
 
     def swap_when_flushed(fresh, target):
         assert sorted(flushed) == sorted(path.stat().st_ino for path in fresh.iterdir())
         swap(fresh, target)
 
     monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_ino))
-    monkeypatch.setattr(folder_module, "_swap", swap_when_flushed)
+    monkeypatch.setattr(checkpoint, "_swap", swap_when_flushed)
     save_step(folder, 2)
     assert len(flushed) == len(FILES)
 

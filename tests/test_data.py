@@ -1,4 +1,3 @@
-import _thread
 import dataclasses
 import hashlib
 import http.server
@@ -6,6 +5,7 @@ import io
 import lzma
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -329,7 +329,7 @@ def test_a_reader_may_interrupt_a_download(web, monkeypatch, tmp_path):
         while not web.requests["GET stalled"]:
             time.sleep(0.01)
         time.sleep(0.2)
-        _thread.interrupt_main()
+        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C and a notebook's stop button do
 
     thread = threading.Thread(target=interrupt)
     thread.start()

@@ -23,6 +23,7 @@ from llmkit.deploy import export, int8
 from llmkit.deploy.onnx import OnnxModel, write_onnx
 from llmkit.finetune import lora
 from llmkit.model import GPT, GPTConfig
+from llmkit.speed import decoding
 
 TEXT = llmkit.load_text("embedded")
 TOKENIZER = llmkit.CharTokenizer.from_text(TEXT)
@@ -235,8 +236,8 @@ def test_a_tied_head_reads_the_bytes_of_the_embedding(tmp_path):
 @pytest.mark.parametrize("config", [PLAIN, OTHER], ids=["plain", "other"])
 def test_generation_takes_an_int8_model(monkeypatch, config, cache, amd):
     """Its weights stand for floats: the text of the model with those floats in it."""
-    monkeypatch.setattr("llmkit.speed.linear.is_amd", lambda: amd)
-    monkeypatch.setattr("llmkit.speed.linear.LARGE", 1)
+    monkeypatch.setattr("llmkit.speed.cpu.is_amd", lambda: amd)
+    monkeypatch.setattr("llmkit.speed.cpu.LARGE", 1)
     model = build(config)
     quantized = int8.to_int8(model)
     with torch.no_grad():
@@ -244,7 +245,7 @@ def test_generation_takes_an_int8_model(monkeypatch, config, cache, amd):
             floats = weight.dequantize() if hasattr(weight, "qdata") else weight
             model.get_parameter(name).copy_(floats)
     texts = [
-        llmkit.generate(each, VAL[:5], 2 * ROOM, seed=1, use_cache=cache).tolist()
+        llmkit.generate(decoding.quick(each), VAL[:5], 2 * ROOM, seed=1, use_cache=cache).tolist()
         for each in (model, quantized)
     ]
     assert texts[0] == texts[1]

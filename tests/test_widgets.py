@@ -13,7 +13,16 @@ from IPython.core.formatters import DisplayFormatter
 from nbclient import NotebookClient
 from torch import nn
 
-from llmkit import BPETokenizer, CharTokenizer, NeuralBigram, TrainConfig, plots, train, widgets
+from llmkit import (
+    BPETokenizer,
+    CharTokenizer,
+    NeuralBigram,
+    Sampler,
+    TrainConfig,
+    plots,
+    train,
+    widgets,
+)
 from llmkit.bpe.widgets import MergeExplorer
 from llmkit.finetune.widgets import Rater
 
@@ -331,23 +340,23 @@ def test_the_live_plot_shows_itself_once_a_run_and_leaves_its_last_picture(drawn
 def test_the_live_plot_follows_a_real_run():
     ids = TOKENIZER.encode("to be or not to be that is the question " * 20)
     live = widgets.LivePlot(references={"uniform": 3.37})
-    config = TrainConfig(steps=6, batch_size=2, eval_every=3, sample_every=3)
-    history = train(
-        NeuralBigram(29), ids[:600], ids[600:], config, tokenizer=TOKENIZER, callbacks=[live]
-    )
+    config = TrainConfig(steps=6, batch_size=2, eval_every=3)
+    callbacks = [Sampler(TOKENIZER, every=3, prompt="to"), live]
+    history = train(NeuralBigram(29), ids[:600], ids[600:], config, callbacks=callbacks)
     assert live.png() == plots.loss_curves(history, live.title, references={"uniform": 3.37}).png()
     assert history.samples[-1][1].split()[0] in live.sample.value
 
 
 CELLS = [
-    """from llmkit import CharTokenizer, NeuralBigram, TrainConfig, plots, train, widgets
+    """from llmkit import CharTokenizer, NeuralBigram, Sampler, TrainConfig, plots, train, widgets
 text = "to be or not to be that is the question " * 20
 tokenizer = CharTokenizer.from_text(text)
 ids = tokenizer.encode(text)
 model = NeuralBigram(tokenizer.vocab_size)
 live = widgets.LivePlot()
-config = TrainConfig(steps=40, batch_size=2, sample_every=10)
-history = train(model, ids[:600], ids[600:], config, tokenizer=tokenizer, callbacks=[live])""",
+callbacks = [Sampler(tokenizer, 10, prompt="to"), live]
+config = TrainConfig(steps=40, batch_size=2)
+history = train(model, ids[:600], ids[600:], config, callbacks=callbacks)""",
     "live",
     """explorer = widgets.NextTokenExplorer(model, tokenizer, "th")
 explorer""",
