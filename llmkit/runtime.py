@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -114,6 +115,14 @@ class OneProcess:
 
     rank, world = 0, 1  # which one this is, of how many
 
+    def check(self) -> None:
+        """ValueError where torchrun has started several processes that do not know each other."""
+        if self.world == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ValueError(
+                "torchrun has started several processes, and each would train by itself: pass "
+                "processes=llmkit.scale.distributed.join()"
+            )
+
     def share(self, model: nn.Module) -> nn.Module:
         """The model's loss (x, y), as a module; many processes average its gradients."""
         return Loss(model)
@@ -132,6 +141,16 @@ class OneProcess:
 
 
 ALONE = OneProcess()
+
+
+def seed_dropout(device: torch.device, name: str) -> None:
+    """Make what dropout draws on the device depend on the name of a step alone, not on what was
+    drawn before: so a run can be resumed without a state of the random generators."""
+    seed = zlib.crc32(name.encode())
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)  # a hundredth of the time of torch's own
+    else:
+        torch.manual_seed(seed)
 
 
 def read_later(number: Tensor) -> Callable[[], float]:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import threading
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -33,6 +31,7 @@ from llmkit.runtime import (
     default_dtype,
     interruptible,
     read_later,
+    seed_dropout,
 )
 from llmkit.train_config import History, TrainConfig
 
@@ -75,11 +74,7 @@ def train(
         PeerLost: another process has died; the callbacks have been called once more, with ``stop``
             set, so that a `Checkpointer` has saved the last whole step.
     """
-    if processes is ALONE and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError(
-            "torchrun has started several processes, and each would train by itself: pass "
-            "processes=llmkit.scale.distributed.join()"
-        )
+    processes.check()
     devices = [device_of(model)] if device_of(model).type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
@@ -146,8 +141,7 @@ class Trainer:
             config.adamw_share,
         )
         # float16 has no numbers below 6e-8: gradients are scaled up before, and down after.
-        half = self.dtype == torch.float16
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.data = fingerprint(train_ids if isinstance(train_ids, Tensor) else train_ids.flat())
         self.history, self.step = History(), 0
         self.best: dict[str, Tensor] | None = None
@@ -283,13 +277,3 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.scaler.load_state_dict(state["scaler"])
         self.best = state["best"]
-
-
-def seed_dropout(device: torch.device, name: str) -> None:
-    """Make what dropout draws on the device depend on the name of a step alone, not on what was
-    drawn before: so a run can be resumed without a state of the random generators."""
-    seed = zlib.crc32(name.encode())
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)  # a hundredth of the time of torch's own
-    else:
-        torch.manual_seed(seed)
