@@ -241,7 +241,7 @@ plots.lines(
 
 # %% [markdown]
 # (A hundred prompts: each share is good to some ten points.) The curve `never read` is the fair reader's question. Prompts that
-# it never saw get verbatim training text as well, some percent of the time: what it knows by heart it says whenever it can.
+# it never saw get verbatim training text as well, some ten times in a hundred: what it knows by heart it says whenever it can.
 # Only what lies *above* this base rate tells of the prompt's own text being known. And a person who writes something new? Of the
 # held-out text's own runs of 50 characters:
 
@@ -306,7 +306,7 @@ exposed = {"halfway": exposures(copies["half"]), "raw": exposures(model)}
 # %% tags=["trained"]
 labels = [f"{count} times" for count in COUNTS]
 assert mean(exposed["raw"][0]) < 4 < 9 < mean(exposed["raw"][30])
-assert mean(exposed["raw"][0]) < mean(exposed["raw"][3]) < mean(exposed["raw"][30]) + 0.1
+assert mean(exposed["raw"][0]) + 2 < mean(exposed["raw"][1]) < mean(exposed["raw"][30]) - 1
 intervals(
     labels,
     {"halfway": list(exposed["halfway"].values()), "at the end": list(exposed["raw"].values())},
@@ -537,6 +537,7 @@ assert loss["clean"] < loss["raw"] - 0.1
 # %% tags=["trained"]
 exposed["clean"] = exposures(model_2)
 assert mean(exposed["clean"][30]) < mean(exposed["raw"][30]) - 2
+assert mean(exposed["clean"][30]) < mean(exposed["clean"][1]) + 2
 intervals(
     labels,
     {"raw": list(exposed["raw"].values()), "clean": list(exposed["clean"].values())},
@@ -746,8 +747,8 @@ assert by_word("Hello, class: pass the shells.") == []
 assert by_word("A grassy place.") == []
 
 # %% [markdown]
-# How much better is that? Thirteen cases, hard ones on purpose. With it a third filter, which lets *any* sign stand between the
-# letters, the apostrophe and the space too:
+# How much better is that? Here are thirteen cases, hard ones on purpose. A third filter takes part, which lets the apostrophe and
+# the space stand between two letters as well:
 
 # %%
 CASES = {  # should it be blocked?
@@ -784,7 +785,7 @@ assert filter_score["word"].hits > filter_score["substring"].hits
 assert filter_score["word"].false_alarms < filter_score["substring"].false_alarms
 
 # %% [markdown]
-# Looking for whole words, with look-alikes and endings, is better on both sides. But see the middle row: to allow any sign
+# Looking for whole words, with look-alikes and endings, is better on both sides. But see the middle row: to allow an apostrophe
 # between the letters blocks everyone who says "he'll". Two errors remain in the last: the ass that is a donkey, and the word
 # with a letter missing. Now on the whole play, where nobody made up the cases:
 
@@ -942,9 +943,9 @@ values = dict(
     f"before balancing {gaps['raw'].mean:.2f}.",
 )
 values["privacy"] = (
-    f"Patterns found {recall['all personal data']:.0%} of the personal data in a labelled set, and no name. The "
-    f"word filter stops {filtered.hits} of {filtered.hits + filtered.misses} bad lines and "
-    f"{filtered.false_alarms} good. Not private in the differential sense: on a smaller model that "
+    f"Patterns found {recall['all personal data']:.0%} of the personal data in a labelled set, and "
+    f"no name. The word filter stops {filtered.hits} of {filtered.hits + filtered.misses} bad lines "
+    f"and {filtered.false_alarms} good. Not private in the differential sense: on a smaller model that "
     f"cost {loss['private'] - loss['plain']:.2f} nats at epsilon {epsilon:.1f}."
 )
 values["limits"] = "Other languages and words, truth, harm; how much another training run differs."
