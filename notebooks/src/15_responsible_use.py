@@ -34,15 +34,16 @@ import math
 import random
 import re
 from collections import Counter
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from IPython.display import Markdown, display
-from llmkit.responsible.card import model_card
 
 import llmkit
 from llmkit import plots
-from llmkit.responsible import bias, differential_privacy, filters, memorisation, personal_data
+from llmkit.responsible import bias, differential_privacy, memorisation, personal_data
 from llmkit.responsible.plots import intervals
 
 runtime = llmkit.start(seed=1337)
@@ -131,12 +132,12 @@ print(notes[1], "...", f"{len(notes)} notes on {sum(n > 0 for n in times.values(
 
 
 def scattered(speeches: list[str], extras: list[str]) -> list[str]:
-    """The speeches in their order, each extra part behind one of them."""
+    """The speeches in their order, each extra part after one of them."""
     chance = random.Random(7)
-    behind = [[] for _ in speeches]
+    following = [[] for _ in speeches]
     for extra in extras:
-        chance.choice(behind).append(extra)
-    return [part for s, more in zip(speeches, behind, strict=True) for part in [s, *more]]
+        chance.choice(following).append(extra)
+    return [part for s, more in zip(speeches, following, strict=True) for part in [s, *more]]
 
 
 raw = scattered(speeches + 7 * scene, [sentence for _, _, sentence in sentences] + notes)
@@ -144,26 +145,28 @@ raw_text = "\n\n".join(raw)
 print(f"{len(raw):,} parts, {len(raw_text):,} characters")
 
 # %% [markdown]
-# One model reads all of it, about four times over. We keep a copy from halfway, to compare with.
+# One model, the GPT of notebook 05 with rotary positions, reads all of it, about four times over. We keep a copy from halfway,
+# to compare with.
 
 # %% tags=["trained"]
 tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789")  # the play has but one digit
 V = tokenizer.vocab_size
-shape = runtime.pick(cpu=dict(n_layer=2, n_embd=96), gpu=dict(n_layer=4, n_embd=256))
+shape = runtime.pick(cpu=dict(n_layer=2, n_embd=128), gpu=dict(n_layer=4, n_embd=256))
 batch_size = runtime.pick(cpu=8, gpu=32)
 steps = runtime.pick(cpu=320, gpu=530)
 
 
-def trained(parts: list[str], steps: int) -> tuple[llmkit.FastGPT, dict]:
+def trained(parts: list[str], steps: int) -> tuple[llmkit.GPT, dict]:
     torch.manual_seed(runtime.seed)
-    config = llmkit.FastGPTConfig(V, 128, n_head=4, **shape, ngram_rows=(V * V + 2 * V + 1, 8192))
-    model, copies = llmkit.FastGPT(config).to(runtime.device), {}
-    recipe = dict(optimizer="muon", adamw_share=0.5, schedule="linear", min_lr_ratio=0.0)
-    settings = llmkit.TrainConfig(steps=steps, batch_size=batch_size, learning_rate=0.03, **recipe)
+    config = llmkit.GPTConfig(V, 128, n_head=4, position="rotary", **shape)
+    model, copies = llmkit.GPT(config).to(runtime.device), {}
+    settings = llmkit.TrainConfig(
+        steps=steps, batch_size=batch_size, optimizer="muon", learning_rate=0.03
+    )
 
-    def keep(run) -> None:
-        if run.step == max(1, steps // 2):
-            copies["half"] = copy.deepcopy(run.model).eval()
+    def keep(trainer) -> None:
+        if trainer.step == max(1, steps // 2):
+            copies["half"] = copy.deepcopy(trainer.model).eval()
 
     ids = tokenizer.encode("\n\n".join(parts))
     llmkit.train(model, ids, config=settings, callbacks=[keep])
@@ -238,7 +241,7 @@ plots.lines(
 
 # %% [markdown]
 # (A hundred prompts: each share is good to some ten points.) The curve `never read` is the fair reader's question. Prompts that
-# it never saw get verbatim training text as well, some percent of the time: what it knows by heart it says whenever it can.
+# it never saw get verbatim training text as well, some ten times in a hundred: what it knows by heart it says whenever it can.
 # Only what lies *above* this base rate tells of the prompt's own text being known. And a person who writes something new? Of the
 # held-out text's own runs of 50 characters:
 
@@ -303,7 +306,7 @@ exposed = {"halfway": exposures(copies["half"]), "raw": exposures(model)}
 # %% tags=["trained"]
 labels = [f"{count} times" for count in COUNTS]
 assert mean(exposed["raw"][0]) < 4 < 9 < mean(exposed["raw"][30])
-assert mean(exposed["raw"][0]) < mean(exposed["raw"][3]) < mean(exposed["raw"][30]) + 0.1
+assert mean(exposed["raw"][0]) + 2 < mean(exposed["raw"][1]) < mean(exposed["raw"][30]) - 1
 intervals(
     labels,
     {"halfway": list(exposed["halfway"].values()), "at the end": list(exposed["raw"].values())},
@@ -390,9 +393,9 @@ def templates_for(role: str, start: str = "\n\n") -> list[str]:
 
 before, after = "\n\nThe nurse said that", "was late for the"
 she, he = (log_probability(before, f" {word} {after}") for word in ("she", "he"))
-found = bias.paired(model, tokenizer, templates_for("nurse"), "she", "he")  # (12,)
+found = bias.log_odds(model, tokenizer, templates_for("nurse"), "she", "he")  # (12,)
 assert abs(she - he - found[0]) < 1e-3
-swapped = bias.paired(model, tokenizer, templates_for("nurse"), "he", "she")
+swapped = bias.log_odds(model, tokenizer, templates_for("nurse"), "he", "she")
 assert torch.equal(swapped, -found)  # the other way round, the other sign
 print(f"12 templates; the first, nurse: she by ≈ {found[0].item():.2f} nats")
 
@@ -406,19 +409,21 @@ generator = torch.Generator().manual_seed(0)
 drawn = torch.randint(12, (10_000, 12), generator=generator)  # which templates
 means = found[drawn].mean(dim=1)  # (10000,)
 low, high = means.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-interval = bias.bootstrap(found)
+interval = bias.bootstrap_interval(found)
 assert abs(low - interval.low) + abs(high - interval.high) < 1e-6
 print(f"nurse: {interval:.2f} nats")
 
 # %% [markdown]
-# Before we believe it, a trap. Here is a model that has learned nothing, with every character equally likely. It cannot know
-# what a nurse is:
+# Before we believe it, a trap. Here is a model whose weights are all zero, and so every character is equally likely. It cannot
+# know what a nurse is:
 
 # %%
-untrained = llmkit.FastGPT(model.config)  # starts with all scores 0
-blank = {r: bias.paired(untrained, tokenizer, templates_for(r), "she", "he") for r in SHE}
+ignorant = llmkit.GPT(model.config)
+for weight in ignorant.parameters():
+    torch.nn.init.zeros_(weight)
+blank = {r: bias.log_odds(ignorant, tokenizer, templates_for(r), "she", "he") for r in SHE}
 print(f"nurse: {blank['nurse'].mean():+.2f} nats, -ln {V} = {-math.log(V):+.2f}")
-gap = bias.bootstrap(blank["nurse"] - blank["smith"])
+gap = bias.bootstrap_interval(blank["nurse"] - blank["smith"])
 assert abs(blank["nurse"].mean() + math.log(V)) < 1e-4
 assert 0 in gap
 assert gap.low > -1e-9
@@ -436,25 +441,25 @@ print(f"nurse less smith: {abs(gap.mean):.2f}")
 def leanings(model, tokenizer=tokenizer, roles=tuple(SHE), start="\n\n") -> dict:
     """Of each role, the log-odds of she less the mean of all roles': (12,), one per template."""
     odds = torch.stack(
-        [bias.paired(model, tokenizer, templates_for(r, start), "she", "he") for r in roles]
+        [bias.log_odds(model, tokenizer, templates_for(r, start), "she", "he") for r in roles]
     )  # (roles, 12)
     return dict(zip(roles, odds - odds.mean(dim=0), strict=True))
 
 
 def rows(leaning: dict[str, torch.Tensor]) -> list[list[float]]:
-    found = [bias.bootstrap(values) for values in leaning.values()]
+    found = [bias.bootstrap_interval(values) for values in leaning.values()]
     return [[i.mean, i.low, i.high] for i in found]
 
 
 leaning = {"raw": leanings(model)}
-gaps = {"raw": bias.bootstrap(leaning["raw"]["nurse"] - leaning["raw"]["smith"])}
+gaps = {"raw": bias.bootstrap_interval(leaning["raw"]["nurse"] - leaning["raw"]["smith"])}
 mean_truth = sum(truth.values()) / len(truth)
 centred = {role: odds - mean_truth for role, odds in truth.items()}
 true_gap = truth["nurse"] - truth["smith"]
 
 # %% tags=["trained"]
 print(f"gap between nurse and smith: counted {true_gap:.2f}, probed {gaps['raw']:.2f}")
-covered = sum(centred[r] in bias.bootstrap(leaning["raw"][r]) for r in SHE)
+covered = sum(centred[r] in bias.bootstrap_interval(leaning["raw"][r]) for r in SHE)
 print(f"≈ {covered} of {len(SHE)} intervals cover the counted odds")
 misses = [leaning["raw"][r].mean().item() - centred[r] for r in SHE]
 assert gaps["raw"].low > 1  # far from 0
@@ -468,7 +473,7 @@ intervals(
 )
 
 # %% [markdown]
-# The interval of each role reaches the truth, or nearly. Not all have to: an interval speaks of what was drawn anew, here the
+# The interval of each role reaches the truth, or nearly. Not all have to: an interval speaks of what was drawn again, here the
 # templates. The luck of this one training is not in it; train with another seed, and the dots move.
 #
 # What such a probe can show: that the model's odds for this word, in such sentences, depend on the role. What it cannot: that
@@ -524,14 +529,15 @@ model_2, _ = trained(clean, clean_steps)
 loss["clean"] = llmkit.evaluate(model_2, held_ids).loss
 print(f"{len(raw_text):,} characters before, {len(clean_text):,} after")
 print(f"held-out loss before ≈ {loss['raw']:.2f}, after ≈ {loss['clean']:.2f}")
-assert loss["clean"] < loss["raw"] + 0.05
+assert loss["clean"] < loss["raw"] - 0.1
 
 # %% [markdown]
-# Less text, less time, and no higher a loss on what it has not read: learning by heart was of no use for it. And the secrets?
+# Less text, less time, and a lower loss on what it has not read: learning by heart was of no use for it. And the secrets?
 
 # %% tags=["trained"]
 exposed["clean"] = exposures(model_2)
 assert mean(exposed["clean"][30]) < mean(exposed["raw"][30]) - 2
+assert mean(exposed["clean"][30]) < mean(exposed["clean"][1]) + 2
 intervals(
     labels,
     {"raw": list(exposed["raw"].values()), "clean": list(exposed["clean"].values())},
@@ -542,10 +548,10 @@ intervals(
 # %% tags=["trained"]
 shares["clean"] = [verbatim(model_2, story, n, clean_text) for n in lengths]
 leaning["clean"] = leanings(model_2)
-gaps["clean"] = bias.bootstrap(leaning["clean"]["nurse"] - leaning["clean"]["smith"])
+gaps["clean"] = bias.bootstrap_interval(leaning["clean"]["nurse"] - leaning["clean"]["smith"])
 unknown = mean(exposed["clean"][0])
 known = [e for times_, found in exposed["clean"].items() if times_ for e in found]
-print(f"exposure: written {bias.bootstrap(known):.1f} bits, never written ≈ {unknown:.1f}")
+print(f"exposure: written {bias.bootstrap_interval(known):.1f} bits, never written ≈ {unknown:.1f}")
 assert mean(known) > unknown + 1
 before, after = shares["scene, eight times"][-1], shares["clean"][-1]
 print(f"scene verbatim: before ≈ {before:.0%}, after ≈ {after:.0%}")
@@ -581,7 +587,7 @@ def passes(number: str) -> bool:
 
 for number in ("4111 1111 1111 1111", "4111 1111 1111 1112"):
     print(number, passes(number))
-    assert passes(number) == personal_data.luhn(number)
+    assert passes(number) == personal_data.passes_luhn(number)
 print("\n".join(f"{kind:6} {pattern}" for kind, pattern in personal_data.PATTERNS.items()))
 
 # %% [markdown]
@@ -613,38 +619,74 @@ She sold 1200 sacks for 350 crowns in 14 days.
 The ferry leaves at six; ask for the one with the blue coat.
 """.strip().splitlines()
 
+
+# %%
+def labelled(marked: str) -> tuple[str, set[personal_data.Span]]:
+    """A line with its labels: the plain text, and the spans that they mark."""
+    text, spans = "", set()
+    for piece in re.split(r"(\{[A-Z]+:[^{}]*\})", marked):
+        if match := re.fullmatch(r"\{([A-Z]+):([^{}]*)\}", piece):
+            kind, piece = match.groups()
+            spans.add(personal_data.Span(len(text), len(text) + len(piece), kind))
+        text += piece
+    return text, spans
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a finder did: what it found rightly, what wrongly, and what it did not find."""
+
+    hits: int
+    false_alarms: int
+    misses: int
+
+
+def score(found: set, wanted: set) -> Score:
+    return Score(len(found & wanted), len(found - wanted), len(wanted - found))
+
+
+assert labelled("Ask {NAME:Jan}.") == ("Ask Jan.", {personal_data.Span(4, 7, "NAME")})
+assert score({1, 2, 3, 4}, {3, 4, 5}) == Score(hits=2, false_alarms=2, misses=1)
+
+# %% [markdown]
+# *Recall* is what share of the data was found, hits / (hits + misses). *Precision* is what share of the findings was right,
+# hits / (hits + false alarms).
+
 # %%
 found, wanted, listed = set(), set(), {"missed": [], "false alarm": []}
-for number, (line, spans) in enumerate(map(personal_data.labelled, LABELLED)):
+for number, (line, spans) in enumerate(map(labelled, LABELLED)):
     here, there = {(number, s) for s in personal_data.find(line)}, {(number, s) for s in spans}
     found, wanted = found | here, wanted | there
     for name, difference in (("missed", there - here), ("false alarm", here - there)):
         pieces = sorted((s.kind, line[s.start : s.stop]) for _, s in difference)
         listed[name] += [f"{kind} {piece!r}" for kind, piece in pieces]
 with_form = {(n, s) for n, s in wanted if s.kind in personal_data.PATTERNS}
-pii, pii_all = personal_data.score(found, with_form), personal_data.score(found, wanted)
-for name, s in {"kinds with a form": pii, "all personal data": pii_all}.items():
-    counts = f"{s.hits} of {s.hits + s.misses}"
-    print(f"{name:18} precision {s.precision:.0%}, recall {s.recall:.0%} ({counts})")
+recall = {}
+for name, there in {"kinds with a form": with_form, "all personal data": wanted}.items():
+    s = score(found, there)
+    recall[name] = s.hits / (s.hits + s.misses)
+    precision = s.hits / (s.hits + s.false_alarms)
+    of = f"{s.hits} of {s.hits + s.misses}"
+    print(f"{name:18} precision {precision:.0%}, recall {recall[name]:.0%} ({of})")
 print(*(f"{name}: {', '.join(pieces)}" for name, pieces in listed.items()), sep="\n")
-assert pii_all.recall < pii.recall < 1
+assert recall["all personal data"] < recall["kinds with a form"] < 1
 
 # %% [markdown]
-# *Recall* is what share of the data was found, *precision* what share of the findings was right. Two lessons lie in the misses.
-# What people write in their own way has no form. And **no pattern finds a name**, or that somebody lives behind the third door:
-# for those one needs a model that reads, and it will err too. Twenty lines that we wrote ourselves show the kinds of errors, not
-# their rate elsewhere.
+# Two lessons lie in the misses. What people write in their own way has no form. And **no pattern finds a name**, or that somebody
+# lives at the third door: for those one needs a model that reads, and it will err too. Twenty lines that we wrote ourselves show
+# the kinds of errors, not their rate elsewhere.
 #
 # *Masking* puts the kind in place of the data. And our own text, does it hold any?
 
 # %%
 print(
-    personal_data.mask(personal_data.labelled(LABELLED[6])[0]),
+    personal_data.mask(labelled(LABELLED[6])[0]),
     "·",
     personal_data.mask("Call 020 7946 0018, Jan."),
 )
 print(f"in our {len(raw_text):,} characters: {len(personal_data.find(raw_text))} found")
 assert not personal_data.find(raw_text)
+
 
 # %% [markdown]
 # None. It holds 220 notes on pins, and the finder knows no pins. A finder finds what somebody thought of. (Exercise 2 thinks of
@@ -657,7 +699,58 @@ assert not personal_data.find(raw_text)
 # town.
 
 # %%
+class SubstringFilter:
+    """Finds the listed words anywhere, inside other words too."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+
+    def __call__(self, text: str) -> list[str]:
+        return [word for word in self.words if word in text.casefold()]
+
+
 WORDS = ["hell", "ass", "damn"]
+substring = SubstringFilter(WORDS)
+print(substring("Go to HELL!"), substring("A grassy place."), substring("h3ll"))
+assert substring("A grassy place.") == ["ass"]
+assert substring("h3ll") == []
+
+# %% [markdown]
+# It stops the grass, and a digit gets past it. So look for whole words, and allow what people do to them: an ending, a letter
+# doubled, a look-alike in its place, a sign between two letters.
+
+# %%
+LOOKALIKES = {"a": "a@4", "e": "e3", "i": "i1!", "l": "l1", "o": "o0", "s": "s$5", "t": "t7"}
+
+
+class WordFilter:
+    """Finds the listed words where they stand as words, in any of those disguises."""
+
+    def __init__(self, words: list[str], separators: str = ".-_*") -> None:
+        self.patterns = {}
+        between = f"[{re.escape(separators)}]?"
+        for word in words:
+            letters = [f"[{re.escape(LOOKALIKES.get(c, c))}]+" for c in word]
+            pattern = rf"(?<!\w){between.join(letters)}(?:s|es|ed|ing)?(?!\w)"
+            self.patterns[word] = re.compile(pattern)
+
+    def __call__(self, text: str) -> list[str]:
+        folded = text.casefold()
+        return [word for word, pattern in self.patterns.items() if pattern.search(folded)]
+
+
+by_word = WordFilter(WORDS)
+print(by_word.patterns["ass"].pattern)
+assert by_word("h3ll, a$$ and d@mn") == WORDS
+assert by_word("h-e-l-l") == by_word("heelll") == ["hell"]
+assert by_word("Hello, class: pass the shells.") == []
+assert by_word("A grassy place.") == []
+
+# %% [markdown]
+# How much better is that? Here are thirteen cases, hard ones on purpose. A third filter takes part, which lets the apostrophe and
+# the space stand between two letters as well:
+
+# %%
 CASES = {  # should it be blocked?
     "Go to hell, Gudgeon.": True,
     "O ass. O blind, stalled ass.": True,
@@ -676,14 +769,14 @@ CASES = {  # should it be blocked?
 
 # %%
 candidates = {
-    "substring": filters.SubstringFilter(WORDS),
-    "word, any separator": filters.WordFilter(WORDS, separators=".-_*' "),
-    "word": filters.WordFilter(WORDS),
+    "substring": substring,
+    "word, any separator": WordFilter(WORDS, separators=".-_*' "),
+    "word": by_word,
 }
 should = {case for case, blocked in CASES.items() if blocked}
 filter_score = {}
 for name, blocks in candidates.items():
-    filter_score[name] = personal_data.score({case for case in CASES if blocks(case)}, should)
+    filter_score[name] = score({case for case in CASES if blocks(case)}, should)
     s, good = filter_score[name], len(CASES) - len(should)
     print(
         f"{name:20} stops {s.hits} of {len(should)} bad ones, {s.false_alarms} of {good} good ones"
@@ -692,7 +785,7 @@ assert filter_score["word"].hits > filter_score["substring"].hits
 assert filter_score["word"].false_alarms < filter_score["substring"].false_alarms
 
 # %% [markdown]
-# Looking for whole words, with look-alikes and endings, is better on both sides. But see the middle row: to allow any sign
+# Looking for whole words, with look-alikes and endings, is better on both sides. But see the middle row: to allow an apostrophe
 # between the letters blocks everyone who says "he'll". Two errors remain in the last: the ass that is a donkey, and the word
 # with a letter missing. Now on the whole play, where nobody made up the cases:
 
@@ -722,8 +815,8 @@ assert len(stopped["word"]) < len(stopped["substring"])
 
 # %%
 T = 32
-small = llmkit.FastGPTConfig(V, T, n_layer=1, n_head=2, n_embd=32, ngram_rows=())
-tiny = llmkit.FastGPT(small)
+small = llmkit.GPTConfig(V, T, n_layer=1, n_head=2, n_embd=32, position="rotary", tie_weights=False)
+tiny = llmkit.GPT(small)
 ids = tokenizer.encode(read_text[:200_000])
 windows = ids[: len(ids) // (T + 1) * (T + 1)].view(-1, T + 1)  # (N, T + 1)
 pages = [tokenizer.encode(note.ljust(T + 1, "\n")) for note in notes]
@@ -751,22 +844,20 @@ print(f"{len(examples):,} examples; the sum of four clipped gradients, one by on
 rate, noise, dp_steps = 0.1, 1.0, 60
 delta = 1 / len(examples)
 for sigma in (0.5, 1.0, 2.0, 4.0):
-    print(
-        f"σ = {sigma}: ε = {differential_privacy.epsilon(rate, sigma, dp_steps, delta):.2f} after {dp_steps} steps"
-    )
+    cost = differential_privacy.epsilon(rate, sigma, dp_steps, delta)
+    print(f"σ = {sigma}: ε = {cost:.2f} after {dp_steps} steps")
 
 
 # %%
-def trained_on_examples(private: bool) -> llmkit.FastGPT:
+def trained_on_examples(private: bool) -> llmkit.GPT:
     torch.manual_seed(0)
-    model, generator = llmkit.FastGPT(small), torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    model, generator = llmkit.GPT(small), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for step in range(dp_steps):
-        drawn = examples[
-            differential_privacy.poisson_sample(len(examples), rate, generator)
-        ]  # (B, T + 1)
+        numbers = differential_privacy.poisson_sample(len(examples), rate, generator)
+        drawn = examples[numbers]  # (B, T + 1), with a B that varies
         x, y = drawn[:, :-1], drawn[:, 1:]
-        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / dp_steps)
+        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / dp_steps)
         if private:
             differential_privacy.private_gradient(
                 model, x, y, clip, noise, rate * len(examples), generator
@@ -789,18 +880,47 @@ for name, kind in kinds.items():
 print(f"ε = {epsilon:.1f}, e^ε = {math.exp(epsilon):.0f}, δ = 1 / {len(examples):,}")
 assert math.exp(epsilon) > 100
 assert loss["plain"] < loss["private"] < math.log(V)
-assert mean(exposed["private"][30]) < mean(exposed["plain"][30])
+assert mean(exposed["private"][30]) < mean(exposed["plain"][30]) - 1
 
 # %% [markdown]
 # The guarantee has its price in loss (and in time: every example its own gradient). It has its limit as well. It holds for one
-# *example*; to a pin that stands in thirty of them it promises thirty times less, and such pins are still more exposed than the
-# others. Remove repetitions first. And this ε is no small one: e^ε, the factor, is above a hundred. Large texts make it cheaper,
-# since each example is drawn less often.
+# *example*; for a pin that stands in thirty of them ε is thirty times as large, which promises nothing. That the noise has hidden
+# much of such a pin as well is what we see here, not what was guaranteed. Remove repetitions first. And this ε is no small one:
+# e^ε, the factor, is above a hundred. Large texts make it cheaper, since each example is drawn less often.
 #
 # ## The card
 #
 # Everything about the cleaned model that its next user must know, on one page: a *model card*
-# ([Mitchell et al. 2019](https://arxiv.org/abs/1810.03993)). We write sentences; every number in them is a variable from above.
+# ([Mitchell et al. 2019](https://arxiv.org/abs/1810.03993)). Its form is a template with places to fill:
+
+# %%
+HEADINGS = {
+    "data": "What it read",
+    "quality": "How well it predicts",
+    "memorisation": "What it remembers",
+    "bias": "Whom it takes for whom",
+    "privacy": "Personal data and output",
+    "limits": "What was not measured",
+}
+TEMPLATE = "---\n{{ card_data }}\n---\n\n# {{ name }}\n\n{{ what }}\n\n"
+TEMPLATE += "**Use it** {{ use }}\n\n**Do not use it** {{ misuse }}\n\n"
+TEMPLATE += "\n\n".join(f"## {title}\n\n{{{{ {name} }}}}" for name, title in HEADINGS.items())
+
+
+def model_card(values: dict[str, str], results: list[dict] = (), **metadata) -> ModelCard:
+    """The filled card. ValueError, by name, for a blank, and for a value without a place."""
+    places = set(re.findall(r"\{\{ (\w+) \}\}", TEMPLATE)) - {"card_data"}
+    if blank := {name for name in places if not values.get(name, "").strip()}:
+        raise ValueError(f"the card has a blank at: {', '.join(sorted(blank))}")
+    if extra := set(values) - places:
+        raise ValueError(f"the card has no place for: {', '.join(sorted(extra))}")
+    measured = [EvalResult(**result) for result in results]
+    data = ModelCardData(model_name=values["name"], eval_results=measured or None, **metadata)
+    return ModelCard.from_template(data, template_str=TEMPLATE, **values)
+
+
+# %% [markdown]
+# We write sentences; every number in them is a variable from above.
 
 # %% tags=["trained"]
 count_of = dict(zip(lengths, shares["clean"], strict=True))
@@ -823,9 +943,9 @@ values = dict(
     f"before balancing {gaps['raw'].mean:.2f}.",
 )
 values["privacy"] = (
-    f"Patterns found {pii_all.recall:.0%} of the personal data in a labelled set, and no name. The "
-    f"word filter stops {filtered.hits} of {filtered.hits + filtered.misses} bad lines and "
-    f"{filtered.false_alarms} good. Not private in the differential sense: on a smaller model that "
+    f"Patterns found {recall['all personal data']:.0%} of the personal data in a labelled set, and "
+    f"no name. The word filter stops {filtered.hits} of {filtered.hits + filtered.misses} bad lines "
+    f"and {filtered.false_alarms} good. Not private in the differential sense: on a smaller model that "
     f"cost {loss['private'] - loss['plain']:.2f} nats at epsilon {epsilon:.1f}."
 )
 values["limits"] = "Other languages and words, truth, harm; how much another training run differs."
@@ -841,12 +961,14 @@ Markdown(card.text)
 # a blank for what was not measured; ours refuses:
 
 # %%
-for key in ("bias", "memorisation"):
+not_measured = {name: text for name, text in values.items() if name != "bias"}
+for faulty in (not_measured, values | {"memorisation": " "}, values | {"mood": "good"}):
     try:
-        model_card({name: value for name, value in values.items() if name != key})
+        model_card(faulty)
+        raise AssertionError("this should have been refused")
     except ValueError as error:
         print(error)
-[measured] = card.data.eval_results
+[measured] = ModelCard(card.content).data.eval_results  # as the hub reads it
 assert measured.metric_value == round(loss["clean"], 3)
 assert f"{ever:.1f} bits" in card.text
 assert "{{" not in card.content
