@@ -1,7 +1,8 @@
-"""Attention: the mask, the explicit formula, rotary positions, and a GPT's fused, cached layer.
+"""Attention: the mask, the explicit formula, the key-value cache, and a GPT's fused layer.
 
 Here lives everything in which positions exchange information. What a single position does on its
-own (layer norms, the feed-forward part, embeddings) and the configuration live in ``model``.
+own (layer norms, the feed-forward part, embeddings) and the configuration live in ``model``, where
+it stands in ``positions``.
 
 Shapes: B batch, T time (positions asking), S time (positions looked at), C width of the model,
 H heads, D = C / H features per head.
@@ -16,6 +17,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+
+from llmkit.positions import rotary
 
 
 def causal_mask(T: int, device: torch.device | str | None = None) -> Tensor:
@@ -68,38 +71,6 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
     # One query may look at all; several need the lower rows of the triangle.
     mask = causal_mask(S, q.device)[-T:] if T > 1 else None  # (T, S)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout)
-
-
-def rotary(x: Tensor, start: int = 0) -> Tensor:
-    """Rotary position embedding: turn pairs of features by an angle that grows with the position.
-
-    Feature i is paired with feature i + D/2 (the half-split pairing of GPT-NeoX; the paper pairs
-    neighbours, which is the same up to the order of the features). Pair i turns by t / 10000^(2i/D)
-    radians at position t. Lengths are kept, and the product of a query and a key that were both
-    turned depends only on how far apart they stand (Su et al. 2021, RoFormer, arXiv:2104.09864).
-
-    x is queries, keys or both (..., H, T, D), and so is the result; an odd D is a ValueError.
-    ``start`` is the position of x[..., 0, :]: more than 0 where earlier positions are in a cache.
-    """
-    T, D = x.shape[-2:]
-    return rotate(x, *rotary_table(start, start + T, D, x)).type_as(x)
-
-
-def rotary_table(start: int, stop: int, D: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (stop - start, D/2), of the angles by which `rotary` turns."""
-    if D % 2:
-        raise ValueError(f"rotary positions turn pairs of features: head size {D} must be even")
-    dtype = torch.promote_types(like.dtype, torch.float32)  # half precision cannot hold the angles
-    positions = torch.arange(start, stop, device=like.device, dtype=dtype)  # (T,)
-    speeds = 10000 ** (-torch.arange(0, D, 2, device=like.device, dtype=dtype) / D)  # (D/2,)
-    angles = torch.outer(positions, speeds)  # (T, D/2)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotary` with its table at hand: (..., T, D) -> (..., T, D)."""
-    a, b = x.chunk(2, dim=-1)  # (..., T, D/2) each
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class KVCache:

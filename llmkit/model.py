@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from llmkit.attention import CausalSelfAttention, KVCache
+from llmkit.positions import sinusoids
 
 INIT_STD = 0.02  # the standard deviation of GPT-2's first weights
 CHOICES = {"position": ("learned", "sinusoidal", "rotary"), "activation": ("gelu", "relu")}
@@ -87,14 +88,6 @@ class GPTConfig:
         if name not in GPT2_SIZES:
             raise ValueError(f"no GPT-2 is called {name!r}; there are {', '.join(GPT2_SIZES)}")
         return cls(50257, 1024, *GPT2_SIZES[name])
-
-
-def sinusoids(T: int, C: int) -> Tensor:
-    """Waves, slower and slower along the features: (T, C), sin(t / 10000^(2i/C)) in column 2i, the
-    cosine in column 2i + 1 (Vaswani et al. 2017, 3.5)."""
-    speeds = 10000 ** (-torch.arange(0, C, 2) / C)  # (ceil(C/2),)
-    angles = torch.outer(torch.arange(T).float(), speeds)  # (T, ceil(C/2))
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :C]  # (T, C)
 
 
 class MLP(nn.Module):

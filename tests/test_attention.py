@@ -7,13 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmkit.attention import (
-    CausalSelfAttention,
-    KVCache,
-    attention,
-    causal_mask,
-    rotary,
-)
+from llmkit.attention import CausalSelfAttention, KVCache, attention, causal_mask
+from llmkit.positions import rotary
 
 
 def normal(*shape, seed=0, dtype=torch.float32):

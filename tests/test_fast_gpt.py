@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from llmkit.attention import causal_attention, rotary, rotary_table, rotate
+from llmkit.attention import causal_attention
+from llmkit.positions import rotary, rotary_table, rotate
 from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig, bucket, dropout, norm
 
 SMALL = dict(vocab_size=11, block_size=12, n_layer=2, n_head=2, n_embd=16)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from llmkit.files import replacing
+from llmkit.checkpoint import replacing
 
 
 def write(path, content: str) -> None:
@@ -55,7 +55,7 @@ def test_the_content_is_on_the_disk_before_the_name_leads_to_it(tmp_path, monkey
 def test_a_killed_program_leaves_the_earlier_file(tmp_path):
     write(tmp_path / "a", "old")
     code = (
-        "import os, signal, sys; from llmkit.files import replacing\n"
+        "import os, signal, sys; from llmkit.checkpoint import replacing\n"
         "with replacing(sys.argv[1]) as fresh:\n"
         "    fresh.write_text('ne')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"

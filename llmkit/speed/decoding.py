@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmkit.attention import CausalSelfAttention, KVCache, causal_attention, rotary_table, rotate
+from llmkit.attention import CausalSelfAttention, KVCache, causal_attention
 from llmkit.model import GPT, MLP, Block
+from llmkit.positions import rotary_table, rotate
 from llmkit.speed.cpu import fast_matmul, product
 from llmkit.types import LanguageModel
 

@@ -37,8 +37,7 @@ import torch.nn.functional as F
 
 import llmkit
 from llmkit import plots
-from llmkit.attention import rotary
-from llmkit.model import sinusoids
+from llmkit.positions import rotary, sinusoids
 
 runtime = llmkit.start(seed=1337)
 runtime
