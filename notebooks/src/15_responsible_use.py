@@ -942,11 +942,12 @@ values = dict(
     f"interval {gaps['clean'].low:.2f} to {gaps['clean'].high:.2f}, {len(TEMPLATES)} templates); "
     f"before balancing {gaps['raw'].mean:.2f}.",
 )
+bad = filtered.hits + filtered.misses
 values["privacy"] = (
     f"Patterns found {recall['all personal data']:.0%} of the personal data in a labelled set, and "
-    f"no name. The word filter stops {filtered.hits} of {filtered.hits + filtered.misses} bad lines "
-    f"and {filtered.false_alarms} good. Not private in the differential sense: on a smaller model that "
-    f"cost {loss['private'] - loss['plain']:.2f} nats at epsilon {epsilon:.1f}."
+    f"no name. The word filter stops {filtered.hits} of {bad} bad lines and "
+    f"{filtered.false_alarms} good. Not private in the differential sense: on a smaller model "
+    f"that cost {loss['private'] - loss['plain']:.2f} nats at epsilon {epsilon:.1f}."
 )
 values["limits"] = "Other languages and words, truth, harm; how much another training run differs."
 
