@@ -39,6 +39,7 @@ import torch.nn.functional as F
 import llmkit
 from llmkit import plots
 from llmkit.projects import languages
+from llmkit.speed import cpu
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -52,7 +53,7 @@ runtime
 # `aligned` keeps the sentences that have been translated into all five.
 
 # %%
-parallel = languages.load()
+parallel = languages.load_parallel()
 if runtime.pick(cpu=False, gpu=True):
     pairs = {}
     for code in list(parallel)[1:]:
@@ -279,24 +280,27 @@ print(lines_of(codes).strip()[:400])
 # %% tags=["trained"]
 T = 128  # the context, in characters
 shape = runtime.pick(
-    cpu=dict(n_layer=1, n_head=4, n_embd=96, dropout=0.1, ngram_rows=(8192, 16_384)),
-    gpu=dict(n_layer=6, n_head=6, n_embd=384, dropout=0.2, ngram_rows=(65_536, 131_072)),
+    cpu=dict(n_layer=2, n_head=4, n_embd=96),
+    gpu=dict(n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
+config = llmkit.GPTConfig(V, T, position="rotary", bias=False, **shape)
+batch_size = runtime.pick(cpu=8, gpu=64)
 recipe = dict(
-    optimizer="muon", learning_rate=0.03, adamw_share=0.5, schedule="linear", min_lr_ratio=0.0
+    batch_size=batch_size, optimizer="muon", learning_rate=runtime.pick(cpu=0.05, gpu=0.03)
 )
-batch_size = runtime.pick(cpu=16, gpu=64)
+recipe["dtype"] = cpu.best_dtype(runtime.device)  # half the bits, on a CPU that multiplies in them
 
 
-def trained(some: list[str], steps: int) -> llmkit.FastGPT:
+def trained(some: list[str], steps: int) -> llmkit.GPT:
     torch.manual_seed(runtime.seed)
-    model = llmkit.FastGPT(llmkit.FastGPTConfig(V, T, **shape)).to(runtime.device)
-    settings = llmkit.TrainConfig(steps=steps, batch_size=batch_size, **recipe)
-    llmkit.train(model, tokenizer.encode(lines_of(some)), config=settings)
+    model = llmkit.GPT(config).to(runtime.device)
+    ids = tokenizer.encode(lines_of(some))
+    with cpu.tuned(model):  # attention as a CPU likes it, see notebook 10
+        llmkit.train(model, ids, config=llmkit.TrainConfig(steps=steps, **recipe))
     return model
 
 
-steps = runtime.pick(cpu=400, gpu=3000)
+steps = runtime.pick(cpu=800, gpu=3000)
 one = trained(codes, steps)
 five = {code: trained([code], max(1, steps // 5)) for code in codes}
 print(f"{one.num_parameters():,} parameters for all, 5 times {five['en'].num_parameters():,}")
@@ -316,7 +320,7 @@ print(f"{sentence!r}: ≈ {losses.sum().item() / math.log(2):.0f} bits")
 of_all = languages.sentence_losses(one, tokenizer, val["fr"], TAGS["fr"])  # (sentences, longest)
 assert len(losses) == len(sentence) + 1
 assert torch.allclose(of_all[0, : len(losses)].float(), losses, atol=1e-3)
-assert of_all[0, len(losses) :].abs().sum() == 0  # behind its end
+assert of_all[0, len(losses) :].abs().sum() == 0  # after its end
 
 
 # %% [markdown]
@@ -346,7 +350,7 @@ for name, result in results.items():
     print(f"{name:18}" + "".join(f"  ≈ {b:.2f}" for b in [*result.values(), mean[name]]))
 if small:
     assert mean["one counter"] > mean["five counters"] + 0.1
-    assert abs(mean["one GPT"] - mean["five GPTs"]) < 0.1
+    assert mean["one GPT"] < mean["five GPTs"] - 0.1
     assert mean["five counters"] < mean["one GPT"] < mean["one counter"]
 
 # %%
@@ -354,15 +358,17 @@ plots.matrix(
     [[result[code] for code in codes] for result in results.values()],
     list(results),
     [languages.NAMES[code] for code in codes],
-    "One GPT keeps up with five of them, and one counter does not",
+    "One GPT does better than five of them, one counter worse than five",
     label="bits per character",
     texts="{:.2f}",
 )
 
 
 # %% [markdown]
-# *One GPT keeps up with five.* It has a fifth of their weights and has read nothing more. Which language it is stands at the
-# start of the line, and attention can look it up from anywhere in the line.
+# *One GPT does better than five*, with a fifth of their weights, and each language has been read equally often by both. Much
+# of what a GPT learns first is alike in all five: where a word ends, what a line is, which letters follow a vowel, how to look
+# back at all. The one pays for that once. And which language it is stands at the start of the line, where attention can look it
+# up from anywhere in the line.
 #
 # *One counter is worse than five.* A counter of order 6 sees five characters, and soon no tag among them. After *" la "* it
 # does not know whether it is in Spanish or in French.
@@ -371,9 +377,9 @@ plots.matrix(
 # from. On the play of notebook 07, seven times as long, it was the other way round. (Do both know the same? Exercise 3 mixes
 # them.)
 #
-# And does one language help another? Here it does not: one and five are about level. A likely reason is that a small model
-# learns spelling before anything else, and that each language has for itself. Large models do transfer, most of all to
-# languages with little text, until too many of them share too few weights ([Conneau et al.
+# So does one language help another? In a training as short as this, yes: five models have five beginnings to pay for, each out
+# of a fifth of the steps. Whether it would still be so after a long one, these numbers do not say. Large models do transfer, most
+# of all to languages with little text, until too many of them share too few weights ([Conneau et al.
 # 2020](https://arxiv.org/abs/1911.02116) call it the curse of multilinguality).
 #
 # ## Which language is this?
@@ -532,7 +538,7 @@ for case in ("right tag", "no tag", "another's tag"):
 assert stays["right tag"][0] > 0.9
 assert stays["no tag"][0] <= stays["right tag"][0]
 if small:
-    assert 0.5 < stays["no tag"][0] < 0.95
+    assert 0.3 < stays["no tag"][0] < 0.8
     assert stays["another's tag"][1] > stays["another's tag"][0]
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
@@ -541,9 +547,9 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
     print(f"{tag.strip():4} {start}|{text}")
 
 # %% [markdown]
-# With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it still follows
-# the text most of the time, and at times loses the thread and drifts into a neighbour. Set tag against text, and mostly the tag
-# wins: in training the tag was always right. **What decides is what was reliable in training**, and not what we meant.
+# With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it follows
+# the text about half of the time, far more than the fifth that chance would give, and else drifts into another language. Set tag
+# against text, and mostly the tag wins: in training the tag was always right. **What decides is what was reliable in training**, and not what we meant.
 #
 # Most large models have no such tags. Their prompts are pages long, and the text itself says what it is, twelve characters of
 # it a hundred times over.
@@ -613,8 +619,8 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # - The same sentences cost others up to several times the tokens, with a tokenizer that has learned from English.
 # - A parallel text leaks through translation: hold out whole rows.
 # - By the byte Russian looked easiest, by the character hardest. Bits per sentence of a parallel text can be compared.
-# - One GPT with tags kept up with five, on a fifth of their weights; one counter did not. On so little text five counters beat
-#   all.
+# - One GPT with tags did better than five that had as many steps together; one counter did worse than five. On so little text
+#   five counters beat all.
 # - Bayes' rule makes a recogniser of languages out of a language model; counting characters does it better.
 # - The tag decided what was written, even against the text, because it had always been right.
 
@@ -680,7 +686,7 @@ assert abs(letters_only - as_they_are) < 0.1
 for code in codes:
     by_gpt = languages.sentence_losses(one, tokenizer, val[code], TAGS[code])
     by_counter = languages.sentence_losses(counters[code], tokenizer, val[code])
-    nats = -(((-by_gpt).exp() + (-by_counter).exp()) / 2).log()  # -ln 1 = 0 behind the ends
+    nats = -(((-by_gpt).exp() + (-by_counter).exp()) / 2).log()  # -ln 1 = 0 after the ends
     mixture[code] = nats.sum().item() / math.log(2) / (length[code] * len(val[code]))
 mixed_mean = sum(mixture.values()) / 5
 print(f"the mixture ≈ {mixed_mean:.2f}, five counters ≈ {mean['five counters']:.2f}", end="")
