@@ -96,7 +96,7 @@ class Model(nn.Module):
 # is the *nat*, and lower is better.
 
 # %%
-training = llmkit.TrainConfig(steps=200, batch_size=16, optimizer="muon", learning_rate=0.03)
+training = llmkit.TrainConfig(steps=200, batch_size=16, optimizer="muon", learning_rate=0.05)
 ladder, grown = {}, {}
 
 
