@@ -45,10 +45,11 @@ import torch.nn.functional as F
 
 import llmkit
 from llmkit import plots
-from llmkit.commands import recipes
 from llmkit.scale import cost
 from llmkit.scale.cost import peak_memory
-from llmkit.speed.cpu import fast_matmul
+from llmkit.speed.cpu import best_dtype, fast_matmul
+from llmkit.speed.decoding import quick
+from llmkit.speed.fast_gpt import sprint
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -358,7 +359,7 @@ def way(model, fused=None, dtype=torch.float32, get_batch=lambda: next(batches))
     return get_batch, model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused), dtype
 
 
-native = cpu.best_dtype(runtime.device) or str(runtime.dtype)  # what this machine is good at
+native = best_dtype(runtime.device) or str(runtime.dtype)  # what this machine is good at
 apart, together = head_by_head(model), all_heads(model)
 ways = {
     "textbook": way(apart, get_batch=lambda: textbook_batch(dice)),
@@ -437,8 +438,9 @@ plots.lines(
 
 # %% [markdown]
 # The fused one takes the whole (T, T) square in small tiles. That pays where the square is large, and on a GPU, whose memory
-# is slow against its arithmetic. On a CPU with short windows the tiles themselves can be the cost. So llmkit's models take
-# plain products there in bfloat16 (and on some processors in float32), and the fused kernel elsewhere.
+# is slow against its arithmetic. On a CPU with short windows the tiles themselves can be the cost. So inside
+# `with llmkit.speed.cpu.tuned(model):` llmkit's models take plain products there in bfloat16 (and on some processors in
+# float32), and the fused kernel elsewhere.
 #
 # ## Fewer steps
 #
@@ -500,16 +502,16 @@ print(f"{V} characters, {(V + 1) * V:,} possible pairs, a table of {8192:,} rows
 # time, and the same few steps for each, with settings that llmkit keeps for the race below:
 
 # %%
-shape, sprint = recipes.sprint(V, device=runtime.device)
-sprint = replace(sprint, eval_every=5)
+shape, settings = sprint(V, device=runtime.device)
+settings = replace(settings, eval_every=5)
 held_out = val_ids[:6000]
 plain = llmkit.GPTConfig(V, shape.block_size, shape.n_layer, shape.n_head, shape.n_embd)
-adamw = replace(sprint, optimizer="adamw", learning_rate=3e-3)
+adamw = replace(settings, optimizer="adamw", learning_rate=3e-3)
 trials = {
     "GPT, AdamW": (llmkit.GPT, plain, adamw),
-    "GPT, Muon": (llmkit.GPT, plain, sprint),
-    "FastGPT, no tables": (llmkit.FastGPT, replace(shape, ngram_rows=()), sprint),
-    "FastGPT": (llmkit.FastGPT, shape, sprint),
+    "GPT, Muon": (llmkit.GPT, plain, settings),
+    "FastGPT, no tables": (llmkit.FastGPT, replace(shape, ngram_rows=()), settings),
+    "FastGPT": (llmkit.FastGPT, shape, settings),
 }
 histories = {}
 for name, (kind, its_shape, its_config) in trials.items():
@@ -534,7 +536,7 @@ plots.loss_curves(histories, "The same number of steps, and each change learns m
 #
 # ## The race
 #
-# The textbook's loop gets a few seconds. Then `recipes.sprint`, which is the last curve above, runs until its loss is no
+# The textbook's loop gets a few seconds. Then `sprint`, which is the last curve above, runs until its loss is no
 # higher. Same machine, same text, same held-out characters; the clocks stop while the loss is measured.
 
 # %%
@@ -562,7 +564,7 @@ def watch(run):
 
 torch.manual_seed(runtime.seed)
 sprinter = llmkit.FastGPT(shape).to(runtime.device)
-llmkit.train(sprinter, train_ids, held_out, replace(sprint, eval_every=2), callbacks=[watch])
+llmkit.train(sprinter, train_ids, held_out, replace(settings, eval_every=2), callbacks=[watch])
 goal = textbook_curve[-1][1]
 reached = next((point for point in ours_curve if point[1] <= goal), ours_curve[-1])
 ratio = clock / reached[0]
@@ -586,12 +588,26 @@ plots.lines(
     log="x",
 )
 
-
 # %% [markdown]
 # Two factors are multiplied here: far fewer steps, and shorter ones, since one narrow layer stands where four wide ones
 # stood. Is it fair? To the question *how soon is this loss reached*, yes. It is a sprinter, though, with little room to go
-# on: the recipe of `llmkit train` is larger, slower, and ends lower. Both are measured against nanoGPT's own script, on Tiny
-# Shakespeare, in the [README](../README.md#what-it-reaches), with the commands that repeat it.
+# on: what `llmkit train` makes is a plain `GPT`, larger and slower, and ends lower. Both are measured on Tiny Shakespeare
+# in the [README](../README.md#what-it-reaches), the sprinter against nanoGPT's own script, with the commands that repeat it.
+#
+# ## Writing, too
+#
+# A model that writes takes one step for each token (notebook 08), and in a small model much of it goes to the calls between
+# the products. `quick(model)` is the same model with a shorter way for one more token; give it to `generate` in its place.
+# The same tokens? And sooner?
+
+# %%
+writer = llmkit.GPT(llmkit.GPTConfig(V, block_size=128, n_layer=4, n_head=4, n_embd=128))
+usual_ids = llmkit.generate(writer, train_ids[:5], 100, seed=0)  # (105,)
+assert torch.equal(llmkit.generate(quick(writer), train_ids[:5], 100, seed=0), usual_ids)
+for name, asked in {"as it is": writer, "quick": quick(writer)}.items():
+    took = milliseconds(lambda m=asked: llmkit.generate(m, train_ids[:5], 100, seed=0), repeats=3)
+    print(f"{name:8} ≈ {took / 100:.2f} ms a token")
+
 
 # %% [markdown]
 # ## What scale costs: parameters
@@ -810,8 +826,9 @@ kept_then = kept_bytes(model, *quarters[0])
 print(f"{len(quarters)} parts of {len(quarters[0][0])}: {kept_then / kept:.1%} of the bytes")
 
 # %% [markdown]
-# In llmkit these are `TrainConfig(gradient_checkpointing=True)` and `TrainConfig(batch_size=4, gradient_accumulation_steps=4)`. What they
-# mean for GPT-2, 16 windows of 1,024 tokens at each update:
+# In llmkit these are `TrainConfig(gradient_checkpointing=True)` and
+# `TrainConfig(batch_size=4, gradient_accumulation_steps=4)`. What they mean for GPT-2, 16 windows of 1,024 tokens at each
+# update:
 
 # %%
 choices = {
@@ -859,6 +876,9 @@ print("the mean of the gradients of two halves is the gradient of the whole")
 # ```
 # torchrun --nproc_per_node 8 -m llmkit train
 # ```
+#
+# In a script of your own that torchrun starts, each process calls
+# `llmkit.train(..., processes=llmkit.scale.distributed.join())`.
 #
 # The price is one exchange of all gradients at every update. Passed round in a ring, each GPU sends 2(W - 1)/W times their
 # size ([Patarasuk and Yuan 2009](https://doi.org/10.1016/j.jpdc.2008.09.002)). For GPT-2 as nanoGPT trains it, about half a
