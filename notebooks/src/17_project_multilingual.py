@@ -300,6 +300,7 @@ def trained(some: list[str], steps: int) -> llmkit.GPT:
     return model
 
 
+# %% tags=["trained"]
 steps = runtime.pick(cpu=800, gpu=3000)
 one = trained(codes, steps)
 five = {code: trained([code], max(1, steps // 5)) for code in codes}
@@ -547,9 +548,10 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
     print(f"{tag.strip():4} {start}|{text}")
 
 # %% [markdown]
-# With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it follows
-# the text about half of the time, far more than the fifth that chance would give, and else drifts into another language. Set tag
-# against text, and mostly the tag wins: in training the tag was always right. **What decides is what was reliable in training**, and not what we meant.
+# With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it follows the text
+# about half of the time, more than the fifth that chance would give, and else drifts into another language. Set tag against text,
+# and mostly the tag wins: in training the tag was always right. **What decides is what was reliable in training**, and not what
+# we meant.
 #
 # Most large models have no such tags. Their prompts are pages long, and the text itself says what it is, twelve characters of
 # it a hundred times over.
