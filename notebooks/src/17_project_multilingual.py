@@ -300,6 +300,7 @@ def trained(some: list[str], steps: int) -> llmkit.GPT:
     return model
 
 
+# %% tags=["trained"]
 steps = runtime.pick(cpu=800, gpu=3000)
 one = trained(codes, steps)
 five = {code: trained([code], max(1, steps // 5)) for code in codes}
@@ -365,10 +366,9 @@ plots.matrix(
 
 
 # %% [markdown]
-# *One GPT does better than five*, with a fifth of their weights, and each language has been read equally often by both. Much
-# of what a GPT learns first is alike in all five: where a word ends, what a line is, which letters follow a vowel, how to look
-# back at all. The one pays for that once. And which language it is stands at the start of the line, where attention can look it
-# up from anywhere in the line.
+# *One GPT does better than five*, with a fifth of their weights, and each language has been read equally often by both. A likely
+# reason: much of what a GPT learns first is alike in all five, as where a word ends, what a line is, how to look back at all. The
+# one pays for that once. And which language it is stands at the start of the line, where attention can look it up.
 #
 # *One counter is worse than five.* A counter of order 6 sees five characters, and soon no tag among them. After *" la "* it
 # does not know whether it is in Spanish or in French.
@@ -381,7 +381,8 @@ plots.matrix(
 # of a fifth of the steps. Whether it would still be so after a long one, these numbers do not say. Large models do transfer, most
 # of all to languages with little text, until too many of them share too few weights ([Conneau et al.
 # 2020](https://arxiv.org/abs/1911.02116) call it the curse of multilinguality).
-#
+
+# %% [markdown]
 # ## Which language is this?
 #
 # Our one GPT can say what a sentence costs *if it were French*, *if it were Spanish*: put another tag before it. That is a
@@ -547,9 +548,10 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
     print(f"{tag.strip():4} {start}|{text}")
 
 # %% [markdown]
-# With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it follows
-# the text about half of the time, far more than the fifth that chance would give, and else drifts into another language. Set tag
-# against text, and mostly the tag wins: in training the tag was always right. **What decides is what was reliable in training**, and not what we meant.
+# With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it follows the text
+# about half of the time, more than the fifth that chance would give, and else drifts into another language. Set tag against text,
+# and mostly the tag wins: in training the tag was always right. **What decides is what was reliable in training**, and not what
+# we meant.
 #
 # Most large models have no such tags. Their prompts are pages long, and the text itself says what it is, twelve characters of
 # it a hundred times over.
