@@ -33,10 +33,8 @@ import html
 import math
 import re
 import time
-from dataclasses import replace
 
 import torch
-from llmkit.commands.recipes import recipe
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -57,16 +55,21 @@ V = tokenizer.vocab_size
 print(f"{len(train_ids):,} characters to learn from, {len(val_ids):,} held out, {V} different ones")
 
 # %% [markdown]
-# The model is the quick GPT of notebook 07, trained here in some seconds. What follows holds for any model
+# The model is the GPT of notebook 05, trained here in some seconds. What follows holds for any model
 # that gives scores, the largest included: there the tokens are pieces of words, and the choice is the same.
 
 # %% tags=["trained"]
-steps = runtime.pick(cpu=300, gpu=2_000)
-shape, settings = recipe(len(train_ids), V, runtime.device, steps=steps, seed=runtime.seed)
-if runtime.pick(cpu=True, gpu=False):  # in a hurry: smaller and bolder
-    shape = replace(shape, n_layer=2, n_embd=96, dropout=0.05)
-    settings = replace(settings, batch_size=12, learning_rate=0.03, adamw_share=1.0)
-model = llmkit.FastGPT(shape).to(runtime.device)
+sizes = runtime.pick(
+    cpu=dict(block_size=128, n_layer=2, n_head=4, n_embd=96),
+    gpu=dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2),
+)
+budget = runtime.pick(
+    cpu=dict(steps=300, batch_size=16, learning_rate=0.04),
+    gpu=dict(steps=2_000, batch_size=64),
+)
+shape = llmkit.GPTConfig(V, position="rotary", **sizes)
+settings = llmkit.TrainConfig(**budget, optimizer="muon", seed=runtime.seed)
+model = llmkit.GPT(shape).to(runtime.device)
 bar = llmkit.ProgressBar(bar_format="training {bar}")
 llmkit.train(model, train_ids, config=settings, callbacks=[bar])
 model.eval()  # no dropout from here on
