@@ -257,7 +257,8 @@ def adapt(model: nn.Module, rank: int, alpha: float, ends: tuple[str, ...]) -> n
 
 
 # %% [markdown]
-# That is all of it. `llmkit.finetune.lora` has the same, with merging and files. Are they the same? Give both the same A, look at the
+# That is all of it. `llmkit.finetune.lora` has the same, with merging and files. Are they the same? Give both the same A,
+# look at the
 # outputs, train both for a few steps, and look at them again.
 
 # %%

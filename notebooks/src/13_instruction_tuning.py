@@ -269,7 +269,8 @@ assert sum(held_out) == len(held_out) == 6
 # So the tasks differ. The first word, the last word, a word backwards, the number of words are *procedures*: hundreds of examples
 # show the same steps, and new words need nothing new. For *count letters* our small model has found nothing better than the most
 # frequent answer. *Word after* and *who says it* first have to find a place by its content, and then copy from it: two steps, the
-# first of which it has hardly learned. In *rewrite*, every letter of a line must be right, and one slip makes it wrong. And *the play* asks for facts. Only six
+# first of which it has hardly learned. In *rewrite*, every letter of a line must be right, and one slip makes it wrong.
+# And *the play* asks for facts. Only six
 # of them are held out (so that one right answer is 17 %, a coarse mark), and all six can be found in training, under a question
 # in other words. But of a hundred questions a model learns the letters, not what they mean. Tuning on tasks teaches a form far
 # sooner than a fact.
@@ -311,12 +312,12 @@ scorer = RougeScorer(["rouge1", "rougeL"])  # reads lower case, and no punctuati
 
 
 def rouge(answer: str, reference: str, kind: str) -> float:
-    """From 0 to 1: the mean (F1) of what share of the answer, and of the reference, is in common."""
+    """From 0 to 1: the mean (F1) of what share of answer and reference is in common."""
     return scorer.score(reference, answer)[kind].fmeasure
 
 
 answer, wanted = "the boat is on the river", "the boat was on the river"
-# In common: 5 of 6 words, 3 of 5 pairs, 1 of 4 threes, and 0 of 3 fours, which count as half of one.
+# In common: 5 of 6 words, 3 of 5 pairs, 1 of 4 threes, 0 of 3 fours (counted as half of one).
 by_hand = 100 * math.exp(sum(math.log(share) for share in (5 / 6, 3 / 5, 1 / 4, 1 / 6)) / 4)
 print(f"BLEU {bleu(answer, wanted):.1f}, by hand {by_hand:.1f}")
 print(f"ROUGE-L {rouge(answer, wanted, 'rougeL'):.3f}, by hand {5 / 6:.3f}")
