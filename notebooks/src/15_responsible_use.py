@@ -838,15 +838,44 @@ print(f"{len(examples):,} examples; the sum of four clipped gradients, one by on
 # What is promised has a size, *ε* (epsilon): by adding or removing one example, no outcome becomes more than e^ε times as likely
 # (but for a small chance δ, here one in the number of examples). It grows with every step and shrinks with noise; an *accountant*
 # adds it up. Ours follows [Mironov et al. 2019](https://arxiv.org/abs/1908.10530), for batches in which each example is drawn by
-# a coin of its own.
+# a coin of its own. What one step gives away is measured as a *Rényi divergence*, of some order a; those of all steps may be
+# added, and their sum gives an ε ([Canonne et al. 2020](https://arxiv.org/abs/2004.00010)). Each order gives one that is true,
+# so the smallest counts.
 
 # %%
 rate, noise, dp_steps = 0.1, 1.0, 60
 delta = 1 / len(examples)
+
+
+def divergence(sigma: float, a: int) -> float:
+    """What one step gives away, of order a: ln of a sum over how many of a coins fall on us."""
+    terms = [
+        math.log(math.comb(a, k))
+        + k * math.log(rate)
+        + (a - k) * math.log(1 - rate)
+        + k * (k - 1) / (2 * sigma**2)
+        for k in range(a + 1)
+    ]
+    return torch.tensor(terms, dtype=torch.float64).logsumexp(0).item() / (a - 1)
+
+
+def accountant(sigma: float) -> float:
+    """The smallest ε that the orders from 2 to 256 prove for all steps together."""
+    return min(
+        dp_steps * divergence(sigma, a) + math.log((a - 1) / a) - math.log(delta * a) / (a - 1)
+        for a in range(2, 257)
+    )
+
+
+# %%
 for sigma in (0.5, 1.0, 2.0, 4.0):
     cost = differential_privacy.epsilon(rate, sigma, dp_steps, delta)
+    assert math.isclose(cost, accountant(sigma), rel_tol=1e-9)
     print(f"σ = {sigma}: ε = {cost:.2f} after {dp_steps} steps")
 
+
+# %% [markdown]
+# Doubling the noise from 1 to 2 cuts ε to less than a third; what it does to the model, two trainings will show.
 
 # %%
 def trained_on_examples(private: bool) -> llmkit.GPT:

@@ -56,7 +56,7 @@ runtime
 # have generated, tables of numbers, and whatever does not parse. The licence of the
 # [Python Software Foundation](https://docs.python.org/3/license.html) allows us to learn from it.
 #
-# Which files there are depends on your version of Python. So in this notebook even plain counts stand behind an ≈, and may
+# Which files there are depends on your version of Python. So in this notebook even plain counts stand after an ≈, and may
 # differ a little from yours.
 
 # %%
@@ -196,7 +196,8 @@ bits = {
 }
 order = min(bits, key=bits.get)
 counter, counted = counters[order], bits[order]
-counter.config = replace(counter.config, block_size=32)  # it looks back a few tokens only
+# It looks back order - 1 tokens: what `generate` keeps of a window twice as long once that is full.
+counter.config = replace(counter.config, block_size=2 * (order - 1))
 print(f"≈ {len(train_ids):,} tokens to learn from, ≈ {len(val_ids):,} held out")
 print(f"counting reaches ≈ {counted:.3f} bits per character")
 assert counted < 2.6
