@@ -43,7 +43,8 @@ def generate(
             ended repeats it until all have.
         seed: same seed, same text. None: draws from the global random state.
         use_cache: False (or a model without ``new_cache``) gives the same tokens, only slower. A
-            model with one takes ``cache`` and ``last_only``, as `GPT` does.
+            model with one takes ``cache``; one with ``can_score_last`` takes ``last_only`` and
+            then scores the last position alone, as `GPT` and `NGram` do.
 
     The model sees a window of up to block_size tokens. Where it is full and a token is to be added,
     its last half (block_size // 2) is kept and read anew. A longer prompt goes through it likewise,
@@ -85,8 +86,8 @@ def stream(
         None if seed is None else torch.Generator().manual_seed(seed + b) for b in range(len(ids))
     ]
     new_cache = getattr(model, "new_cache", None) if use_cache else None
-    score: Any = model  # which takes more than ids, if it can have a cache
-    options = {"last_only": True} if hasattr(model, "new_cache") else {}
+    score: Any = model  # which may take more than ids
+    options = {"last_only": True} if getattr(model, "can_score_last", False) else {}
     window = ids[:, -fitting(ids.size(1), block_size) :]  # (B, up to block_size)
     stopped = torch.zeros_like(ids[:, 0], dtype=torch.bool)  # (B,)
     cache: Any = None  # what it holds is all of the window but the last token

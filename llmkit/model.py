@@ -132,6 +132,7 @@ class GPT(nn.Module):
     """
 
     gradient_checkpointing = False
+    can_score_last = True
     waves: Tensor  # where positions are sinusoidal: (block_size, C)
 
     def __init__(self, config: GPTConfig):

@@ -91,6 +91,8 @@ class NGram(nn.Module):
         discount: D, 0 < D <= 1. None: three an order, read off the counts, for a lower loss.
     """
 
+    can_score_last = True  # see ``generate``
+
     def __init__(self, ids: Tensor, order: int, vocab_size: int, discount: float | None = 0.75):
         super().__init__()
         if not isinstance(order, int) or order < 1:

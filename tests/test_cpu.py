@@ -134,6 +134,28 @@ def test_the_fused_kernel_is_taken_where_it_is_the_faster(monkeypatch):
         assert cpu.fuses(256, here, torch.float32) is not amd
 
 
+def test_tuned_drops_by_the_byte_in_training_only(monkeypatch):
+    torch.manual_seed(0)
+    asked, plain = [], cpu.byte_dropout
+    monkeypatch.setattr(cpu, "byte_dropout", lambda x, p: asked.append(p) or plain(x, p))
+    model = GPT(GPTConfig(11, 8, n_layer=1, n_head=2, n_embd=16, dropout=0.25))
+    ids = torch.arange(8)[None]
+    expected = model.eval()(ids)
+    with cpu.tuned(model):
+        torch.testing.assert_close(model(ids), expected)
+        assert set(asked) == {0.0}
+        asked.clear()
+        x = torch.ones(100_000)
+        y = model.train().drop(x)  # the layer itself
+        assert (y == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+        assert y.mean().item() == pytest.approx(1, abs=0.01)
+        assert asked == [0.25]
+    asked.clear()
+    model(ids)
+    assert asked == []
+    assert not any("forward" in vars(part) for part in model.modules())
+
+
 def test_tuned_holds_inside_the_with_and_no_longer(monkeypatch):
     """In training (bfloat16, where plain products are taken) and after an error."""
     calls = []

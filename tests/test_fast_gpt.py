@@ -7,7 +7,8 @@ import torch
 
 from llmkit.attention import causal_attention
 from llmkit.positions import rotary, rotary_table, rotate
-from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig, bucket, dropout, norm
+from llmkit.speed.cpu import byte_dropout
+from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig, bucket, norm
 
 SMALL = dict(vocab_size=11, block_size=12, n_layer=2, n_head=2, n_embd=16)
 
@@ -146,7 +147,7 @@ def test_under_autocast_the_stream_is_half_as_wide_and_the_loss_nearly_the_same(
 @pytest.mark.parametrize("p", [0.01, 0.25, 0.9])
 def test_dropout_drops_its_share_and_keeps_the_mean(p):
     x = torch.full((1001, 999), 3.0, requires_grad=True)
-    y = dropout(x, p)
+    y = byte_dropout(x, p)
     share = round(256 * p) / 256
     assert (y == 0).double().mean().item() == pytest.approx(share, abs=0.002)
     assert y[y != 0].unique().tolist() == pytest.approx([3 / (1 - share)])
@@ -154,8 +155,8 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p):
     assert torch.equal(gradient != 0, y != 0)
     columns = (y == 0).flatten()[: 8 * 124_000].view(-1, 8).double().mean(dim=0)
     assert torch.allclose(columns, torch.full((8,), share).double(), atol=0.006)  # every byte alike
-    assert not torch.equal(dropout(x, p), y)
-    assert torch.equal(dropout(x, 0.0), x)
+    assert not torch.equal(byte_dropout(x, p), y)
+    assert torch.equal(byte_dropout(x, 0.0), x)
 
 
 def test_dropout_acts_in_training_only():

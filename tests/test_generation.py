@@ -252,6 +252,14 @@ def test_only_the_last_position_is_scored(make):
     assert set(scored) == {(2, 1, 11)}
 
 
+def test_a_counter_scores_only_the_last_position_too():
+    scored = []
+    counter = NGram(torch.arange(40) % 11, 3, 11)
+    counter.register_forward_hook(lambda layer, args, output: scored.append(output.shape))
+    generate(counter, prompts(2, 5), 6, temperature=0)
+    assert set(scored) == {(2, 1, 11)}
+
+
 @quick
 @given(st.integers(1, 9), st.integers(1, 25), st.integers(0, 20), st.integers(0, 20), st.booleans())
 def test_in_one_go_or_in_several(block_size, T, n, m, use_cache):

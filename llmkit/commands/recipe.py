@@ -26,7 +26,7 @@ MODELS: dict[tuple[str, str], dict[str, Any]] = {
     ),
 }
 RUNS: dict[tuple[str, str], dict[str, Any]] = {
-    ("cpu", "small"): dict(steps=700, batch_size=16, learning_rate=0.03),
+    ("cpu", "small"): dict(steps=600, batch_size=16, learning_rate=0.03),
     ("cpu", "large"): dict(steps=1_200, batch_size=16),
     ("gpu", "small"): dict(steps=500, batch_size=32),
     ("gpu", "large"): dict(steps=2_000, batch_size=64),

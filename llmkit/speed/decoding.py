@@ -38,6 +38,8 @@ class Decoder(nn.Module):
     plain; ids are within the vocabulary.
     """
 
+    can_score_last = True
+
     def __init__(self, model: GPT):
         super().__init__()
         self.model, self.config, c = model, model.config, model.config

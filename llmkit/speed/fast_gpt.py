@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 
 from llmkit.attention import KVCache
 from llmkit.positions import rotary_table, rotate
-from llmkit.speed.cpu import best_dtype, causal_attention
+from llmkit.speed.cpu import best_dtype, byte_dropout, causal_attention
 from llmkit.train_config import TrainConfig
 
 HASH = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / the golden ratio, as an int64 (Knuth 6.4)
@@ -124,6 +124,7 @@ class FastGPT(nn.Module):
     """A GPT built for speed of learning; see the module's docstring for what differs and why."""
 
     gradient_checkpointing = False  # as in `GPT`
+    can_score_last = True
 
     def __init__(self, config: FastGPTConfig) -> None:
         super().__init__()
@@ -217,24 +218,10 @@ class FastGPT(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` by `dropout`."""
+    """`nn.Dropout` by `speed.cpu.byte_dropout`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.p if self.training else 0.0)
-
-
-def dropout(x: Tensor, p: float) -> Tensor:
-    """`F.dropout`, on a CPU with a random byte for each number (so p is rounded to 256ths).
-
-    PyTorch draws each number's fate apart, and takes about three times as long; here a 64-bit
-    random number decides eight.
-    """
-    if p == 0 or x.device.type != "cpu":
-        return F.dropout(x, p)
-    dropped = max(1, round(256 * p))
-    noise = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-    keep = noise.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
-    return x * keep.to(x.dtype).mul_(256 / (256 - dropped))
+        return byte_dropout(x, self.p if self.training else 0.0)
 
 
 def norm(x: Tensor) -> Tensor:

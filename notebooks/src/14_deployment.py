@@ -70,8 +70,8 @@ shape = runtime.pick(
 config = llmkit.GPTConfig(tokenizer.vocab_size, position="rotary", dropout=0.1, **shape)
 model = llmkit.GPT(config).to(runtime.device)
 steps = runtime.pick(cpu=250, gpu=2000)
-how = dict(optimizer="muon", adamw_share=0.5, schedule="linear", min_lr_ratio=0.0)
-llmkit.train(model, train_ids, config=llmkit.TrainConfig(steps=steps, batch_size=16, **how))
+how = llmkit.TrainConfig(steps=steps, batch_size=16, optimizer="muon")
+llmkit.train(model, train_ids, config=how)
 model = model.eval().cpu()  # from here on we deploy: on a CPU, which everybody has
 before = llmkit.evaluate(model, val_ids).perplexity
 print(f"{model.num_parameters():,} parameters, perplexity ≈ {before:.2f} on all held-out text")
