@@ -1,6 +1,8 @@
 """What every test starts from: one thread, the CPU, the embedded corpus, and one short text."""
 
 import os
+import signal
+import threading
 
 import pytest
 from build import ONE_THREAD
@@ -8,6 +10,11 @@ from build import ONE_THREAD
 # Before anything imports torch, which reads them once; what a test starts inherits them.
 for name, value in (ONE_THREAD | {"LLMKIT_DEVICE": "cpu", "LLMKIT_CORPUS": "embedded"}).items():
     os.environ.setdefault(name, value)
+
+# What a shell starts in its background is told to ignore Ctrl-C, and hands that on to its children:
+# the tests of interrupts, and the programs that they start, would wait for it in vain.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXT = """MILLER:
 The wheel is turning, and the river sings;
