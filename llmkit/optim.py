@@ -42,7 +42,7 @@ def configure_optimizers(
         adamw_share: with Muon, the learning rate of AdamW beside it, as a share of Muon's; None: a
             half.
 
-    ValueError where nothing can be trained, and where Muon would find no matrix.
+    ValueError where nothing can be trained, and where all of Muon's matrices are frozen.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {name!r}")
@@ -54,11 +54,12 @@ def configure_optimizers(
             "the model has no weights to train: all are frozen (model.requires_grad_(True) frees "
             "them), or it is a quantized copy, of which the original can be trained"
         )
-    matrices = hidden_matrices(model) if name == "muon" else []
-    if name == "muon" and not matrices:
+    inner = hidden_matrices(model) if name == "muon" else []
+    matrices = [weight for weight in inner if weight.requires_grad]
+    if inner and not matrices:
         raise ValueError(
-            "muon trains the linear layers inside a model, and none here is free to learn (LoRA's "
-            "adapters stand beside frozen ones): use optimizer='adamw'"
+            "muon trains the linear layers inside a model, and here all of them are frozen (LoRA's "
+            "adapters stand beside such layers): use optimizer='adamw'"
         )
     taken = {id(weight) for weight in matrices}
     rest = [p for p in trained if id(p) not in taken]
@@ -92,8 +93,7 @@ def hidden_matrices(model: nn.Module) -> list[Tensor]:
     heads = [layer for layer in layers if layer.out_features == vocab_size][-1:]
     head = getattr(model, "lm_head", None)
     outside = {id(part.weight) for part in (*tables, *([head] if head else heads))}
-    weights = [layer.weight for layer in layers if layer.weight.requires_grad]
-    return [weight for weight in weights if id(weight) not in outside]
+    return [layer.weight for layer in layers if id(layer.weight) not in outside]
 
 
 def lr_schedule(

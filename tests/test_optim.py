@@ -62,12 +62,19 @@ def test_the_head_of_a_readers_own_model_is_the_last_layer_with_rows_for_the_voc
     assert hidden_matrices(model) == [model[1].weight, model[2].weight]
 
 
-def test_muon_without_a_matrix_and_a_model_without_a_weight_are_refused():
-    embedding = nn.Embedding(5, 5)
-    with pytest.raises(ValueError, match=r"none here is free to learn .*: use optimizer='adamw'"):
-        configure_optimizers(embedding, "muon")
+def test_what_cannot_learn_is_refused():
+    model = GPT(GPTConfig(**SMALL))
+    for part in model.h:
+        part.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"here all of them are frozen .*: use optimizer='adamw'"):
+        configure_optimizers(model, "muon")
     with pytest.raises(ValueError, match="no weights to train: all are frozen"):
-        configure_optimizers(embedding.requires_grad_(False))
+        configure_optimizers(model.requires_grad_(False))
+
+
+def test_without_inner_matrices_muon_is_adamw_alone():
+    [adamw] = configure_optimizers(nn.Embedding(5, 5), "muon")
+    assert isinstance(adamw, torch.optim.AdamW)
 
 
 @pytest.mark.parametrize("longest", [0.5, 1e6])
@@ -106,8 +113,7 @@ def test_biases_and_norms_are_not_decayed():
 
 def test_frozen_parameters_are_left_out():
     model = GPT(GPTConfig(**SMALL))
-    for parameter in model.h[0].parameters():
-        parameter.requires_grad = False
+    model.h[0].requires_grad_(False)
     for name in ("adamw", "muon"):
         for optimizer in configure_optimizers(model, name):
             assert all(p.requires_grad for group in optimizer.param_groups for p in group["params"])
