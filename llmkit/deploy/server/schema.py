@@ -165,9 +165,11 @@ class Models(BaseModel):
 
 
 class Health(BaseModel):
-    """waiting, running: requests now; served: answered since the start; the rest are limits."""
+    """message: what has failed; waiting, running: requests now; served: answered since the start;
+    the rest are limits."""
 
-    status: Literal["ok", "stopping"]
+    status: Literal["ok", "stopping", "failed"]
+    message: str | None
     model: str
     waiting: int
     running: int
