@@ -4,6 +4,8 @@ Run with `pytest -m slow`."""
 import json
 import random
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -224,6 +226,67 @@ def test_a_thousand_malformed_requests(tmp_path):
     assert max(numbers) < 500, statuses
     assert {400, 403, 408, 413, 415} <= numbers
     assert sizes[-1] - sizes[1] < 8, sizes  # it levels off: 3,000 requests add no more
+
+
+FLOOD = """
+import itertools, resource, select, socket, sys, time
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+head = b"POST /generate HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Type: application/json\\r\\n"
+kinds = itertools.cycle([
+    b"", head[:30], head + b"Content-Length: 100\\r\\n\\r\\n{", b"no HTTP\\r\\n\\r\\n",
+    head + b"Upgrade: websocket\\r\\nConnection: Upgrade\\r\\nContent-Length: 9\\r\\n\\r\\n",
+])
+poll, clients, made = select.poll(), {}, 0
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    for _ in range(min(500 - len(clients), 500 - made if made < 500 else 25)):
+        client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        client.sendall(next(kinds))
+        clients[client.fileno()] = client
+        poll.register(client, select.POLLIN)
+        made += 1
+    if made == 500:
+        print("all are there", flush=True)
+    for number, _ in poll.poll(0):  # it answered, or hung up: another comes
+        poll.unregister(number)
+        clients.pop(number).close()
+    time.sleep(0.05)
+print(made)
+"""
+
+
+def test_five_hundred_silent_clients_and_few_file_descriptors(tmp_path):
+    """Who sends nothing, or half of something, and comes again when dropped, keeps nobody out."""
+    checkpoint.save(tmp_path / "flood", gpt(), CHAR)
+    with command(str(tmp_path / "flood")) as (process, line):
+        url, server = line.split()[3], psutil.Process(process.pid)
+        server.rlimit(psutil.RLIMIT_NOFILE, (128, 128))
+        arguments = [sys.executable, "-c", FLOOD, str(urlsplit(url).port), "25"]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as flood:
+            assert flood.stdout.readline() == "all are there\n"
+            times, sizes = [], []
+            while flood.poll() is None and len(times) < 500:
+                started = time.monotonic()
+                if len(times) % 2:
+                    assert ask(url, "/health")[0] == 200
+                else:
+                    body = {"prompt": "the fox", "max_new_tokens": 5}
+                    assert ask(url, "/generate", body)[0] == 200
+                times.append(time.monotonic() - started)
+                sizes.append(server.memory_info().rss / 2**20)
+                time.sleep(0.04)
+            made = int(flood.communicate()[0])
+        files, busy = server.num_fds(), server.cpu_times()
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+    print(f"{made} connections, {len(times)} answers, the slowest in {max(times):.2f} s; {busy}")
+    assert made > 500
+    assert len(times) > 50
+    assert max(times) < 1
+    assert sizes[-1] - sizes[len(sizes) // 3] < 8, sizes
+    assert files < 128
+    assert (out, err.count("\n")) == ("", 0), err[:5000]
 
 
 def test_a_listener_that_does_not_listen():
