@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 import torch
+from pydantic import ValidationError
 from serving import CHARACTERS, POEM, Gate, ask, command, events, expected, gpt, tokenizer
 
 import llmkit
@@ -21,7 +22,7 @@ from llmkit import checkpoint
 from llmkit.__main__ import main
 from llmkit.deploy import server as serve
 from llmkit.deploy.server import connection as connections
-from llmkit.deploy.server import guard
+from llmkit.deploy.server import guard, schema
 from llmkit.finetune import pretrained
 
 CHAR, MODEL = tokenizer(), gpt()
@@ -384,6 +385,8 @@ def named():
         (400, "/generate", {"body": b'{"prompt":"a","seed":' + b"9" * 4900 + b"}"}, ""),
         (400, "/generate", {"body": {"prompt": "a", "max_new_tokens": True}}, "max_new_tokens"),
         (400, "/generate", {"body": {"prompt": "a", "max_new_tokens": 201}}, "to 200, not 201"),
+        (400, "/generate", {"body": {"prompt": "a", "max_tokens": 9}}, "did you mean max_new_tok"),
+        (400, "/generate", {"body": {"prompt": "a", "model": "x"}}, "'model': leave it out"),
         (404, "/nowhere", {}, "there is nothing at '/nowhere'"),
         (404, "/generate/", {"body": {"prompt": "a"}}, "there is nothing at"),
         (405, "/generate", {}, "/generate does not take GET"),
@@ -484,6 +487,40 @@ def test_how_many_connections_the_system_allows(monkeypatch):
     for files, most in [(128, 64), (20, 8), (10**6, 1000), (resource.RLIM_INFINITY, 1000)]:
         monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
         assert connections.room() == most
+
+
+def test_what_is_no_http_leaves_the_log_alone(server, caplog):
+    at = urlsplit(server.url)
+    head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for data, status, after in [
+        (b"nonsense\r\n\r\n", b"400", b""),
+        (head, b"415", b"no length\r\n"),
+    ]:
+        with socket.create_connection((at.hostname, at.port), timeout=4) as client:
+            client.sendall(data)
+            assert client.recv(1000).startswith(b"HTTP/1.1 " + status)
+            client.sendall(after)
+            while client.recv(1000):
+                pass
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": [1.5] * 1000},
+        {"prompt": [-1] * 1000},
+        {"prompt": [[]] * 1000},
+        {"prompt": [None] * 1000},
+        {f"name {n}": 1 for n in range(1000)},
+        {"stream_options": {f"name {n}": 1 for n in range(1000)}},
+    ],
+)
+def test_a_body_full_of_errors_is_not_read_to_its_end(body):
+    """A list of each would take seconds, in which nobody else is answered."""
+    with pytest.raises(ValidationError) as caught:
+        schema.Completion.model_validate(body)
+    assert caught.value.error_count() < 10
 
 
 def test_a_client_that_leaves_is_forgotten():
