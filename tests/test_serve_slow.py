@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import openai
@@ -31,6 +32,7 @@ from serving import POEM, Gate, ask, command, events, expected, gpt, tokenizer
 import llmkit
 from llmkit import checkpoint
 from llmkit.deploy import server as serve
+from llmkit.deploy.server import guard
 
 pytestmark = pytest.mark.slow
 
@@ -289,20 +291,43 @@ def test_five_hundred_silent_clients_and_few_file_descriptors(tmp_path):
     assert (out, err.count("\n")) == ("", 0), err[:5000]
 
 
+@contextmanager
+def deaf(url, new):
+    """A client that asks for a stream of so many tokens, and reads none."""
+    at, head = urlsplit(url), "Host: localhost\r\nContent-Type: application/json\r\n"
+    body = json.dumps({"prompt": "a", "max_new_tokens": new, "stream": True}).encode()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((at.hostname, at.port))
+        head = f"POST /generate HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        yield client
+
+
 def test_a_listener_that_does_not_listen():
     """A stream to a client that reads nothing holds neither the model nor the others up."""
     gate = Gate()  # which is quick, once it is open
     gate.open()
-    with serve.background(gate, CHAR, max_tokens=20_000, grace=1) as running:
-        at = urlsplit(running.url)
-        body = json.dumps({"prompt": "a", "max_new_tokens": 20_000, "stream": True}).encode()
-        with socket.socket() as deaf:
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.connect((at.hostname, at.port))
-            head = (
-                "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            )
-            deaf.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            content = ask(running.url, "/generate", {"prompt": "a", "seed": 2, "stream": True})[2]
-            assert len(events(content)) > 50
-            assert ask(running.url, "/health")[2]["running"] == 0
+    server = serve.background(gate, CHAR, max_tokens=8_000, grace=1)
+    with server as running, deaf(running.url, 8_000):
+        content = ask(running.url, "/generate", {"prompt": "a", "seed": 2, "stream": True})[2]
+        assert len(events(content)) > 50
+        assert ask(running.url, "/health")[2]["running"] == 0
+
+
+def test_a_client_that_takes_no_answers_is_dropped(monkeypatch):
+    """It asks for more than the system's buffers hold, and begins to read when it is too late."""
+    monkeypatch.setattr(guard, "READ_SECONDS", 1)
+    with serve.background(gpt(), CHAR) as running, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(20)
+        deaf.connect(("127.0.0.1", urlsplit(running.url).port))
+        deaf.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        time.sleep(15)
+        content = b""
+        try:
+            while piece := deaf.recv(2**20):
+                content += piece
+        except ConnectionResetError:
+            pass
+    assert 0 < content.count(b"HTTP/1.1 200") < 1000
