@@ -266,7 +266,10 @@ def _describe(model: nn.Module) -> dict[str, Any]:
     """What must be alike in two bases: their class and shape."""
     model = _unwrapped(model)
     config: Any = getattr(model, "config", None)  # llmkit's are dataclasses
-    about = {"class": type(model).__name__, **(asdict(config) if is_dataclass(type(config)) else {})}
+    about = {
+        "class": type(model).__name__,
+        **(asdict(config) if is_dataclass(type(config)) else {}),
+    }
     about.pop("dropout", None)
     return json.loads(json.dumps(about))  # as it comes back from a file, where a tuple is a list
 
