@@ -472,17 +472,17 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_a_weight_that_is_missing_is_named(folder):
     rewrite(folder, lambda tensors: tensors.pop("transformer.h.1.mlp.c_fc.weight"))
     with pytest.raises(
-        ValueError, match=r"model: GPT-2's weight h.1.mlp.c_fc.weight is missing; there are h.0"
+        ValueError, match=r"model: the weight h.1.mlp.c_fc.weight is missing; there are h.0"
     ):
         pretrained.load_gpt2(folder)
     rewrite(folder, lambda tensors: tensors.pop("transformer.wte.weight"))
-    with pytest.raises(ValueError, match=r"model: GPT-2's weight wte.weight is missing; there are"):
+    with pytest.raises(ValueError, match=r"model: the weight wte.weight is missing; there are"):
         pretrained.load_gpt2(folder)
 
 
 def test_a_weight_too_many_is_named(folder):
     rewrite(folder, lambda tensors: tensors.update({"h.2.attn.rotary": torch.ones(2)}))
-    with pytest.raises(ValueError, match=r"n_layer 3 has no weight h.2.attn.rotary"):
+    with pytest.raises(ValueError, match=r"the configuration has no weight h.2.attn.rotary"):
         pretrained.load_gpt2(folder)
 
 
@@ -501,7 +501,7 @@ def test_a_weight_too_many_is_named(folder):
 )
 def test_a_shape_that_is_not_the_configurations_is_named(fields, told, folder, monkeypatch):
     """Before anything is built, which a layer too many would take time and memory for."""
-    monkeypatch.setattr("llmkit.finetune.gpt2.GPT", None)
+    monkeypatch.setattr("llmkit.checkpoint.GPT", None)
     set_config(folder, **fields)
     with pytest.raises(ValueError, match=re.escape(told)):
         pretrained.load_gpt2(folder)

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmkit.checkpoint import check_weights, outline
 from llmkit.model import GPT, GPTConfig
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TURNED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 PREFIXES = re.compile(r"((transformer|_orig_mod|module)\.)*")
 MASKS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # buffers of old files
@@ -64,25 +64,8 @@ def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig, vocab_size: int | N
     """
     tensors = _by_our_names(tensors)
     head = tensors.pop("lm_head.weight", None)
-    for name, size in (("wte.weight", config.vocab_size), ("wpe.weight", config.block_size)):
-        _check_shape(tensors, name, (size, config.n_embd))
-    layers = len({name.split(".")[1] for name in tensors if name.startswith("h.")})
-    if layers != config.n_layer:
-        raise ValueError(
-            f"the configuration wants n_layer {config.n_layer}, but there are {layers} layers of "
-            "weights"
-        )
-    outline = _outline(config)
-    wanted = {name: tuple(turn(name, weight).shape) for name, weight in outline.named_parameters()}
-    for name, shape in wanted.items():
-        _check_shape(tensors, name, shape)
-    if unknown := sorted(tensors.keys() - wanted.keys()):
-        raise ValueError(f"a GPT-2 of n_layer {config.n_layer} has no weight {unknown[0]}")
-    for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS:
-            raise ValueError(f"the weight {name} is {tensor.dtype}: llmkit takes floats")
-        if not tensor.isfinite().all():
-            raise ValueError(f"the weight {name} has numbers that are not finite")
+    named = outline(config, tensors).named_parameters()
+    check_weights(tensors, {name: turn(name, weight).shape for name, weight in named})
     if head is not None and not torch.equal(head, tensors["wte.weight"]):
         raise ValueError("lm_head.weight differs from wte.weight, which in GPT-2 are one")
     dtype = reduce(torch.promote_types, [tensor.dtype for tensor in tensors.values()])
@@ -91,7 +74,7 @@ def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig, vocab_size: int | N
         name: turn(name, tensor).to(dtype, copy=True, memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    model = _outline(replace(config, vocab_size=len(own["wte.weight"])))
+    model = outline(replace(config, vocab_size=len(own["wte.weight"])), own)
     model.load_state_dict(own, assign=True, strict=False)  # which has no weight for the head
     model.lm_head.weight = model.wte.weight
     return model.eval()
@@ -113,7 +96,8 @@ def to_gpt2(model: GPT) -> dict[str, Tensor]:
                 "keep it with llmkit.checkpoint.save"
             )
     weights = dict(model.named_parameters())
-    wanted = dict(_outline(model.config).named_parameters())
+    with torch.device("meta"):  # no memory, no time
+        wanted = dict(GPT(model.config).named_parameters())
     if other := sorted(weights.keys() ^ wanted.keys()):
         raise ValueError(f"the layers of this GPT were changed ({other[0]}): undo that first")
     return {
@@ -160,18 +144,3 @@ def _by_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if not MASKS.fullmatch(name):
             named[name] = tensor
     return named
-
-
-def _check_shape(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> None:
-    """ValueError for a weight that is missing or of another shape."""
-    if name not in tensors:
-        there = ", ".join(sorted(tensors)[:3]) or "none"
-        raise ValueError(f"GPT-2's weight {name} is missing; there are {there}")
-    if (found := tuple(tensors[name].shape)) != shape:
-        raise ValueError(f"the weight {name} is {found}, but the configuration wants {shape}")
-
-
-def _outline(config: GPTConfig) -> GPT:
-    """A model of names and shapes, without memory for weights."""
-    with torch.device("meta"):
-        return GPT(config)
