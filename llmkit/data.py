@@ -14,6 +14,7 @@ import string
 import threading
 import urllib.parse
 import urllib.request
+import warnings
 import zlib
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -171,16 +172,33 @@ def split(ids: Data, val_fraction: float = 0.1) -> tuple[Data, Data]:
     One cut, no shuffling: shuffled, a held-out character would have its neighbours in the training
     part. Raises ValueError where a side would be empty.
     """
-    n_train = int((1 - val_fraction) * len(ids))
+    n_train = int(round((1 - val_fraction) * len(ids), 6))  # (1 - 0.9) * 10 is 0.99999999
     if not 0 < n_train < len(ids):
         raise ValueError(f"val_fraction {val_fraction} of {len(ids)} tokens leaves one side empty")
     return ids[:n_train], ids[n_train:]
 
 
-def check_ids(ids: Tensor, vocab_size: float, at_least: int = 0, name: str = "ids") -> Tensor:
+def as_tensor(ids: Any, name: str = "ids") -> Tensor:
+    """ids as a tensor: of a list, a NumPy array, or one mapped from a file, which is not copied;
+    ValueError for what is no table of numbers."""
+    try:
+        with warnings.catch_warnings():  # of an array that may not be written to; nobody does
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        if isinstance(ids, str):
+            reason = "turn it into ids with tokenizer.encode"
+        raise ValueError(
+            f"{name} must be token ids, each row as long as the others, in a tensor, an array or a "
+            f"list; this is {type(ids).__name__}: {reason}"
+        ) from None
+
+
+def check_ids(ids: Any, vocab_size: float, at_least: int = 0, name: str = "ids") -> Tensor:
     """ids as a tensor (N,), of the integers it came in; or a ValueError that says why they are not
     at_least tokens of a text. Read in pieces, so that a token file need not fit into memory."""
-    ids = torch.as_tensor(ids)
+    ids = as_tensor(ids, name)
     if ids.dim() != 1 or len(ids) < at_least:
         shape = tuple(ids.shape)
         raise ValueError(f"{name} must be one sequence of {at_least} or more ids, not {shape}")
@@ -227,6 +245,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ):
+        ids = as_tensor(ids)
         if ids.ndim != 1 or ids.is_floating_point():
             raise ValueError(f"Batches takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
         if not 1 <= block_size < len(ids):

@@ -14,7 +14,7 @@ import llmkit
 from llmkit import GPTConfig, TrainConfig, checkpoint
 from llmkit.finetune import lora
 from llmkit.model import GPT
-from llmkit.optim import configure_optimizers, hidden_matrices
+from llmkit.optim import configure_optimizers
 from llmkit.speed import decoding
 
 CONFIGS = {
@@ -148,8 +148,7 @@ def test_at_first_the_outputs_are_the_base_s(base):
     assert torch.equal(base(IDS), before)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_training_changes_the_adapter_alone(base, optimizer):
+def test_training_changes_the_adapter_alone(base):
     original, ids = weights(base), IDS.flatten()
     lora.apply(base, 4, 8)
     first = weights(base)
@@ -158,9 +157,7 @@ def test_training_changes_the_adapter_alone(base, optimizer):
     assert total == base.num_parameters()
     assert trained == 2 * 4 * (24 + 72)  # two layers, 24 -> 72, of rank 4
     before = llmkit.evaluate(base, ids).loss
-    config = TrainConfig(
-        steps=30, batch_size=4, optimizer=optimizer, learning_rate=0.02, keep_best=True
-    )
+    config = TrainConfig(steps=30, batch_size=4, learning_rate=0.02, keep_best=True)
     llmkit.train(base, ids, ids, config)
     assert llmkit.evaluate(base, ids).loss < before
     assert same_bits(of_base(base), original)
@@ -172,8 +169,9 @@ def test_the_optimizer_of_an_adapter_is_adamw(base):
     """Muon would make all directions of A and B equally strong; the point of LoRA is that few are,
     and peft's users train it with AdamW."""
     lora.apply(base, 4, 8)
-    assert hidden_matrices(base) == []
-    [optimizer] = configure_optimizers(base, "muon")
+    with pytest.raises(ValueError, match=r"here all of them are frozen .*: use optimizer='adamw'"):
+        configure_optimizers(base, "muon")
+    [optimizer] = configure_optimizers(base, "adamw")
     assert isinstance(optimizer, torch.optim.AdamW)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for layer in lora.adapters(base).values() for p in (layer.A, layer.B)}
