@@ -13,13 +13,14 @@ is decided in `callbacks` and `training`; other kinds of folder are `deploy.expo
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 import shutil
 import zlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from difflib import get_close_matches
 from io import BytesIO
@@ -200,8 +201,8 @@ def write_folder(
                 os.fsync(file.fileno())
         _swap(fresh, target)
     except OSError as error:
-        reason = f"no {KINDS[kind][0]} could be saved in {folder} ({error.strerror or error})"
-        raise OSError(f"{reason}: free some disk space or choose another folder") from error
+        what = f"no {KINDS[kind][0]} could be saved in {folder}"
+        raise unwritable(what, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Path(folder)
@@ -299,4 +300,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(fresh, target)
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses this too, and would hide the reason
+            fresh.unlink(missing_ok=True)
+
+
+def unwritable(what: str, error: OSError) -> OSError:
+    """The error to raise where a file could not be written: what failed, why, and what helps."""
+    advice = "choose another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "free some disk space or choose another folder"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        advice = "choose another folder, where you may write"
+    return OSError(f"{what} ({error.strerror or error}): {advice}")

@@ -1,9 +1,12 @@
 """LoRA against Hugging Face's `peft`, and what an adapter must leave alone."""
 
 import copy
+import errno
 import json
 import os
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from safetensors import torch as safetensors
 
 import llmkit
 from llmkit import GPTConfig, TrainConfig, checkpoint
-from llmkit.finetune import lora
+from llmkit.finetune import lora, pretrained
 from llmkit.model import GPT
 from llmkit.optim import configure_optimizers
 from llmkit.speed import decoding
@@ -488,6 +491,32 @@ def test_a_full_disk_leaves_the_earlier_file(broken, tmp_path, monkeypatch):
         lora.save(path, adapted(GPT(CONFIGS["GPT"]), seed=9))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOTDIR])
+@pytest.mark.parametrize("save", [lora.save, checkpoint.save, pretrained.save_gpt2])
+def test_the_advice_fits_the_reason(save, number, tmp_path, monkeypatch):
+    """A read-only disk refuses to remove what it refused to write."""
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    model = GPT(CONFIGS["GPT"])
+    arguments = (tmp_path / "a", model)
+    if save is lora.save:
+        arguments = (tmp_path / "a", adapted(model))
+    elif save is pretrained.save_gpt2:
+        arguments = (model, tmp_path / "a")
+    with monkeypatch.context() as patch:
+        for name in ("write_bytes", "unlink"):
+            patch.setattr(Path, name, refuse)
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))) as error:
+            save(*arguments)
+    told = one_sentence(error)
+    assert str(tmp_path / "a") in told
+    assert "choose another folder" in told
+    assert ("disk space" in told) == (number == errno.ENOSPC)
+    assert ("may write" in told) == (number in (errno.EROFS, errno.EACCES))
 
 
 def test_what_the_file_says_can_be_read_by_others(tmp_path):

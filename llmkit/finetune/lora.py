@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from llmkit.checkpoint import replacing
+from llmkit.checkpoint import replacing, unwritable
 
 FORMAT = "llmkit adapter 2"
 FIELDS = {"format", "rank", "alpha", "dropout", "base"}  # and a checksum of these and the tensors
@@ -151,10 +151,9 @@ def save(path: str | Path, model: nn.Module) -> Path:
     try:
         Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as fresh:
-            safetensors.save_file(tensors, fresh, {"llmkit": json.dumps(about)})
-    except (OSError, SafetensorError) as error:
-        reason = f"no adapter could be saved as {path} ({error})"
-        raise OSError(f"{reason}: free some disk space or choose another path") from error
+            fresh.write_bytes(safetensors.save(tensors, {"llmkit": json.dumps(about)}))
+    except OSError as error:
+        raise unwritable(f"no adapter could be saved as {path}", error) from error
     return Path(path)
 
 

@@ -16,12 +16,12 @@ from textwrap import shorten
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES, read_json
 from llmkit.bpe.tokenizer import BPETokenizer
-from llmkit.checkpoint import replacing
+from llmkit.checkpoint import replacing, unwritable
 from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
 from llmkit.model import GPT, GPT2_SIZES, GPTConfig
 
@@ -87,7 +87,7 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "model.safetensors") as fresh:
-            save_file(weights, fresh, {"format": "pt"})
+            fresh.write_bytes(save(weights, {"format": "pt"}))
         _write_json(folder / "config.json", config)
         _write_json(folder / "generation_config.json", ends)
         if tokenizer is not None:
@@ -100,8 +100,8 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
             if end is not None:
                 about.update(bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
             _write_json(folder / "tokenizer_config.json", about)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{folder} cannot be written ({error}): free some space there") from error
+    except OSError as error:
+        raise unwritable(f"{folder} cannot be written", error) from error
     return folder
 
 
