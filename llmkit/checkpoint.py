@@ -13,13 +13,14 @@ is decided in `callbacks` and `training`; other kinds of folder are `deploy.expo
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from difflib import get_close_matches
 from io import BytesIO
@@ -34,6 +35,7 @@ from llmkit import tokenizer as tokenizers
 from llmkit.model import GPT, GPTConfig
 from llmkit.types import Tokenizer
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CHECKPOINT, ONNX, INT8 = "llmkit checkpoint 2", "llmkit onnx 2", "llmkit int8 2"
 # Kinds of model folder: what each is called, and the files that may be in it.
 KINDS = {
@@ -77,12 +79,15 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[GPT, A
     Raises FileNotFoundError for no folder, ValueError for a file in it that is not as it should be.
     """
     folder, header = read_header(folder, CHECKPOINT)
-    model = build(header)
     path = folder / "model.safetensors"
-    tensors, weights = safetensors.load(read_file(path, header)), dict(model.named_parameters())
-    found, wanted = ({(n, tuple(t.shape)) for n, t in d.items()} for d in (tensors, weights))
-    if found != wanted:
-        raise ValueError(f"{path} does not fit its config.json: see {min(found ^ wanted)}")
+    tensors = safetensors.load(read_file(path, header))
+    config = GPTConfig(**header["config"])
+    try:
+        check_weights(tensors, {n: w.shape for n, w in outline(config, tensors).named_parameters()})
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit its config.json: {error}") from None
+    model = build(config)
+    weights = dict(model.named_parameters())
     model.to(tensors["wte.weight"].dtype)  # buffers, which are not saved, follow the weights
     for name, weight in weights.items():
         weight.data = tensors[name]
@@ -111,10 +116,51 @@ def plain(model: nn.Module) -> GPT:
     return model
 
 
-def build(header: dict[str, Any]) -> GPT:
-    """A new model, of a header; the caller's random state and default device stay out of it."""
+def build(config: GPTConfig) -> GPT:
+    """A new model on the CPU; the caller's random state and default device stay out of it."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        return GPT(GPTConfig(**header["config"]))
+        return GPT(config)
+
+
+def outline(config: GPTConfig, found: dict[str, Tensor]) -> GPT:
+    """A GPT of names and shapes, without memory for weights; ValueError for a configuration of
+    another size than the weights that were found. It is compared with these before anything is
+    built, because it may ask for more layers than there is time or memory for."""
+    _check_shape(found, "wte.weight", (config.vocab_size, config.n_embd))
+    if config.position == "learned":
+        _check_shape(found, "wpe.weight", (config.block_size, config.n_embd))
+    layers = len({name.split(".")[1] for name in found if name.startswith("h.")})
+    if layers != config.n_layer:
+        wanted = f"the configuration wants n_layer {config.n_layer}"
+        raise ValueError(f"{wanted}, but there are {layers} layers of weights")
+    with torch.device("meta"):
+        return GPT(config)
+
+
+def check_weights(
+    found: dict[str, Tensor], shapes: Mapping[str, Sequence[int]], int8: Container[str] = ()
+) -> None:
+    """ValueError unless the weights that were found are those of these shapes, finite, and floats
+    but for the names in `int8`."""
+    for name, shape in shapes.items():
+        _check_shape(found, name, shape)
+        dtype = found[name].dtype
+        if dtype not in ((torch.int8,) if name in int8 else FLOATS):
+            kind = "int8" if name in int8 else "floats"
+            raise ValueError(f"the weight {name} is {dtype}: llmkit takes {kind} there")
+        if not found[name].isfinite().all():
+            raise ValueError(f"the weight {name} has numbers that are not finite")
+    if unknown := sorted(found.keys() - shapes.keys()):
+        raise ValueError(f"the configuration has no weight {unknown[0]}")
+
+
+def _check_shape(found: dict[str, Tensor], name: str, shape: Sequence[int]) -> None:
+    """ValueError for a weight that is missing or of another shape."""
+    if name not in found:
+        there = ", ".join(sorted(found)[:3]) or "none"
+        raise ValueError(f"the weight {name} is missing; there are {there}")
+    if (size := tuple(found[name].shape)) != tuple(shape):
+        raise ValueError(f"the weight {name} is {size}, but the configuration wants {tuple(shape)}")
 
 
 def load_tokenizer(folder: Path, header: dict[str, Any]) -> Any:
@@ -155,8 +201,8 @@ def write_folder(
                 os.fsync(file.fileno())
         _swap(fresh, target)
     except OSError as error:
-        reason = f"no {KINDS[kind][0]} could be saved in {folder} ({error.strerror or error})"
-        raise OSError(f"{reason}: free some disk space or choose another folder") from error
+        what = f"no {KINDS[kind][0]} could be saved in {folder}"
+        raise unwritable(what, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Path(folder)
@@ -254,4 +300,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(fresh, target)
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses this too, and would hide the reason
+            fresh.unlink(missing_ok=True)
+
+
+def unwritable(what: str, error: OSError) -> OSError:
+    """The error to raise where a file could not be written: what failed, why, and what helps."""
+    advice = "choose another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "free some disk space or choose another folder"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        advice = "choose another folder, where you may write"
+    return OSError(f"{what} ({error.strerror or error}): {advice}")

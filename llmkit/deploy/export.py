@@ -92,9 +92,11 @@ def load(
         return model.eval(), tokenizer
     found = safetensors.load(read_file(place / "model.safetensors", about))
     try:
-        return int8.from_tensors(checkpoint.build(about), found).to(device), tokenizer
+        quantized = int8.from_tensors(GPTConfig(**about["config"]), found)
     except ValueError as error:
-        raise ValueError(f"{place / 'model.safetensors'}: {error}") from None
+        path = place / "model.safetensors"
+        raise ValueError(f"{path} does not fit its config.json: {error}") from None
+    return quantized.to(device), tokenizer
 
 
 def find(folder: str | Path) -> Path:
