@@ -204,7 +204,7 @@ plots.bars(
 # %%
 from torch.profiler import profile
 
-with profile() as profiled:
+with profile(acc_events=True) as profiled:  # or some versions warn that they keep one step only
     step(*textbook_step)
 
 KINDS = {  # what in an operation's name tells its kind, the first that is found

@@ -282,7 +282,8 @@ print(f"layers with an adapter: {len(lora.adapters(kits))}; the two agree")
 
 # %% [markdown]
 # Hugging Face's [`peft`](https://github.com/huggingface/peft) is what most people adapt models with. The same layers of the
-# same base, the same A and B:
+# same base, the same A and B. Which of its layers belongs to an `nn.Linear` we tell it ourselves: left to find out, it would
+# also look for layers quantized by torchao, and stop at a torchao older than it knows, as Colab has one.
 
 # %%
 if importlib.util.find_spec("peft"):
@@ -291,6 +292,7 @@ if importlib.util.find_spec("peft"):
 
     logging.disable(logging.NOTSET)
     settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules=list(EVERY))
+    settings._register_custom_module({nn.Linear: peft.tuners.lora.Linear})
     theirs = peft.inject_adapter_in_model(settings, copy.deepcopy(base).cpu())
     mine = copy.deepcopy(kits).cpu().eval()
     with torch.no_grad():
