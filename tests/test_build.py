@@ -65,6 +65,9 @@ SECOND = """
 # *Text to integers.*
 
 # %%
+from types import SimpleNamespace
+
+runtime = SimpleNamespace(pick=lambda cpu, gpu: cpu)
 steps = runtime.pick(cpu=1, gpu=2)
 """
 
@@ -223,6 +226,18 @@ def test_a_notebook_can_ask_for_an_extra(folder, monkeypatch):
     assert 'find_spec("transformers")' in build.setup(folder / "src/01_data.py")
 
 
+def test_a_notebook_can_hold_a_package_back_and_says_what_it_replaces(folder, monkeypatch):
+    monkeypatch.setitem(build.EXTRAS, "01_data", ("gpt2", "transformers", "numpy<9"))
+    monkeypatch.setitem(build.REPLACED, "01_data", ("torchao",))
+    said = stamp(folder)
+    assert "\n# Colab's own torchao is too old for this notebook, and is replaced.\nimport" in said
+    assert "replaced" not in stamp(folder, "02_tokens")
+    pip = Pip()
+    monkeypatch.setenv("LLMKIT_SOURCE", "git+file:///a/folder")
+    run_setup(folder, monkeypatch, pip, installed=False)
+    assert pip.calls[0][-2:] == ["llmkit[gpt2] @ git+file:///a/folder", "numpy<9"]
+
+
 # --------------------------------------------------------------------- executing, normalising
 
 
@@ -327,6 +342,34 @@ def test_check_tells_what_is_out_of_date(folder, capsys):
 @pytest.mark.parametrize("word", ["2", "02", "02_tokens", "notebooks/src/02_tokens.py"])
 def test_notebooks_are_chosen_by_number_or_name(folder, word):
     assert build.chosen([word], folder) == [folder / "src/02_tokens.py"]
+
+
+def test_stamping_alone_keeps_the_outputs_of_the_same_code_and_refuses_other_code(folder, capsys):
+    with pytest.raises(SystemExit, match=r"01_data: it must be run: .*build.py 01`"):
+        build.main(["--stamp"], folder)
+    build.main(["1", "2"], folder)
+    path = folder / "01_data.ipynb"
+    run = nbformat.read(path, as_version=4)
+
+    project = folder.parent / "pyproject.toml"
+    project.write_text(project.read_text().replace("your-account/llmkit", "somebody/else"))
+    edit(folder, "What is a text?", "What is not?")
+    assert build.main(["--check"], folder) == 1
+    capsys.readouterr()
+    assert build.main(["--stamp"], folder) == 0
+    assert capsys.readouterr().out == "01_data\n02_tokens\n"
+    assert build.main(["--check"], folder) == 0
+    stamped = nbformat.read(path, as_version=4)
+    assert "git+https://github.com/somebody/else@" in stamped.cells[1].source
+    old, new = ([c for c in b.cells if c.cell_type == "code"] for b in (run, stamped))
+    assert [c.execution_count for c in new] == [1, 2, 3, 4, 5, 6, 7]
+    assert [c.outputs for c in new] == [c.outputs for c in old]
+
+    edit(folder, "1\n\n# %%\n1\n", "2\n\n# %%\n1\n")
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match="must be run"):
+        build.main(["--stamp"], folder)
+    assert path.read_bytes() == before
 
 
 def test_an_unknown_notebook_is_refused(folder):

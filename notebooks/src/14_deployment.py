@@ -8,6 +8,7 @@
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Colab's own torchao is too old for this notebook, and is replaced.
 import importlib.util
 import os
 import subprocess
@@ -15,7 +16,15 @@ import sys
 
 if importlib.util.find_spec("onnxscript") is None:
     source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", f"llmkit[serve,client,export] @ {source}"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-qq",
+        f"llmkit[serve,client,export] @ {source}",
+        "onnx<1.23",
+    ]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()
