@@ -294,7 +294,7 @@ def normalised(notebook: NotebookNode, name: str) -> NotebookNode:
     cells, seen = [], set()
     for cell in notebook.cells:
         # The id comes from the cell's text: it survives a rebuild and edits elsewhere.
-        digest = hashlib.sha1(f"{cell.cell_type}\n{cell.source}".encode())
+        digest = hashlib.sha1(f"{cell.cell_type}\n{cell.source}".encode(), usedforsecurity=False)
         while (identity := f"{name[:2]}-{digest.hexdigest()[:8]}") in seen:
             digest.update(b"again")
         seen.add(identity)
