@@ -7,9 +7,9 @@ People edit the scripts `src/NN_name.py` (jupytext's percent format). For each, 
 3. executes it in this folder, on the CPU, on the embedded corpus, with no network;
 4. normalises what comes out, so that a rebuild without a change gives the same bytes.
 
-`--stamp` executes nothing: where the code is as it was, its stored outputs are kept. `--check`
-executes nothing either, and says what is out of date. What a stored notebook must look like beyond
-that is told in tests/test_notebooks.py.
+`--stamp` executes nothing: where the code is as it was, its stored outputs are kept, and README.md
+gets the same links. `--check` executes nothing either, and says what is out of date. What a stored
+notebook must look like beyond that is told in tests/test_notebooks.py.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("{module}") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+{repository}@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", {requirement}]
+    source = os.environ.get("LLMKIT_SOURCE", "git+{repository}@{tag}")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [{requirement}]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {{source}}; pip says above why.")
     importlib.invalidate_caches()"""
@@ -97,6 +98,15 @@ def repository(folder: Path = NOTEBOOKS) -> str:
     raise BuildError('pyproject.toml should have Repository = "https://github.com/OWNER/NAME".')
 
 
+def tag(folder: Path = NOTEBOOKS) -> str:
+    """The release that links and setup cells stand for: a notebook and llmkit belong together, so
+    neither is taken from a branch, which moves."""
+    text = (folder.parent / "llmkit/__init__.py").read_text(encoding="utf-8")
+    if match := re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE):
+        return f"v{match[1]}"
+    raise BuildError('llmkit/__init__.py should have __version__ = "…".')
+
+
 def title(script: Path) -> str:
     """`04 · Attention`, from the script's first heading."""
     number = script.name[:2]
@@ -108,8 +118,9 @@ def title(script: Path) -> str:
 
 def colab(script: Path) -> str:
     """Where Colab opens the notebook."""
-    project = repository(script.parent.parent).removeprefix("https://github.com/")
-    notebook = f"blob/main/notebooks/{script.stem}.ipynb"
+    folder = script.parent.parent
+    project = repository(folder).removeprefix("https://github.com/")
+    notebook = f"blob/{tag(folder)}/notebooks/{script.stem}.ipynb"
     return f"https://colab.research.google.com/github/{project}/{notebook}"
 
 
@@ -150,6 +161,7 @@ def setup(script: Path) -> str:
     return SETUP.format(
         module=module,
         repository=repository(script.parent.parent),
+        tag=tag(script.parent.parent),
         requirement=", ".join([requirement, *map(json.dumps, more)]),
         replaced="".join(replaced),
     )
@@ -370,6 +382,9 @@ def stamp(script: Path) -> str:
         cell.update(execution_count=before.execution_count, outputs=before.outputs)
     write(script, as_script(notebook, script))
     write(path, as_json(normalised(notebook, script.stem)))
+    readme = script.parents[2] / "README.md"
+    link = rf"https://colab\.research\.google\.com/github/[^)\s]+/{script.stem}\.ipynb"
+    write(readme, re.sub(link, colab(script), readme.read_text(encoding="utf-8")))
     return script.stem
 
 
