@@ -115,7 +115,7 @@ HEADS = """
 def split_heads_wrongly(x, n_head):
     return split_heads(x, n_head)
 """
-IN_ONE_PASS = '''
+ONE_BY_ONE = '''
 def attend_in_one_pass(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """q (D,), k (T, D), v (T, Dv) -> (Dv,)"""
     return v[0]
@@ -251,7 +251,7 @@ EXERCISES = {
                 "them by e^(old - new).",
                 "total = total * mend + w; out = out * mend + w * value; at the end out / total.",
             ),
-            stub=IN_ONE_PASS,
+            stub=ONE_BY_ONE,
         ),
     )
 }
