@@ -1,32 +1,22 @@
-"""The server's page in a real browser. Run with `pytest -m slow`."""
+"""The server's page in a real browser. Run with `pytest -m browser`."""
 
-import re
-import shutil
 import threading
 
 import pytest
+from browsing import chromium, contrast
 from serving import Gate, expected, gpt, tokenizer
 
 from llmkit.deploy import server as serve
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CHAR, MODEL = tokenizer(), gpt(block_size=64)
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = [*FLAGS, "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -185,26 +175,4 @@ def test_it_fits_and_can_be_read(server, open_page, tmp_path, scheme, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
     for where in ("body", "button.main", "#about", "textarea", "#output b", "summary"):
-        assert contrast(page, where) >= 4.5, where
-
-
-def contrast(page, where):
-    """WCAG's ratio of the text's luminance to that of the ground behind it."""
-    colours = page.evaluate(
-        """(where) => {
-          const element = document.querySelector(where);
-          let ground = element;
-          const clear = (e) => getComputedStyle(e).backgroundColor === "rgba(0, 0, 0, 0)";
-          while (clear(ground)) ground = ground.parentElement;
-          return [getComputedStyle(element).color, getComputedStyle(ground).backgroundColor];
-        }""",
-        where,
-    )
-    light, dark = sorted(map(luminance, colours), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
-def luminance(colour):
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        assert contrast(page.locator(where).first) >= 4.5, where
