@@ -212,7 +212,7 @@ assert before["all"] < 0.03
 # place of a text.
 
 # %% tags=["trained"]
-steps = runtime.pick(cpu=500, gpu=1500)
+steps = runtime.pick(cpu=550, gpu=1500)
 batch_size = runtime.pick(cpu=12, gpu=64)
 dtype = cpu.best_dtype(runtime.device)  # half the bits, on a CPU that multiplies in them
 tuning = llmkit.TrainConfig(
