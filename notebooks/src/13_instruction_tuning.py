@@ -42,6 +42,7 @@ import llmkit
 from llmkit import plots
 from llmkit.finetune import instructions
 from llmkit.finetune.widgets import Rater
+from llmkit.speed import cpu
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -214,14 +215,16 @@ assert before["all"] < 0.03
 # %% tags=["trained"]
 steps = runtime.pick(cpu=550, gpu=1500)
 batch_size = runtime.pick(cpu=12, gpu=64)
+dtype = cpu.best_dtype(runtime.device)  # half the bits, on a CPU that multiplies in them
 tuning = llmkit.TrainConfig(
-    steps=steps, batch_size=batch_size, optimizer="muon", learning_rate=0.03
+    steps=steps, batch_size=batch_size, optimizer="muon", learning_rate=0.03, dtype=dtype
 )
 everything = [instructions.encode(item, tokenizer, answer_only=False) for item in train_items]
 pupils, marks, said = {}, {"before": before}, {}
 for name, material in {"all counts": everything, "answer counts": examples}.items():
     pupils[name] = copy.deepcopy(base)
-    llmkit.train(pupils[name], instructions.pack(material, T), config=tuning)
+    with cpu.tuned(pupils[name]):  # attention as a CPU likes it, see notebook 10
+        llmkit.train(pupils[name], instructions.pack(material, T), config=tuning)
     said[name] = instructions.answer(pupils[name], tokenizer, val_items, 30)
     marks[name] = instructions.exact_match(val_items, said[name])
 print(f"{'':13}" + "".join(f"{name:>16}" for name in marks))

@@ -526,6 +526,9 @@ with background(loaded, tokenizer, name="play", api_key="open sesame") as guarde
 # the middle of it:
 
 # %%
+stack.close()  # our first server had nobody left to answer; this one shall have
+server = stack.enter_context(background(loaded, tokenizer, **settings))
+client = openai.OpenAI(base_url=server.url + "/v1", api_key="none is needed", max_retries=0)
 pool = ThreadPoolExecutor(1)
 last = pool.submit(client.completions.create, **asked | {"max_tokens": 400}, seed=3)
 deadline = time.monotonic() + 10
