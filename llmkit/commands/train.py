@@ -16,6 +16,7 @@ from llmkit.speed import cpu
 from llmkit.speed.decoding import quick
 
 SAMPLE_CHARACTERS = 400
+LINE = 80  # characters within which the text's first line ends, to be the sample's
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -96,9 +97,10 @@ def run(options: argparse.Namespace) -> int:
         with checkpoint.replacing(out / "report.json") as path:
             path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         checkpoint.save(out / "checkpoint", model, tokenizer)  # till here --resume ends the run
-        start = tokenizer.encode("\n") if "\n" in text else train_ids[:1]
+        # As the text itself begins, and a little bolder than greedy: what can be read aloud.
+        start = tokenizer.encode(text[: text.find("\n", 0, LINE) + 1] or text[0])
         ids = llmkit.generate(
-            quick(model), start, SAMPLE_CHARACTERS, temperature=0.8, seed=options.seed
+            quick(model), start, SAMPLE_CHARACTERS, temperature=0.5, seed=options.seed
         )
         print(f"validation loss  {report.loss:.4f} nats per character, over all {report.tokens:,}")
         print(f"perplexity       {report.perplexity:.3f}")
