@@ -18,8 +18,7 @@ import os
 import pickle
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from difflib import get_close_matches
 from io import BytesIO
@@ -236,22 +235,3 @@ def _swap(fresh: Path, target: Path) -> None:
 def _previous(target: Path) -> Path:
     """Where the earlier folder waits while a save renames."""
     return target.with_name(f".{target.name}.previous")
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A file to write in the ``with``, which at its end takes the place of the one at `path`.
-
-    Yields a temporary path in the same folder, which must exist. A program that is killed at any
-    moment leaves the old file or the new one, each of them whole; so does an error, which also
-    removes the temporary file. A link stays a link: the file that it leads to is replaced.
-    """
-    target = Path(path).expanduser().resolve()
-    fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
-    try:
-        yield fresh
-        with open(fresh, "rb+") as file:  # after a power cut the name must not lead to no content
-            os.fsync(file.fileno())
-        os.replace(fresh, target)
-    finally:
-        fresh.unlink(missing_ok=True)

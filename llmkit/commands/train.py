@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
             "tokens_seen": history.tokens[-1],
             "seed": options.seed,
         }
-        with checkpoint.replacing(out / "report.json") as path:
+        with replacing(out / "report.json") as path:
             path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         checkpoint.save(out / "checkpoint", model, tokenizer)  # till here --resume ends the run
         start = tokenizer.encode("\n") if "\n" in text else train_ids[:1]

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from llmkit.checkpoint import replacing
+from llmkit.files import replacing
 
 FORMAT = "llmkit adapter 1"
 Model = TypeVar("Model", bound=nn.Module)
