@@ -11,6 +11,7 @@ import llmkit
 from llmkit import checkpoint, plots
 from llmkit.commands import run_folder
 from llmkit.commands.recipe import recipe
+from llmkit.files import replacing
 from llmkit.scale import distributed
 from llmkit.speed import cpu
 from llmkit.speed.decoding import quick
