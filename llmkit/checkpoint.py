@@ -13,9 +13,9 @@ is decided in `callbacks` and `training`; other kinds of folder are `deploy.expo
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-import pickle
 import shutil
 import zlib
 from collections.abc import Callable
@@ -29,6 +29,7 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from llmkit import files
 from llmkit import tokenizer as tokenizers
 from llmkit.model import GPT, GPTConfig
 from llmkit.types import Tokenizer
@@ -51,16 +52,25 @@ def save(
     """Write a checkpoint, in place of the one that the folder may hold; returns the folder.
 
     A state nests dicts, lists and tuples of tensors, numbers, strings, bools and None. Raises
-    TypeError for another model or another thing in the state, ValueError for a folder that holds
-    other files (it is left alone), OSError where writing fails.
+    TypeError for another model or another thing in the state; ValueError for weights that are not
+    a GPT's own or not finite, and for a folder that holds other files; OSError where writing fails.
+    After each of these the folder is as before.
     """
     model = plain(model)
     if any(hasattr(weight, "qdata") for weight in model.parameters()):
         raise TypeError("the model is quantized: save it with llmkit.deploy.export.save_int8")
+    weights = dict(model.named_parameters())  # tied ones once
+    with torch.device("meta"):  # no memory, no time
+        own = {name for name, _ in GPT(model.config).named_parameters()}
+    if foreign := weights.keys() - own:
+        raise ValueError(
+            f"the model has weights that are not a GPT's own ({min(foreign)}): save a LoRA adapter "
+            "with lora.save, or lora.merge and lora.remove it first"
+        )
+    files.check_finite(weights)  # or a good checkpoint would be lost
     stored = _storable(state, "state")
 
     def fill(place: Path) -> None:
-        weights = dict(model.named_parameters())  # tied ones once
         write_tensors(place / "model.safetensors", weights)
         if tokenizer is not None:
             tokenizer.save(place / "tokenizer.json")
@@ -76,12 +86,16 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[GPT, A
     Raises FileNotFoundError for no folder, ValueError for a file in it that is not as it should be.
     """
     folder, header = read_header(folder, CHECKPOINT)
-    model = build(header)
     path = folder / "model.safetensors"
-    tensors, weights = safetensors.load(read_file(path, header)), dict(model.named_parameters())
-    found, wanted = ({(n, tuple(t.shape)) for n, t in d.items()} for d in (tensors, weights))
-    if found != wanted:
-        raise ValueError(f"{path} does not fit its config.json: see {min(found ^ wanted)}")
+    with files.reading(path, "choose another folder"):
+        tensors = safetensors.load(read_file(path, header))
+        with files.reading(folder / "config.json"):
+            layers = header["config"]["n_layer"]
+            if layers > len(tensors):  # before a model is built that no memory holds
+                raise ValueError(f"{layers} layers do not fit {len(tensors)} tensors")
+            model = build(header)
+        weights = dict(model.named_parameters())
+        files.check_tensors(tensors, {name: weight.shape for name, weight in weights.items()})
     model.to(tensors["wte.weight"].dtype)  # buffers, which are not saved, follow the weights
     for name, weight in weights.items():
         weight.data = tensors[name]
@@ -94,12 +108,8 @@ def load_state(folder: str | Path) -> Any:
     if "state.pt" not in header["files"]:
         return None
     path = folder / "state.pt"
-    try:
+    with files.reading(path, "choose another folder"):
         return torch.load(BytesIO(read_file(path, header)), weights_only=True)  # runs no code
-    except (pickle.UnpicklingError, RuntimeError):
-        raise ValueError(
-            f"{path} is damaged or of another program: choose another folder"
-        ) from None
 
 
 def plain(model: nn.Module) -> GPT:
@@ -113,13 +123,16 @@ def plain(model: nn.Module) -> GPT:
 def build(header: dict[str, Any]) -> GPT:
     """A new model, of a header; the caller's random state and default device stay out of it."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        return GPT(GPTConfig(**header["config"]))
+        return GPT(files.make(GPTConfig, header["config"]))
 
 
 def load_tokenizer(folder: Path, header: dict[str, Any]) -> Any:
     """The tokenizer of a folder with this header, None if none was saved."""
-    has_one = "tokenizer.json" in header["files"]
-    return tokenizers.load(folder / "tokenizer.json") if has_one else None
+    if "tokenizer.json" not in header["files"]:
+        return None
+    path = folder / "tokenizer.json"
+    with files.reading(path, "choose another folder"):
+        return tokenizers.from_json(read_file(path, header))
 
 
 def write_tensors(path: Path, tensors: dict[str, Any]) -> None:
@@ -142,12 +155,15 @@ def write_folder(
     _refuse_foreign(target, kind)
     fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
     try:
-        for leftover in list(target.parent.glob(f".{target.name}.saving-*")):  # of killed saves
+        for leftover in list(
+            target.parent.glob(f".{glob.escape(target.name)}.saving-*")
+        ):  # of killed saves
             shutil.rmtree(leftover.rename(fresh))  # one that still runs can then only fail
         fresh.mkdir(parents=True)
         fill(fresh)
-        files = {path.name: zlib.crc32(path.read_bytes()) for path in fresh.iterdir()}
-        header = {"format": kind, "config": asdict(config), "files": files}
+        sums = {path.name: zlib.crc32(path.read_bytes()) for path in fresh.iterdir()}
+        header = {"format": kind, "config": asdict(config), "files": sums}
+        header["checksum"] = _checksum(header)
         (fresh / "config.json").write_text(json.dumps(header, indent=1))
         for path in fresh.iterdir():  # wait until the disk has all of it
             with open(path, "rb+") as file:
@@ -173,10 +189,13 @@ def read_header(folder: str | Path, *kinds: str) -> tuple[Path, dict[str, Any]]:
         advice = f"did you mean {close[0]}?" if close else "save one there first"
         raise FileNotFoundError(f"there is no {KINDS[kinds[0]][0]} in {folder}: {advice}")
     try:
-        header = json.loads((folder / "config.json").read_bytes())
+        header = files.read_json(folder / "config.json")
         kind = header["format"]
-        if kind in kinds and header["config"] and isinstance(header["files"], dict):
-            return folder, header
+        if kind in kinds:
+            whole = header.get("checksum", _checksum(header)) == _checksum(header)
+            if whole and header["config"] and isinstance(header["files"], dict):
+                return folder, header
+            raise ValueError
         reason = "is from another version of llmkit: use that one"
         if kind in KINDS:
             wanted = " or ".join(KINDS[each][0] for each in kinds)
@@ -190,10 +209,16 @@ def read_header(folder: str | Path, *kinds: str) -> tuple[Path, dict[str, Any]]:
 
 def read_file(path: Path, header: dict[str, Any]) -> bytes:
     """The content of a file, which must be what was written; else a ValueError."""
-    content = path.read_bytes() if path.exists() else b""
+    content = files.read_bytes(path) if path.exists() else b""
     if zlib.crc32(content) != header["files"].get(path.name):
         raise ValueError(f"{path} is missing or damaged: choose another folder")
     return content
+
+
+def _checksum(header: dict[str, Any]) -> int:
+    """Of all that a config.json says but its own checksum, which older folders lack."""
+    said = {name: value for name, value in header.items() if name != "checksum"}
+    return zlib.crc32(json.dumps(said, sort_keys=True).encode())
 
 
 def _storable(value: Any, path: str) -> Any:
@@ -213,9 +238,9 @@ def _storable(value: Any, path: str) -> Any:
 
 def _refuse_foreign(target: Path, kind: str) -> None:
     """ValueError if replacing the folder would lose anything but what is being replaced."""
-    name, files = KINDS[kind]
+    name, known = KINDS[kind]
     names = {path.name for path in target.glob("*")}
-    if foreign := names - files - {"config.json"}:
+    if foreign := names - known - {"config.json"}:
         raise ValueError(f"{target} holds {min(foreign)}, no {name}: choose another folder")
     if names:
         read_header(target, kind)
