@@ -162,7 +162,7 @@ def write_folder(
         fresh.mkdir(parents=True)
         fill(fresh)
         sums = {path.name: zlib.crc32(path.read_bytes()) for path in fresh.iterdir()}
-        header = {"format": kind, "config": asdict(config), "files": sums}
+        header: dict[str, Any] = {"format": kind, "config": asdict(config), "files": sums}
         header["checksum"] = _checksum(header)
         (fresh / "config.json").write_text(json.dumps(header, indent=1))
         for path in fresh.iterdir():  # wait until the disk has all of it
