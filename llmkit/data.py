@@ -25,15 +25,11 @@ import torch
 from torch import Tensor
 from torch.types import Device
 
+from llmkit.files import decode, read_bytes
+
 Data = TypeVar("Data", Tensor, str, list)
 PATIENCE = 4.0  # seconds without a byte, after which we call the network absent
 PIECE = 1 << 20  # ids that `check_ids` looks at together
-SIGNS = {  # by which bytes that are not UTF-8 are told, the first that is found
-    "utf-16": rb"^(\xff\xfe|\xfe\xff)",
-    "binary": rb"[\0-\x08\x0e-\x1a\x1c-\x1f]",  # control characters that no text has
-    "cp1252": rb"[\x80-\x9f]",
-    "latin-1": rb"",
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,9 @@ def load_text(name: str | Path = "embedded") -> str:
     raw = _download(where) if re.match("https?://", where, re.IGNORECASE) else _read(where)
     if corpus and corpus.sha256 and hashlib.sha256(raw).hexdigest() != corpus.sha256:
         raise ValueError(f"{where} is not the right text (SHA-256 differs); get {corpus.url} anew")
-    text = _decode(raw, where)
+    text = decode(raw, where)
+    if not text.strip():
+        raise ValueError(f"{where} is empty; load_text takes a file with text in it")
     return strip_gutenberg(text) if corpus and corpus.gutenberg else text
 
 
@@ -115,7 +113,7 @@ def _read(name: str) -> bytes:
     """The bytes of a file, or an error that guesses which name was meant."""
     path = os.path.expanduser(name)
     if os.path.exists(path):
-        return Path(path).read_bytes()
+        return read_bytes(path)
     folder = os.path.dirname(path) or "."
     known = [*CORPORA, *(os.listdir(folder) if os.path.isdir(folder) else [])]
     near = difflib.get_close_matches(os.path.basename(path)[:80], known, 1)
@@ -145,25 +143,6 @@ def _download(url: str) -> bytes:
         raise ConnectionError(
             f"cannot fetch {url} ({reason}); check address and network, or give the path of a copy"
         ) from None
-
-
-def _decode(raw: bytes, where: str) -> str:
-    """UTF-8 `raw` as text, without a byte-order mark; ValueError says what else it may be."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"  # which no text has
-    if not text.strip():
-        raise ValueError(f"{where} is empty; load_text takes a file with text in it")
-    if "\0" not in text:
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-    encoding = next(name for name, sign in SIGNS.items() if re.search(sign, raw))
-    if encoding == "binary":
-        raise ValueError(f"{where} is a binary file; load_text takes text in UTF-8")
-    raise ValueError(
-        f"{where} is not UTF-8 but probably {encoding}; make a copy that is, with Path(copy)"
-        f".write_text(Path(file).read_text('{encoding}'), 'utf-8')"
-    )
 
 
 def split(ids: Data, val_fraction: float = 0.1) -> tuple[Data, Data]:

@@ -11,6 +11,7 @@ import llmkit
 from llmkit import checkpoint, plots
 from llmkit.commands import run_folder
 from llmkit.commands.recipe import recipe
+from llmkit.files import replacing
 from llmkit.scale import distributed
 from llmkit.speed import cpu
 from llmkit.speed.decoding import quick
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
             "tokens_seen": history.tokens[-1],
             "seed": options.seed,
         }
-        with checkpoint.replacing(out / "report.json") as path:
+        with replacing(out / "report.json") as path:
             path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         checkpoint.save(out / "checkpoint", model, tokenizer)  # till here --resume ends the run
         # As the text itself begins, and a little bolder than greedy: what can be read aloud.

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmkit.checkpoint import build, check_weights, outline, plain
+from llmkit.checkpoint import build, outline, plain
+from llmkit.files import check_weights
 from llmkit.model import GPT, GPTConfig
 
 SCALE = "_scale"  # what a weight's name ends in where its scales are meant

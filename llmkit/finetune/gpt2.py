@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmkit.checkpoint import check_weights, outline
+from llmkit.checkpoint import outline
+from llmkit.files import check_weights
 from llmkit.model import GPT, GPTConfig
 
 TURNED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")

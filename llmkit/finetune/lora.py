@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from llmkit.checkpoint import replacing, unwritable
+from llmkit.files import replacing, unwritable
 
 FORMAT = "llmkit adapter 2"
 FIELDS = {"format", "rank", "alpha", "dropout", "base"}  # and a checksum of these and the tensors

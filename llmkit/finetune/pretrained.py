@@ -21,7 +21,7 @@ from torch import Tensor
 
 from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES, read_json
 from llmkit.bpe.tokenizer import BPETokenizer
-from llmkit.checkpoint import replacing, unwritable
+from llmkit.files import replacing, unwritable
 from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
 from llmkit.model import GPT, GPT2_SIZES, GPTConfig
 
