@@ -486,18 +486,30 @@ for what, count in {
 # %% [markdown]
 # ## Exercises
 #
-# The stubs run as they stand; put your answer in place of `None` or of the first attempt. Worked solutions are
-# folded away below.
-#
-# **1 · The longest speech** (easy). Who holds it, and how many words has it? `speeches` above has a list
-# `[name, words]` for each.
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck?
+# `hint` gives one step more at each call. Worked solutions are folded away below.
 
-# %% tags=["exercise"]
-longest = None  # (name, number of words)
+# %%
+from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **2 · Typeset text** (easy). A text set by a printer has curly quotes, dashes and the like: new characters,
-# each of them rare. Make `plain` turn them into characters that our text has.
+# **1 · Count before you run** (easy, 2 minutes). The line `to be or not to be` has 18 characters. A model reads some
+# characters that stand together, and guesses the next one. Predict, with no computer: how many such exercises, with
+# their solutions, does the line hold if the model reads 4 characters? If it reads 17? And 18?
+
+# %% tags=["exercise"]
+how_many = None  # your answer: (for 4, for 17, for 18)
+
+# %%
+check("01.how_many", how_many)
+
+# %%
+hint("01.how_many")  # so you ask for one; run it again for the next
+
+# %% [markdown]
+# **2 · Typeset text** (easy, 5 minutes). A text set by a printer has curly quotes, dashes and the like: new
+# characters, each of them rare. Make `plain` turn them into characters that our text has: each of `“ ” ‘ ’` into
+# `'`, the dash `—` into `--`, and `…` into `...`.
 
 # %% tags=["exercise"]
 typeset = "“Well—a day…” said he; ’twas but 3 o’clock"
@@ -507,52 +519,105 @@ def plain(string: str) -> str:
     return string
 
 
-print(sorted(set(plain(typeset)) - set(text)))  # should become an empty list
+# %%
+check("01.plain", plain)
 
 
 # %% [markdown]
-# **3 · A cut between speeches** (medium). Our cut goes through the middle of a speech, perhaps of a word. Write
-# `split_at_speech`, which moves it to the nearest place where a speech begins, and still loses nothing.
+# **3 · Repair it** (medium, 10 minutes). This `clean` runs, and most files come out of it well. It is wrong in three
+# ways. Find them, and mend all three. (What is not UTF-8 should be refused: `decode` raises a `ValueError` of its
+# own accord.)
+
+# %% tags=["exercise"]
+def repaired(raw: bytes) -> str:
+    text = raw.decode("utf-8", errors="ignore")
+    text = text.replace("\r", "\n").replace("\r\n", "\n")
+    return text.strip() + "\n"
+
+
+# %%
+check("01.repaired", repaired)
+
+
+# %% [markdown]
+# **4 · A cut between speeches** (medium, 10 minutes). Our cut goes through the middle of a speech, perhaps of a word.
+# Write `split_at_speech`, which moves it to the nearest place where a speech begins, and still loses nothing.
+# Between two speeches stands an empty line; it belongs to the first part.
 
 # %% tags=["exercise"]
 def split_at_speech(text: str, val_fraction: float = 0.1) -> tuple[str, str]:
     return llmkit.split(text, val_fraction)
 
 
-print(repr(split_at_speech(text)[1][:40]))  # should begin with a speaker's name
+# %%
+check("01.split_at_speech", split_at_speech)
+
 
 # %% [markdown]
-# **4 · The longest echo** (hard). Which is the longest string that stands in both parts? Trying every length
-# works, and takes its time. If two texts share a string of 30 characters, they share one of 29 too: how does
-# that help?
+# **5 · The longest echo** (hard, 20 minutes). Which is the longest string that stands in both of two texts? Trying
+# every length works, and takes its time. If two texts share a string of 30 characters, they share one of 29 too:
+# how does that help? (Texts that share nothing share the empty string.)
 
 # %% tags=["exercise"]
-echo = None  # the string
+def longest_echo(one: str, other: str) -> str:
+    return ""
+
+
+# %%
+check("01.longest_echo", longest_echo)
+
+
+# %% [markdown]
+# **6 · A memory that backs off** (hard, 25 minutes). The memory of twelve characters was silent about nearly all of
+# the held-out text. Let it *back off*: where it does not know the last `most` characters, it asks for the last
+# `most - 1`, and so on down to one. The longest beginning that it knows makes the guess. Which share of the characters
+# `held_out[most:]` does it get right? Guess before you run it on the whole text: a tenth, a third, a half?
+
+# %% tags=["exercise"]
+def back_off(train: str, held_out: str, most: int) -> float:
+    return share_right(remember([train], most), [held_out], most)
+
+
+# %%
+check("01.back_off", back_off)
 
 # %% [markdown]
 # ### Solutions
 
 # %% tags=["solution"]
-# @title Solution 1: the longest speech
-spoken = [(speech[0], len(speech[1].split())) for speech in speeches if len(speech) == 2]
-longest = max(spoken, key=lambda pair: pair[1])
-assert all(number <= longest[1] for _, number in spoken)
-print("{} speaks {} words without a break".format(*longest))
+# @title Solution 1: count before you run
+# Every character with k others before it is the answer of one exercise: 18 - k of them. The last
+# window of k characters is none, since nothing comes after it.
+how_many = (14, 1, 0)
+check("01.how_many", how_many)
 
 # %% tags=["solution"]
 # @title Solution 2: typeset text
-PLAIN = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "…": "..."})
 
 
 def plain(string: str) -> str:
-    return string.translate(PLAIN).replace('"', "'")  # our text has no double quotes
+    quotes = dict.fromkeys("“”‘’", "'")
+    return string.translate(str.maketrans(quotes | {"—": "--", "…": "..."}))
 
 
 print(plain(typeset))
 assert set(plain(typeset)) <= set(text)
+check("01.plain", plain)
 
 # %% tags=["solution"]
-# @title Solution 3: a cut between speeches
+# @title Solution 3: repair it
+
+
+def repaired(raw: bytes) -> str:
+    text = raw.decode("utf-8-sig")  # takes the mark off, and refuses what is not UTF-8
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # the pair first
+    return text.strip() + "\n"
+
+
+check("01.repaired", repaired)
+
+# %% tags=["solution"]
+# @title Solution 4: a cut between speeches
 
 
 def split_at_speech(text: str, val_fraction: float = 0.1) -> tuple[str, str]:
@@ -562,30 +627,45 @@ def split_at_speech(text: str, val_fraction: float = 0.1) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-first, second = split_at_speech(text)
-assert first + second == text
-assert first.endswith("\n\n")
-assert abs(len(second) / len(text) - 0.1) < 0.02
-print(repr(second[:40]))
+print(repr(split_at_speech(text)[1][:40]))
+check("01.split_at_speech", split_at_speech)
 
 # %% tags=["solution"]
-# @title Solution 4: the longest echo
+# @title Solution 5: the longest echo
 # What is shared at length k is shared at every smaller one. So double k until nothing is shared,
 # then halve the range that is left.
 
 
-def shared(k: int) -> set[str]:
-    return strings(train_text, k) & strings(val_text, k)
+def longest_echo(one: str, other: str) -> str:
+    low, high = 0, 1  # shared at low; high is to become a length at which nothing is
+    while strings(one, high) & strings(other, high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        k = (low + high) // 2
+        low, high = (k, high) if strings(one, k) & strings(other, k) else (low, k)
+    return min(strings(one, low) & strings(other, low))  # of several the first in the alphabet
 
 
-low, high = 1, 2  # shared at low; high is to become a length at which nothing is
-while shared(high):
-    low, high = high, 2 * high
-while high - low > 1:
-    k = (low + high) // 2
-    low, high = (k, high) if shared(k) else (low, k)
-echo = min(shared(low))  # of several the first in the alphabet
-assert echo in train_text
-assert echo in val_text
-assert not shared(low + 1)
-print(f"{low} characters: {echo!r}")
+echo = longest_echo(train_text, val_text)
+print(f"{len(echo)} characters: {echo!r}")
+check("01.longest_echo", longest_echo)
+
+# %% tags=["solution", "trained"]
+# @title Solution 6: a memory that backs off
+
+
+def back_off(train: str, held_out: str, most: int) -> float:
+    memories = {k: remember([train], k) for k in range(1, most + 1)}
+    right = 0
+    for i in range(most, len(held_out)):
+        for k in range(most, 0, -1):
+            if guess := memories[k].get(held_out[i - k : i]):
+                right += guess == held_out[i]
+                break
+    return right / (len(held_out) - most)
+
+
+share = back_off(train_text, val_text, most=12)
+print(f"{share:.1%} of the held-out text, against {on_held_out:.1%} without backing off")
+assert share > 0.4  # so long beginnings are new, and short ones still tell much
+check("01.back_off", back_off)

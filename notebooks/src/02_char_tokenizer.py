@@ -368,7 +368,6 @@ assert 0.02 < missed / words < 0.15
 place = (val_ids == unknown_id).nonzero()[2].item()
 print(by_word.decode(val_ids[max(0, place - 50) : place + 50]))
 
-
 # %% [markdown]
 # Every character of the held-out text was known; of its words a good number were not. With characters the
 # vocabulary is small and soon complete, and the row of ids long; with words it is the other way round. Between
@@ -391,29 +390,75 @@ print(by_word.decode(val_ids[max(0, place - 50) : place + 50]))
 # %% [markdown]
 # ## Exercises
 #
-# The stubs run as they stand; put your answer in place of what they return. Worked solutions are folded away
-# below.
-#
-# **1 · Caesar's cipher** (easy). Shift every id of a text by `n` places, beginning again at 0 after the last,
-# and decode. Tensors can be added to a number, and `%` works on them too. How does one read the result?
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck? `hint` gives one
+# step more at each call. Worked solutions are folded away below.
 
-# %% tags=["exercise"]
-def caesar(string: str, n: int) -> str:
-    return string
-
-
-print(caesar("To be, or not to be", 3))
+# %%
+from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **2 · Without capitals** (easy). A tokenizer made from `text.lower()` has a smaller vocabulary. By how many
-# ids? And if all of `text` makes the round trip in small letters, what share of its characters is lost?
+# **1 · A small vocabulary** (easy, 3 minutes). Make a tokenizer, in your head, from the line `to be or not to be`.
+# Predict: what is its `vocab_size`? Which ids has `bot`? Which text do the ids 5, 4, 1, 2 give?
 
 # %% tags=["exercise"]
-ids_saved, share_lost = None, None
+small_vocabulary = None  # your answer: (vocab_size, [id, id, id], "text")
+
+# %%
+check("02.small_vocabulary", small_vocabulary)
+
+# %%
+hint("02.small_vocabulary")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **3 · Bytes** (medium). Any text in UTF-8 is a row of bytes, and there are only 256 of those. Write a
+# **2 · Caesar's cipher** (easy, 5 minutes). Move every character of a text on by `n` places in the list
+# `characters`, beginning again at 0 after the last. Tensors can be added to a number, and `%` works on them too.
+# How does one read the result?
+
+# %% tags=["exercise"]
+def caesar(string: str, n: int, characters: str) -> str:
+    tokenizer = llmkit.CharTokenizer(characters)
+    return tokenizer.decode(tokenizer.encode(string))
+
+
+# %%
+check("02.caesar", caesar)
+
+
+# %% [markdown]
+# **3 · Without capitals** (easy, 5 minutes). A tokenizer made from `text.lower()` has a smaller vocabulary. By how
+# many ids? And if all of `text` makes the round trip in small letters, what share of its characters comes back
+# changed? Guess both for our text first.
+
+# %% tags=["exercise"]
+def without_capitals(text: str) -> tuple[int, float]:
+    """How many ids are saved, and the share of the characters that is lost."""
+
+
+# %%
+check("02.without_capitals", without_capitals)
+
+
+# %% [markdown]
+# **4 · Repair it** (medium, 15 minutes). This is the table look-up from above, with the list as an argument. It is
+# wrong in three ways: it gives `-1` for some unknown characters, it fails for all beyond code point 127, and it cannot
+# encode an empty string. Mend it, so that it works with any list and any string, and raises a `ValueError` where a
+# character is not in the list.
+
+# %% tags=["exercise"]
+def repaired(string: str, characters: str) -> torch.Tensor:
+    table = torch.full((128,), -1)
+    table[[ord(character) for character in characters]] = torch.arange(len(characters))
+    code_points = torch.frombuffer(bytearray(string, "utf-32-le"), dtype=torch.int32)
+    return table[code_points]
+
+
+# %%
+check("02.repaired", repaired)
+
+
+# %% [markdown]
+# **5 · Bytes** (medium, 15 minutes). Any text in UTF-8 is a row of bytes, and there are only 256 of those. Write a
 # tokenizer that needs no vocabulary and has no unknown character. How many ids does `好` take?
 
 # %% tags=["exercise"]
@@ -427,48 +472,83 @@ class ByteTokenizer:
         return ""
 
 
-print(ByteTokenizer().encode("好"))  # how many?
+# %%
+check("02.ByteTokenizer", ByteTokenizer)
 
 
 # %% [markdown]
-# **4 · The way back by table** (hard). `decode` above joins a list, character by character. Decode by a table
-# look-up: a tensor with the code point of every id, and bytes in UTF-32. (`tensor.numpy().tobytes()` gives the
-# bytes.)
+# **6 · The way back by table** (hard, 15 minutes). `decode` above joins a list, character by character. Decode by a
+# table look-up, without a loop over the ids: a tensor with the code point of every id, and bytes in UTF-32.
+# (`tensor.numpy().tobytes()` gives the bytes.)
 
 # %% tags=["exercise"]
-def decode_by_table(ids: torch.Tensor) -> str:
-    return tokenizer.decode(ids)
+def decode_by_table(ids: torch.Tensor, characters: str) -> str:
+    return ""
 
 
-print(decode_by_table(tokenizer.encode("To be, or not to be")))
+# %%
+check("02.decode_by_table", decode_by_table)
 
 # %% [markdown]
 # ### Solutions
 
 # %% tags=["solution"]
-# @title Solution 1: Caesar's cipher
+# @title Solution 1: a small vocabulary
+small = llmkit.CharTokenizer.from_text("to be or not to be")
+print(plots.visible(small.characters))
+small_vocabulary = (7, [1, 4, 6], "robe")
+assert small.encode("bot").tolist() == [1, 4, 6]
+check("02.small_vocabulary", small_vocabulary)
+
+# %% tags=["solution"]
+# @title Solution 2: Caesar's cipher
 
 
-def caesar(string: str, n: int) -> str:
+def caesar(string: str, n: int, characters: str) -> str:
+    tokenizer = llmkit.CharTokenizer(characters)
     return tokenizer.decode((tokenizer.encode(string) + n) % tokenizer.vocab_size)
 
 
-secret = caesar("To be, or not to be", 3)
+secret = caesar("To be, or not to be", 3, tokenizer.characters)
 print(secret)
-assert caesar(secret, -3) == "To be, or not to be"  # read by shifting back
-assert caesar(text, tokenizer.vocab_size) == text  # once around
+assert caesar(secret, -3, tokenizer.characters) == "To be, or not to be"  # read by moving back
+check("02.caesar", caesar)
 
 # %% tags=["solution"]
-# @title Solution 2: without capitals
-lower = llmkit.CharTokenizer.from_text(text.lower())
-back = lower.decode(lower.encode(text.lower()))
-ids_saved = tokenizer.vocab_size - lower.vocab_size
-share_lost = sum(a != b for a, b in zip(text, back, strict=True)) / len(text)
+# @title Solution 3: without capitals
+
+
+def without_capitals(text: str) -> tuple[int, float]:
+    small = text.lower()
+    ids_saved = len(set(text)) - len(set(small))
+    return ids_saved, sum(a != b for a, b in zip(text, small, strict=True)) / len(text)
+
+
+ids_saved, share_lost = without_capitals(text)
 print(f"{ids_saved} ids saved, {share_lost:.1%} of the characters lost")
-assert share_lost == sum(character.isupper() for character in text) / len(text)
+check("02.without_capitals", without_capitals)
 
 # %% tags=["solution"]
-# @title Solution 3: bytes
+# @title Solution 4: repair it
+
+
+def repaired(string: str, characters: str) -> torch.Tensor:
+    if not string:
+        return torch.zeros(0, dtype=torch.int64)  # frombuffer refuses an empty buffer
+    table = torch.full((sys.maxunicode + 1,), -1)  # a place for every code point there is
+    table[[ord(character) for character in characters]] = torch.arange(len(characters))
+    code_points = torch.frombuffer(bytearray(string, "utf-32-le"), dtype=torch.int32)
+    ids = table[code_points]
+    if ids.min() < 0:
+        unknown = string[ids.argmin()]
+        raise ValueError(f"{unknown!r} is not in the vocabulary")
+    return ids
+
+
+check("02.repaired", repaired)
+
+# %% tags=["solution"]
+# @title Solution 5: bytes
 
 
 class ByteTokenizer:
@@ -482,22 +562,18 @@ class ByteTokenizer:
 
 
 by_byte = ByteTokenizer()
-anything = [character for character in map(chr, range(0, 0x110000, 7)) if character.isprintable()]
-for length in range(200):
-    string = "".join(chance.choices(anything, k=length))
-    assert by_byte.decode(by_byte.encode(string)) == string
 print("好 is", by_byte.encode("好").tolist())
 assert len(by_byte.encode(text)) == len(text)  # one byte each, since all our characters are ASCII
+check("02.ByteTokenizer", ByteTokenizer)
 
 # %% tags=["solution"]
-# @title Solution 4: the way back by table
-code_points = torch.tensor([ord(character) for character in characters], dtype=torch.int32)
+# @title Solution 6: the way back by table
 
 
-def decode_by_table(ids: torch.Tensor) -> str:
+def decode_by_table(ids: torch.Tensor, characters: str) -> str:
+    code_points = torch.tensor([ord(character) for character in characters], dtype=torch.int32)
     return code_points[ids].numpy().tobytes().decode("utf-32-le")
 
 
-assert decode_by_table(tokenizer.encode(text)) == text
-assert decode_by_table(torch.tensor([], dtype=torch.int64)) == ""
-print(decode_by_table(tokenizer.encode("To be, or not to be")))
+assert decode_by_table(tokenizer.encode(text), tokenizer.characters) == text
+check("02.decode_by_table", decode_by_table)

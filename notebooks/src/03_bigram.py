@@ -525,103 +525,181 @@ plots.lines(
 # %% [markdown]
 # ## Exercises
 #
-# The stubs run as they stand; put your answer in place of `None` or of the `0.0`. Worked solutions are folded away
-# below.
-#
-# **1 · Sure and unsure** (easy). Which character leaves the least doubt about what follows, and which the
-# most? Take the loss of each row of `counted` by itself, -Σ p ln p, for characters that occur at least 50 times.
-# `torch.xlogy(p, p)` gives p ln p, also for p = 0.
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck? `hint` gives one
+# step more at each call. Worked solutions are folded away below. (In the cases a table is small: of two, three or a few
+# characters.)
 
-# %% tags=["exercise"]
-surest, least_sure = None, None
+# %%
+from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **2 · Backwards** (easy). Make a bigram that predicts the character *before*, by counting. Is its loss on the
-# training text higher or lower than forwards? Guess first.
+# **1 · Smooth in your head** (easy, 3 minutes). Take the line `to be or not to be` alone: after `t` it has `o` twice and
+# a space once, and it has 7 different characters. With 1 added to every count, what is the probability of `o` after
+# `t`, of the space after `t`, and of `b` after `t`? Predict, with no computer.
 
 # %% tags=["exercise"]
-backwards_loss = None
+smoothed = None  # your answer: (of o, of the space, of b)
 
-# %% [markdown]
-# **3 · Two characters** (medium). Count triples into a `(65, 65, 65)` table, so that the model sees two
-# characters. With 0.1 added to each count: what is its loss on the training text and on the held-out text,
-# and what share of the held-out triples was never seen in training?
+# %%
+check("03.smoothed", smoothed)
 
-# %% tags=["exercise"]
-triple_train_loss, triple_val_loss, share_unseen = None, None, None
+# %%
+hint("03.smoothed")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **4 · A slope by hand** (hard). You need no autograd to measure a slope: move one weight by a small ε in
-# both directions and see how the loss changes. Check three entries of the gradient formula above that way, for
-# logits of your choice.
+# **2 · Sure and unsure** (easy, 10 minutes). Which character leaves the least doubt about what follows, and which the
+# most? The doubt of a row is the loss that it expects: -Σ p ln p. `surest` gets the counts and answers with two row
+# numbers, among the rows that have at least `least` counts together. `torch.xlogy(p, p)` gives p ln p, also for p = 0.
 
 # %% tags=["exercise"]
-def slope(logits: torch.Tensor, i: int, j: int, epsilon: float = 1e-4) -> float:
-    return 0.0
+def surest(counts: torch.Tensor, least: int) -> tuple[int, int]:
+    """counts (V, V) -> the row of the least doubt, the row of the most"""
 
 
-print(slope(torch.zeros(V, V, dtype=torch.float64), 0, 0))
+# %%
+check("03.surest", surest)
+
+
+# %% [markdown]
+# **3 · Repair it** (medium, 10 minutes). This is to be the loss of a table in nats per character, as `table_loss` has
+# it. It runs, and gives a number that looks likely. It is wrong in three ways. Find them, and mend all three, without
+# a look above.
+
+# %% tags=["exercise"]
+def repaired(table: torch.Tensor, ids: torch.Tensor) -> float:
+    p = table[ids[1:], ids[:-1]]
+    return -p.mean().log2().item()
+
+
+# %%
+check("03.repaired", repaired)
+
+
+# %% [markdown]
+# **4 · Backwards** (medium, 10 minutes). Make a bigram that predicts the character *before*, by counting the pairs of
+# `ids`, without smoothing. What loss does it have on the same `ids`, read backwards? Guess first: on our training text,
+# is it higher than forwards, lower, or nearly the same?
+
+# %% tags=["exercise"]
+def backwards_loss(ids: torch.Tensor, V: int) -> float:
+    """ids (N,), all below V -> nats per character"""
+
+
+# %%
+check("03.backwards_loss", backwards_loss)
+
+
+# %% [markdown]
+# **5 · Two characters** (medium, 20 minutes). Count the triples of `train_ids` into a table with a row for each *pair*,
+# so that the model sees two characters, and add 0.1 to each count. What is its loss on `ids`? And which share of the
+# triples in `ids` never occurs in `train_ids`?
+
+# %% tags=["exercise"]
+def two_characters(train_ids: torch.Tensor, ids: torch.Tensor, V: int) -> tuple[float, float]:
+    """ids (N,), all below V -> (nats per character, share of triples never seen)"""
+
+
+# %%
+check("03.two_characters", two_characters)
+
+
+# %% [markdown]
+# **6 · A slope by hand** (hard, 20 minutes). You need no autograd to measure a slope: move one weight by a small ε in
+# both directions, and divide the difference of the two losses by the distance. Do it for `logits[i, j]` and the loss
+# of the table `logits.softmax(dim=1)` on `ids`. The check compares it with the formula above.
+
+# %% tags=["exercise"]
+def slope(logits: torch.Tensor, ids: torch.Tensor, i: int, j: int, epsilon: float = 1e-4) -> float:
+    """logits (V, V) of dtype float64, ids (N,) -> the slope of the loss at logits[i, j]"""
+
+
+# %%
+check("03.slope", slope)
 
 # %% [markdown]
 # ### Solutions
 
 # %% tags=["solution"]
-# @title Solution 1: sure and unsure
-doubt = -torch.xlogy(counted, counted).sum(dim=1)  # (V,)
-enough = [i for i in range(V) if counts[i].sum() >= 50]
-least, most = doubt[enough].min(), doubt[enough].max()
-surest = [tokenizer.characters[i] for i in enough if doubt[i] == least]  # there may be several
-least_sure = [tokenizer.characters[i] for i in enough if doubt[i] == most]
-print("surest after", *map(plots.visible, surest), f": {least.abs():.3f} nats")
-print("least sure after", *map(plots.visible, least_sure), f": {most:.3f} nats")
-weighted = (doubt * share[:, 0]).sum().item()
-assert abs(weighted - by_counting) < 1e-6  # the loss is the mean doubt, weighted by frequency
+# @title Solution 1: smooth in your head
+smoothed = ((2 + 1) / (3 + 7), (1 + 1) / (3 + 7), (0 + 1) / (3 + 7))  # each of 7 counts grew by 1
+check("03.smoothed", smoothed)
 
 # %% tags=["solution"]
-# @title Solution 2: backwards
-before = rows_to_probabilities(counts.double().T)  # (V, V): row j, what stood before j
-backwards_loss = table_loss(before, train_ids.flip(0))
-print(f"forwards {by_counting:.4f}, backwards {backwards_loss:.4f}")
+# @title Solution 2: sure and unsure
+
+
+def surest(counts: torch.Tensor, least: int) -> tuple[int, int]:
+    p = rows_to_probabilities(counts.double())
+    doubt = -torch.xlogy(p, p).sum(dim=1)  # (V,)
+    rows = [i for i in range(len(counts)) if counts[i].sum() >= least]
+    return min(rows, key=lambda i: doubt[i]), max(rows, key=lambda i: doubt[i])
+
+
+sure, unsure = surest(counts, least=50)
+print("surest after", plots.visible(tokenizer.characters[sure]), end=", ")
+print("least sure after", plots.visible(tokenizer.characters[unsure]))
+check("03.surest", surest)
+
+# %% tags=["solution"]
+# @title Solution 3: repair it
+
+
+def repaired(table: torch.Tensor, ids: torch.Tensor) -> float:
+    p = table[ids[:-1], ids[1:]]  # a row is a first character
+    return -p.log().mean().item()  # the natural logarithm, of each p, and then the mean
+
+
+check("03.repaired", repaired)
+
+# %% tags=["solution"]
+# @title Solution 4: backwards
+
+
+def backwards_loss(ids: torch.Tensor, V: int) -> float:
+    counts = torch.bincount(ids[:-1] * V + ids[1:], minlength=V * V).reshape(V, V)
+    before = rows_to_probabilities(counts.double().T)  # row j: what stood before j
+    return table_loss(before, ids.flip(0))
+
+
+print(f"forwards {by_counting:.4f}, backwards {backwards_loss(train_ids, V):.4f}")
 # Both are the surprise of a pair less the surprise of a single character, and
 # forwards and backwards have the same pairs and (but for the two ends) the same characters.
-assert abs(backwards_loss - by_counting) < 1e-3
+assert abs(backwards_loss(train_ids, V) - by_counting) < 1e-3
+check("03.backwards_loss", backwards_loss)
 
 # %% tags=["solution"]
-# @title Solution 3: two characters
-triples = (train_ids[:-2] * V + train_ids[1:-1]) * V + train_ids[2:]
-cube = torch.bincount(triples, minlength=V**3).reshape(V * V, V)  # a row for each pair
-predicted = rows_to_probabilities(cube + 0.1)
+# @title Solution 5: two characters
 
 
-def triple_loss(ids: torch.Tensor) -> float:
-    return -predicted[ids[:-2] * V + ids[1:-1], ids[2:]].log().mean().item()
+def two_characters(train_ids: torch.Tensor, ids: torch.Tensor, V: int) -> tuple[float, float]:
+    triples = (train_ids[:-2] * V + train_ids[1:-1]) * V + train_ids[2:]
+    cube = torch.bincount(triples, minlength=V**3).reshape(V * V, V)  # a row for each pair
+    row, column = ids[:-2] * V + ids[1:-1], ids[2:]
+    loss = -rows_to_probabilities(cube + 0.1)[row, column].log().mean().item()
+    return loss, (cube[row, column] == 0).double().mean().item()
 
 
-triple_train_loss, triple_val_loss = triple_loss(train_ids), triple_loss(val_ids)
-share_unseen = (cube[val_ids[:-2] * V + val_ids[1:-1], val_ids[2:]] == 0).double().mean().item()
-print(
-    f"training {triple_train_loss:.3f}, held out {triple_val_loss:.3f}, unseen {share_unseen:.1%}"
-)
+triple_train_loss, _ = two_characters(train_ids, train_ids, V)
+triple_val_loss, share_unseen = two_characters(train_ids, val_ids, V)
+print(f"training {triple_train_loss:.3f}, held out {triple_val_loss:.3f}", end=", ")
+print(f"never seen {share_unseen:.1%}")
 assert triple_train_loss < by_counting  # seeing more helps
 assert triple_val_loss > triple_train_loss + 0.03  # and the gap to new text widens
 assert share_unseen > unseen.double().mean()
+check("03.two_characters", two_characters)
 
 # %% tags=["solution"]
-# @title Solution 4: a slope by hand
+# @title Solution 6: a slope by hand
 
 
-def slope(logits: torch.Tensor, i: int, j: int, epsilon: float = 1e-4) -> float:
+def slope(logits: torch.Tensor, ids: torch.Tensor, i: int, j: int, epsilon: float = 1e-4) -> float:
     losses = []
     for move in (epsilon, -epsilon):
         moved = logits.clone()
         moved[i, j] += move
-        losses.append(table_loss(moved.softmax(dim=1), train_ids))
+        losses.append(table_loss(moved.softmax(dim=1), ids))
     return (losses[0] - losses[1]) / (2 * epsilon)
 
 
-logits = torch.randn(V, V, dtype=torch.float64)
-formula = share * (logits.softmax(dim=1) - counted)
-for i, j in ((t, h), (h, t), (t, t)):
-    assert abs(slope(logits, i, j) - formula[i, j]) < 1e-6
-print("three slopes measured, three as the formula says")
+check("03.slope", slope)
