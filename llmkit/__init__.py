@@ -10,7 +10,7 @@ else of llmkit. Each folder is one later part of it:
     deploy/         14          exports, and a server
     responsible/    15          memory, bias, personal data
     projects/       16, 17      code completion, several languages
-    exercises/      04          the checks of the notebooks' exercises
+    exercises/      01 to 08    the checks of the notebooks' exercises
     commands/                   python -m llmkit
 
 A folder imports the files and, where its docstring says so, another folder. `import llmkit` loads

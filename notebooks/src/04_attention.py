@@ -580,7 +580,7 @@ assert not torch.allclose(at_the_end("dog bites men."), first, atol=1e-3)
 # step more at each call. Worked solutions are folded away below.
 
 # %%
-from llmkit.exercises import check
+from llmkit.exercises import check, hint
 
 # %% [markdown]
 # **1 · Count before you look** (easy, 2 minutes). Predict, with no computer: in a causal mask for T = 5, how many positions
@@ -591,6 +591,9 @@ mask_rows = None  # your answer: (row 0, row 4, together)
 
 # %%
 check("04.mask_rows", mask_rows)
+
+# %%
+hint("04.mask_rows")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
