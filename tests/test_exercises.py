@@ -132,6 +132,11 @@ def test_an_empty_answer_is_not_tried_yet(answer):
     assert repr(check(NAME, answer)) == "not tried yet"
 
 
+def test_an_answer_may_be_missing_in_a_later_case():
+    result = check("04.attend_in_one_pass", lambda q, k, v: v[0] if len(v) == 1 else None)
+    assert "a tensor is wanted, not None (is a return missing?)" in result.about
+
+
 def test_a_stub_is_known_whatever_its_comments_and_spaces(tmp_path, monkeypatch):
     source = checking.find(NAME).stub.replace("zeros(T, T)", "zeros( T,T )  # my scores")
     (tmp_path / "typed_in.py").write_text(f"import llmkit, torch\n{source}")

@@ -204,7 +204,7 @@ assert abs(by_stride[1] - five.loss(some)) < 1e-9  # four before each: all that 
 # The same model, the same text, and the smaller stride looks better: it gives more context and takes longer.
 # Neither is wrong; comparing one with the other is. In this series a loss without a further word means
 # windows that do not overlap. With windows of 64 characters and more the seams matter far less than here
-# (exercise 3 measures it).
+# (exercise 5 measures it).
 #
 # ## Bits per character
 #
@@ -521,81 +521,182 @@ assert min(gain, key=gain.get) == "letter within a word"
 # %% [markdown]
 # ## Exercises
 #
-# The stubs run as they stand. Worked solutions are folded away below.
-#
-# **1 · A loaded die** (easy). A die shows the six with probability 1/2 and each of the others with 1/10. What
-# is the perplexity of someone who knows that? And of someone who takes it to be fair?
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck? `hint` gives one
+# step more at each call. Worked solutions are folded away below.
 
-# %% tags=["exercise"]
-knows, believes_fair = None, None
+# %%
+from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **2 · What more text brings** (easy). Train counters of order 5 on the first quarter, half, and all of the
-# training text. By how much does the held-out loss fall with each doubling?
+# **1 · A loaded die** (easy, 3 minutes). A die shows the six with probability 1/2 and each of the other five with 1/10.
+# Predict first: who is surprised more, someone who knows that, or someone who takes the die to be fair? Then give the
+# perplexity of both, with two digits after the point.
 
 # %% tags=["exercise"]
-losses_by_size = {}
+loaded_die = None  # your answer: (who knows, who believes it fair)
 
-# %% [markdown]
-# **3 · The seams** (medium). Measure the GPT on the first 2,000 held-out characters with strides of a whole,
-# a half and an eighth of its window. How much does it gain, and how many characters does it have to process
-# for it?
+# %%
+check("07.loaded_die", loaded_die)
 
-# %% tags=["exercise"]
-losses_by_stride = {}
+# %%
+hint("07.loaded_die")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **4 · Two are better than one** (hard). Mix the two models: p = (1 - m) · p_GPT + m · p_counter, and measure
-# the loss of the mixture on the held-out text for m = 0, 0.1 ... 1. Is any mixture better than both?
-# (`character_losses` gives the -ln p of each.)
+# **2 · In pieces** (easy, 5 minutes). A long text was measured in pieces: for each there is its mean loss in nats, and how
+# many characters were predicted. What is the perplexity of the whole text? Predict for a piece of 100 characters with
+# loss 2 and a piece of a single character with loss 4: nearer to e², or to e³?
 
 # %% tags=["exercise"]
-def mixture_loss(m: float) -> float:
-    return math.nan
+def combine(losses: list[float], counts: list[int]) -> float:
+    """The perplexity of a text, from the mean loss and the number of characters of each piece."""
 
 
-print([mixture_loss(m / 10) for m in range(11)])
+# %%
+check("07.combine", combine)
+
+
+# %% [markdown]
+# **3 · Words against characters** (easy, 5 minutes). A model whose tokens are pieces of words has a loss of 3.2 nats *per token*,
+# and its tokens have 2.7 characters on average. Is it better than a model of characters with a loss of 1.3 nats? Write the
+# conversion to bits per character.
+
+# %% tags=["exercise"]
+def bits_per_character(loss: float, tokens: int, characters: int) -> float:
+    """loss: nats per token, the mean over so many tokens, which are so many characters of text."""
+
+
+# %%
+check("07.bits_per_character", bits_per_character)
+
+
+# %% [markdown]
+# **4 · What more text brings** (medium, 10 minutes). Count with order 5 on the first quarter, the first half, and all of a
+# training text. By how much does the loss on other text fall with each doubling? Predict first: does the second doubling
+# bring as much as the first?
+
+# %% tags=["exercise"]
+def gains(train_ids: torch.Tensor, val_ids: torch.Tensor, V: int) -> tuple[float, float]:
+    """The fall of the loss on val_ids: from a quarter of train_ids to a half, from there to all."""
+
+
+# %%
+check("07.gains", gains)
+
+
+# %% [markdown]
+# **5 · Repair it: the seams** (medium, 15 minutes). This measurement lets windows overlap. It runs, and gives a
+# number. It is wrong in two ways. Find them, and mend both; then measure how much the GPT gains from strides of a half and an
+# eighth of its window on the first 2,000 held-out characters.
+
+# %% tags=["exercise"]
+def strided_loss(model, ids: torch.Tensor, stride: int) -> float:
+    T, total = model.config.block_size, 0.0
+    for start in range(0, len(ids) - T, stride):
+        window = ids[start : start + T + 1].to(device_of(model))  # (T + 1,)
+        logits = model(window[None, :-1])[0]  # (T, V)
+        total += F.cross_entropy(logits, window[1:], reduction="sum").item()
+    return total / (len(ids) - 1)
+
+
+# %%
+check("07.strided_loss", strided_loss)
+
+
+# %% [markdown]
+# **6 · Two are better than one** (hard, 25 minutes). Two models have predicted the same text. Mix them: each character gets the
+# probability (1 - m) · p₁ + m · p₂. What is the loss of the mixture? You have the -ln p of each
+# (`character_losses` gives them), and some are so large that p = e^-loss is 0 for a computer: how can one add two
+# probabilities of which one knows only the logarithms? Predict before you try it on the GPT and
+# the counter: can any mixture be better than both?
+
+# %% tags=["exercise"]
+def mixture_loss(losses_1: torch.Tensor, losses_2: torch.Tensor, m: float) -> float:
+    """losses_1, losses_2 (N,): -ln p of each character by the two models; m from 0 to 1."""
+
+
+# %%
+check("07.mixture_loss", mixture_loss)
 
 # %% [markdown]
 # ### Solutions
 
 # %% tags=["solution"]
 # @title Solution 1: a loaded die
-knows = math.exp(-(0.5 * math.log(0.5) + 5 * 0.1 * math.log(0.1)))
-believes_fair = math.exp(-(0.5 + 5 * 0.1) * math.log(1 / 6))
-print(f"who knows {knows:.3f}, who believes it fair {believes_fair:.3f}")
-assert knows < believes_fair
-assert abs(believes_fair - 6) < 1e-9  # every face surprises alike
+loaded_die = (
+    math.exp(-(0.5 * math.log(0.5) + 5 * 0.1 * math.log(0.1))),  # the root of 20
+    math.exp(-(0.5 + 5 * 0.1) * math.log(1 / 6)),  # every face surprises alike: six
+)
+check("07.loaded_die", loaded_die)
+
 
 # %% tags=["solution"]
-# @title Solution 2: what more text brings
-sizes = {"a quarter": len(train_ids) // 4, "half": len(train_ids) // 2, "all": len(train_ids)}
-losses_by_size = {k: llmkit.NGram(train_ids[:n], 5, V).loss(val_ids) for k, n in sizes.items()}
-print({name: round(loss, 3) for name, loss in losses_by_size.items()})
-quarter, half, everything = losses_by_size.values()
-assert quarter > half > everything
+# @title Solution 2: in pieces
+def combine(losses: list[float], counts: list[int]) -> float:
+    nats = sum(loss * count for loss, count in zip(losses, counts, strict=True))
+    return math.exp(nats / sum(counts))
+
+
+print(f"{combine([2, 4], [100, 1]):.3f}, and e^2 = {math.exp(2):.3f}")
+check("07.combine", combine)
+
+
+# %% tags=["solution"]
+# @title Solution 3: words against characters
+def bits_per_character(loss: float, tokens: int, characters: int) -> float:
+    return loss * tokens / math.log(2) / characters
+
+
+of_pieces, of_characters = bits_per_character(3.2, 10, 27), bits_per_character(1.3, 1, 1)
+print(f"{of_pieces:.3f} bits against {of_characters:.3f}: the larger loss is the better model")
+check("07.bits_per_character", bits_per_character)
+
+
+# %% tags=["solution"]
+# @title Solution 4: what more text brings
+def gains(train_ids: torch.Tensor, val_ids: torch.Tensor, V: int) -> tuple[float, float]:
+    sizes = len(train_ids) // 4, len(train_ids) // 2, len(train_ids)
+    quarter, half, everything = (llmkit.NGram(train_ids[:n], 5, V).loss(val_ids) for n in sizes)
+    return quarter - half, half - everything
+
+
+first, second = gains(train_ids, val_ids, V)
+print(f"a quarter to a half: {first:.3f} nats; a half to all: {second:.3f}")
+assert min(first, second) > 0
+check("07.gains", gains)
+
 
 # %% tags=["solution", "trained"]
-# @title Solution 3: the seams
+# @title Solution 5: the seams
+def strided_loss(model, ids: torch.Tensor, stride: int) -> float:
+    T, total, reached = model.config.block_size, 0.0, 0  # so many predictions are counted
+    for start in range(0, len(ids) - 1, stride):  # to the end: the last windows are shorter
+        window = ids[start : start + T + 1].to(device_of(model))  # (up to T + 1,)
+        logits = model(window[None, :-1])[0]  # (up to T, V)
+        losses = F.cross_entropy(logits, window[1:], reduction="none")  # (up to T,)
+        total += losses[reached - start :].sum().item()  # only what no window has counted
+        reached = start + len(losses)
+    return total / reached
+
+
 T = gpt.config.block_size
-losses_by_stride = {
-    stride: llmkit.evaluate(gpt, val_ids[:2000], stride=stride).loss
-    for stride in (T, T // 2, T // 8)
-}
-for stride, loss in losses_by_stride.items():
+with torch.no_grad():
+    by_stride = {s: strided_loss(gpt, val_ids[:2000], s) for s in (T, T // 2, T // 8)}
+for stride, loss in by_stride.items():
     print(f"stride {stride:3}: loss ≈ {loss:.3f}, about {T / stride:.0f} times the work")
-assert losses_by_stride[T] > losses_by_stride[T // 2]
+assert by_stride[T] > by_stride[T // 2]
+check("07.strided_loss", strided_loss)
+
 
 # %% tags=["solution", "trained"]
-# @title Solution 4: two are better than one
-p_gpt, p_counter = (-losses).exp(), (-by_counter).exp()  # (N - 1,) each
+# @title Solution 6: two are better than one
+def mixture_loss(losses_1: torch.Tensor, losses_2: torch.Tensor, m: float) -> float:
+    shares = torch.tensor([[1 - m], [m]], dtype=torch.float64)  # (2, 1)
+    log_p = shares.log() - torch.stack([losses_1, losses_2])  # (2, N): ln of each one's part
+    return -log_p.logsumexp(dim=0).mean().item()
 
 
-def mixture_loss(m: float) -> float:
-    return -((1 - m) * p_gpt + m * p_counter).log().mean().item()
-
-
-mixed = [mixture_loss(m / 10) for m in range(11)]
+mixed = [mixture_loss(losses, by_counter, m / 10) for m in range(11)]
 print(f"GPT ≈ {mixed[0]:.3f}, best mixture ≈ {min(mixed):.3f}, counter ≈ {mixed[10]:.3f}")
-assert min(mixed) < min(mixed[0], mixed[10])
+assert min(mixed) < min(mixed[0], mixed[10])  # each knows something that the other does not
+check("07.mixture_loss", mixture_loss)

@@ -41,6 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import llmkit
 from llmkit import plots
+from llmkit.evaluation import device_of
 from llmkit.generation import next_token_probabilities
 from llmkit.widgets import SamplingPlayground
 
@@ -703,46 +704,93 @@ playground.prompt.value = "\nWhy "
 # %% [markdown]
 # ## Exercises
 #
-# The stubs run as they stand. Worked solutions are folded away below.
-#
-# **1 · By hand** (easy). Three tokens have probabilities 1/2, 1/4 and 1/4. What are they at temperature 1/2? And what
-# is left of them by top-p 0.6? (On paper first.)
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck? `hint` gives one
+# step more at each call. Worked solutions are folded away below.
+
+# %%
+from llmkit.exercises import check, hint
+
+# %% [markdown]
+# **1 · By hand** (easy, 5 minutes). Three tokens have probabilities 1/2, 1/4 and 1/4. Predict, on paper: what are
+# they at temperature 1/2? And what does top-p 0.6 leave of them, at temperature 1? (Among equals the first stays longer.)
 
 # %% tags=["exercise"]
-at_half, with_top_p = None, None
+by_hand = None  # your answer: ([three at temperature 1/2], [three with top-p 0.6])
+
+# %%
+check("08.by_hand", by_hand)
+
+# %%
+hint("08.by_hand")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **2 · A cut that asks the leader** (easy). *Min-p* keeps every token that has at least a share m of the likeliest one's
-# probability. Write it. How many of the five vowels stay with m = 0.2?
+# **2 · A cut that asks the leader** (easy, 5 minutes). *Min-p* keeps every token that has at least a share m of the
+# likeliest one's probability. Write it. How many of the five vowels stay with m = 0.2?
 
 # %% tags=["exercise"]
 def min_p(p: Tensor, m: float) -> Tensor:
-    return p
+    """Probabilities (V,) -> those that are left, (V,), which sum to one."""
 
 
-print(min_p(small.softmax(-1), 0.2))
-
-# %% [markdown]
-# **3 · What a cache costs** (medium). GPT-2 has 12 layers, C = 768 and 1,024 positions. How large is its cache, with two
-# bytes a number? How many such texts fit into the 16 GB of a T4 beside the 124 million weights?
-
-# %% tags=["exercise"]
-cache_bytes, texts_that_fit = None, None
+# %%
+check("08.min_p", min_p)
 
 
 # %% [markdown]
-# **4 · Looking further ahead** (hard). *Beam search* keeps not one text but the `width` likeliest so far, lets each go on
-# in every way, and again keeps the likeliest. Write it for 40 characters. Does it find a text of lower total surprise than
-# greedy does?
+# **3 · Repair it: the dice** (medium, 10 minutes). To draw from p, stack the probabilities into a tower and throw a dart at
+# it: the token in whose floor the dart lands is drawn. Here u, a random number from 0 to just below 1, says how high. This
+# works nearly always. Twice in a long while it draws what it never should: once for a certain u, once because
+# rounded probabilities need not sum to 1. Find both, and mend them.
 
 # %% tags=["exercise"]
-def beam_search(start: str, new: int, width: int) -> tuple[str, float]:
-    """The text, and the sum of -ln p over its new characters."""
-    return start, math.nan
+def draw(p: Tensor, u: float) -> int:
+    heights = p.cumsum(dim=-1)  # (V,)
+    return int((heights < u).sum())
 
 
-print(beam_search("\n", 40, width=8))
+# %%
+check("08.draw", draw)
+
+# %% [markdown]
+# **4 · What a cache costs** (medium, 10 minutes). GPT-2 has 12 layers, C = 768 and 1,024 positions. How many bytes has its
+# cache for one full text, with two bytes a number? How many such texts fit into the 16 · 10⁹ bytes of a T4, beside the
+# 124 million weights of two bytes each?
+
+# %% tags=["exercise"]
+cache_size = None  # your answer: (bytes of one text, how many texts)
+
+# %%
+check("08.cache_size", cache_size)
+
+
+# %% [markdown]
+# **5 · A test of the cache** (medium, 15 minutes). Write the test that tells a right `step` from a wrong one: whether
+# reading one by one gives the scores of one reading, up to rounding. The check hands it steps with all sorts of
+# faults, and a `gpt` as above, with large weights in 64-bit numbers. Predict first: which faults would not show in the
+# scores after the first token?
+
+# %% tags=["exercise"]
+def cache_is_exact(step, gpt: llmkit.GPT, ids: Tensor) -> bool:
+    """Whether `step` reads ids (T,) as gpt does at once."""
+
+
+# %%
+check("08.cache_is_exact", cache_is_exact)
+
+
+# %% [markdown]
+# **6 · Looking further ahead** (hard, 25 minutes). *Beam search* keeps not one text but the `width` likeliest so far, lets each
+# go on in every way, and again keeps the likeliest. The check uses small bigrams; then try 40 characters with the GPT.
+# Does it find a text of lower total surprise than greedy does? Is it a better text?
+
+# %% tags=["exercise"]
+def beam_search(model, ids: Tensor, new: int, width: int) -> tuple[Tensor, float]:
+    """The likeliest text found, (T + new,), and the sum of -ln p over its new tokens."""
+
+
+# %%
+check("08.beam_search", beam_search)
 
 # %% [markdown]
 # ### Solutions
@@ -751,9 +799,11 @@ print(beam_search("\n", 40, width=8))
 # @title Solution 1: by hand
 at_half = [2 / 3, 1 / 6, 1 / 6]  # squares 1/4, 1/16, 1/16, divided by their sum 3/8
 with_top_p = [2 / 3, 1 / 3, 0]  # 1/2 is not enough, so one of the two equals; the first
+by_hand = at_half, with_top_p
 three = torch.tensor([1 / 2, 1 / 4, 1 / 4]).log()
 assert torch.allclose(next_token_probabilities(three, 0.5), torch.tensor(at_half))
 assert torch.allclose(next_token_probabilities(three, top_p=0.6), torch.tensor(with_top_p))
+check("08.by_hand", by_hand)
 
 
 # %% tags=["solution"]
@@ -764,35 +814,59 @@ def min_p(p: Tensor, m: float) -> Tensor:
 
 
 left = min_p(small.softmax(-1), 0.2)
-print(
-    "  ".join(
-        f"{letter} {chance:.3f}" for letter, chance in zip(vowels, left.tolist(), strict=True)
-    )
-)
+print("  ".join(f"{letter} {chance:.3f}" for letter, chance in zip(vowels, left, strict=True)))
 assert (left > 0).sum() == 3
+check("08.min_p", min_p)
+
 
 # %% tags=["solution"]
-# @title Solution 3: what a cache costs
+# @title Solution 3: the dice
+def draw(p: Tensor, u: float) -> int:
+    heights = p.cumsum(dim=-1)  # (V,)
+    dart = u * heights[-1]  # below the top, whatever rounding has made of it
+    return int((heights <= dart).sum())  # a floor of no height is passed, at the bottom too
+
+
+check("08.draw", draw)
+
+# %% tags=["solution"]
+# @title Solution 4: what a cache costs
 cache_bytes = 2 * 12 * 1024 * 768 * 2  # keys and values, layers, positions, C, bytes
-texts_that_fit = (16 * 10**9 - 2 * 124_000_000) // cache_bytes
-print(f"{cache_bytes / 2**20:.0f} MiB a text, {texts_that_fit} texts")
-assert cache_bytes == 36 * 2**20
+cache_size = cache_bytes, (16 * 10**9 - 2 * 124_000_000) // cache_bytes
+print(f"{cache_bytes / 2**20:.0f} MiB a text, {cache_size[1]} texts")
+check("08.cache_size", cache_size)
+
+
+# %% tags=["solution"]
+# @title Solution 5: a test of the cache
+@torch.no_grad()
+def cache_is_exact(step, gpt: llmkit.GPT, ids: Tensor) -> bool:
+    kept = [([], []) for _ in gpt.h]  # a pair of lists for each layer, each its own
+    one_by_one = torch.cat([step(gpt, token[None], kept) for token in ids])  # (T, V)
+    return torch.allclose(one_by_one, gpt(ids[None])[0], atol=1e-10)
+
+
+assert cache_is_exact(step, gpt, ids)
+# After one token there is no past: position 0 is right, and nothing is forgotten yet.
+check("08.cache_is_exact", cache_is_exact)
 
 
 # %% tags=["solution", "trained"]
-# @title Solution 4: looking further ahead
+# @title Solution 6: looking further ahead
 @torch.no_grad()
-def beam_search(start: str, new: int, width: int) -> tuple[str, float]:
-    beams, totals = tokenizer.encode(start)[None], torch.zeros(1)  # (B, T) and (B,)
+def beam_search(model, ids: Tensor, new: int, width: int) -> tuple[Tensor, float]:
+    beams, totals = ids[None], torch.zeros(1)  # (B, T) and (B,)
     for _ in range(new):
-        logits = model(beams.to(runtime.device))[:, -1].float().cpu()  # (B, V)
+        logits = model(beams.to(device_of(model)))[:, -1].float().cpu()  # (B, V)
         surprise = totals[:, None] - logits.log_softmax(dim=-1)  # (B, V): of every way to go on
         totals, flat = surprise.flatten().topk(min(width, surprise.numel()), largest=False)
-        beams = torch.cat([beams[flat // V], (flat % V)[:, None]], dim=1)
-    return tokenizer.decode(beams[0]), totals[0].item()
+        beam, token = flat // logits.size(-1), flat % logits.size(-1)  # (B,) each
+        beams = torch.cat([beams[beam], token[:, None]], dim=1)
+    return beams[0], totals[0].item()
 
 
-one, eight = (beam_search("\n", 40, width) for width in (1, 8))
+one, eight = (beam_search(model, tokenizer.encode("\n"), 40, width) for width in (1, 8))
 print(f"greedy ≈ {one[1]:.2f} nats, eight beams ≈ {eight[1]:.2f} nats")
-assert one[0] == write("\n", 40, greedy)
+assert tokenizer.decode(one[0]) == write("\n", 40, greedy)
 assert eight[1] < one[1]
+check("08.beam_search", beam_search)
