@@ -49,18 +49,17 @@ SHUT_DOWN = {
 }
 FAILED = "[data-mime-type='application/vnd.jupyter.error'], .output_error"
 CELLS = ".jp-Notebook .jp-Cell, #notebook .cell"
-FAILED = "[data-mime-type='application/vnd.jupyter.error'], .output_error"
-# What is typed into each control of a notebook's views, from the top down.
+# What is typed into each control of a notebook's view, from the top down.
 KEYS = {
     "02_char_tokenizer": ["x"],
     "03_bigram": ["h"],
-    "04_attention": ["ArrowDown", "ArrowRight"],
+    "04_attention": ["ArrowLeft or ArrowRight", "ArrowLeft or ArrowRight"],
     "06_training": [],
     "08_generation": ["x", "ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowUp"],
     "09_subword_tokenizers": ["x", "ArrowLeft"],
     "13_instruction_tuning": ["Space", "Enter", "Space"],
 }
-CONTROLS = "textarea, select, .noUi-handle, .ui-slider-handle, input[type=number], button"
+CONTROLS = "textarea, .noUi-handle, .ui-slider-handle, input[type=number], button"
 SHOWN = """view => [...view.querySelectorAll('.widget-html-content, img')]
     .map(e => e.src || e.innerHTML).join('\\n')"""
 
@@ -181,8 +180,10 @@ def test_each_control_can_be_reached_and_moved_by_keyboard(name, jupyter, browse
                 page.keyboard.press("Tab")
         assert control.evaluate("control => control === document.activeElement"), n
         view.screenshot(path=folder / f"{name}-{n}.png")
-        page.keyboard.press(keys)
-        page.wait_for_timeout(1000)
+        for key in keys.split(" or "):  # a slider may stand at either end
+            if view.evaluate(SHOWN) == before:
+                page.keyboard.press(key)
+                page.wait_for_timeout(1000)
         page.keyboard.press("Tab")  # some boxes report a change when they are left
         page.keyboard.press("Shift+Tab")
         page.wait_for_function(
