@@ -10,6 +10,7 @@ else of llmkit. Each folder is one later part of it:
     deploy/         14          exports, and a server
     responsible/    15          memory, bias, personal data
     projects/       16, 17      code completion, several languages
+    exercises/      04          the checks of the notebooks' exercises
     commands/                   python -m llmkit
 
 A folder imports the files and, where its docstring says so, another folder. `import llmkit` loads
@@ -38,6 +39,7 @@ LATER = {  # what a folder gives to `llmkit.`, and where it stands
     "BPETokenizer": "llmkit.bpe",
     "FastGPT": "llmkit.speed.fast_gpt",
     "FastGPTConfig": "llmkit.speed.fast_gpt",
+    "exercises": "llmkit",
     "pretrained": "llmkit.finetune",
 }
 
@@ -80,7 +82,8 @@ def __getattr__(name: str) -> Any:
     if name not in LATER:
         raise AttributeError(f"module 'llmkit' has no attribute {name!r}")
     home = import_module(LATER[name])
-    return getattr(home, name, None) or import_module(f"{LATER[name]}.{name}")
+    found = None if LATER[name] == __name__ else getattr(home, name, None)
+    return found or import_module(f"{LATER[name]}.{name}")
 
 
 def __dir__() -> list[str]:

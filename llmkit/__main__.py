@@ -34,6 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
             if distributed.first_to_tell():
                 print(f"error: {error}", file=stderr)
             return 2
+        except KeyboardInterrupt:
+            if distributed.first_to_tell():
+                print("interrupted", file=stderr)
+            return 130
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ curve that grows while one watches is in `widgets`.
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ class ProgressBar:
         self.bar: Any = None
 
     def __call__(self, trainer: Trainer) -> None:
-        if self.bar is None:  # a run that is resumed does not begin at 0
-            first = trainer.step - 1
+        first = trainer.step - 1  # a run that is resumed does not begin at 0
+        if (
+            self.bar is None or self.bar.disable or first < self.bar.n
+        ):  # none yet, or of another run
             self.bar = tqdm(total=trainer.config.steps, initial=first, **self.options)
         self.bar.update(trainer.step - self.bar.n)
         if trainer.evaluated:
@@ -40,11 +43,16 @@ class ProgressBar:
 
 
 class Checkpointer:
-    """Saves model, tokenizer and run to a folder, every so many steps and at the end."""
+    """Saves model, tokenizer and run to a folder, every so many steps and at the end.
+
+    The folder always holds what the model holds, so a run can go on from it; with ``keep_best``, a
+    run that has come to its end leaves the weights that measured best.
+    """
 
     def __init__(
         self, folder: str | Path, tokenizer: Tokenizer | None = None, every: int = 500
     ) -> None:
+        _check(every)
         self.folder, self.tokenizer, self.every = Path(folder), tokenizer, every
 
     def __call__(self, trainer: Trainer) -> None:
@@ -63,8 +71,7 @@ class Sampler:
     def __init__(
         self, tokenizer: Tokenizer, every: int, prompt: str = "\n", tokens: int = 200
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be a whole number of steps, at least 1, not {every}")
+        _check(every)
         self.tokenizer, self.every, self.tokens = tokenizer, every, tokens
         self.prompt = tokenizer.encode(prompt)  # (T,)
 
@@ -74,3 +81,8 @@ class Sampler:
             ids = generate(trainer.model, self.prompt, self.tokens, seed=seed)
             trainer.sample = self.tokenizer.decode(ids[len(self.prompt) :])
             trainer.history.samples.append((trainer.step, trainer.sample))
+
+
+def _check(every: int) -> None:
+    if not isinstance(every, Integral) or every < 1:
+        raise ValueError(f"every must be a whole number of steps, at least 1, not {every}")

@@ -13,28 +13,30 @@ is decided in `callbacks` and `training`; other kinds of folder are `deploy.expo
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-import pickle
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from difflib import get_close_matches
+from functools import wraps
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from llmkit import files
 from llmkit import tokenizer as tokenizers
 from llmkit.model import GPT, GPTConfig
 from llmkit.types import Tokenizer
 
-CHECKPOINT, ONNX, INT8 = "llmkit checkpoint 2", "llmkit onnx 2", "llmkit int8 2"
+CHECKPOINT, ONNX, INT8 = "llmkit checkpoint 3", "llmkit onnx 3", "llmkit int8 3"
+Loader = TypeVar("Loader", bound=Callable[..., Any])
 # Kinds of model folder: what each is called, and the files that may be in it.
 KINDS = {
     CHECKPOINT: ("checkpoint", {"model.safetensors", "tokenizer.json", "state.pt"}),
@@ -52,16 +54,26 @@ def save(
     """Write a checkpoint, in place of the one that the folder may hold; returns the folder.
 
     A state nests dicts, lists and tuples of tensors, numbers, strings, bools and None. Raises
-    TypeError for another model or another thing in the state, ValueError for a folder that holds
-    other files (it is left alone), OSError where writing fails.
+    TypeError for another model or another thing in the state; ValueError for weights that are not
+    a GPT's own or not finite, and for a folder that holds other files; OSError where writing fails.
+    After each of these the folder is as before.
     """
     model = plain(model)
     if any(hasattr(weight, "qdata") for weight in model.parameters()):
         raise TypeError("the model is quantized: save it with llmkit.deploy.export.save_int8")
+    weights = dict(model.named_parameters())  # tied ones once
+    with torch.device("meta"):  # no memory, no time
+        own = dict(GPT(model.config).named_parameters())
+    for name in weights.keys() | own.keys():
+        if name not in own or name not in weights or weights[name].shape != own[name].shape:
+            raise ValueError(
+                f"{name} is not as the model's configuration has it: save a LoRA adapter with "
+                "lora.save, or lora.merge and lora.remove it first, and undo other changes"
+            )
+    files.check_finite(weights)  # or a good checkpoint would be lost
     stored = _storable(state, "state")
 
     def fill(place: Path) -> None:
-        weights = dict(model.named_parameters())  # tied ones once
         write_tensors(place / "model.safetensors", weights)
         if tokenizer is not None:
             tokenizer.save(place / "tokenizer.json")
@@ -71,36 +83,51 @@ def save(
     return write_folder(folder, CHECKPOINT, model.config, fill)
 
 
+def steady(load: Loader) -> Loader:
+    """A loader that begins again where the folder was replaced while it read: by a save, say."""
+
+    @wraps(load)
+    def again(folder: str | Path, *arguments: Any, **options: Any) -> Any:
+        while True:
+            before = _stamp(folder)
+            try:
+                return load(folder, *arguments, **options)
+            except (FileNotFoundError, ValueError):
+                if _stamp(folder) == before:
+                    raise
+
+    return again  # type: ignore[return-value]
+
+
+@steady
 def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[GPT, Any]:
     """The model, in eval mode and its own dtypes, and the tokenizer, None if none was saved.
 
     Raises FileNotFoundError for no folder, ValueError for a file in it that is not as it should be.
     """
     folder, header = read_header(folder, CHECKPOINT)
-    model = build(header)
     path = folder / "model.safetensors"
-    tensors, weights = safetensors.load(read_file(path, header)), dict(model.named_parameters())
-    found, wanted = ({(n, tuple(t.shape)) for n, t in d.items()} for d in (tensors, weights))
-    if found != wanted:
-        raise ValueError(f"{path} does not fit its config.json: see {min(found ^ wanted)}")
+    with files.reading(path, "choose another folder"):
+        tensors = safetensors.load(read_file(path, header))
+        expected = outline(header["config"], tensors).named_parameters()
+        files.check_weights(tensors, {name: weight.shape for name, weight in expected})
+    model = build(header["config"])
+    weights = dict(model.named_parameters())
     model.to(tensors["wte.weight"].dtype)  # buffers, which are not saved, follow the weights
     for name, weight in weights.items():
         weight.data = tensors[name]
     return model.to(device).eval(), load_tokenizer(folder, header)
 
 
+@steady
 def load_state(folder: str | Path) -> Any:
     """The state, its tensors on the CPU; None if none was saved. Errors as in ``load``."""
     folder, header = read_header(folder, CHECKPOINT)
     if "state.pt" not in header["files"]:
         return None
     path = folder / "state.pt"
-    try:
+    with files.reading(path, "choose another folder"):
         return torch.load(BytesIO(read_file(path, header)), weights_only=True)  # runs no code
-    except (pickle.UnpicklingError, RuntimeError):
-        raise ValueError(
-            f"{path} is damaged or of another program: choose another folder"
-        ) from None
 
 
 def plain(model: nn.Module) -> GPT:
@@ -111,16 +138,34 @@ def plain(model: nn.Module) -> GPT:
     return model
 
 
-def build(header: dict[str, Any]) -> GPT:
-    """A new model, of a header; the caller's random state and default device stay out of it."""
+def build(config: GPTConfig) -> GPT:
+    """A new model on the CPU; the caller's random state and default device stay out of it."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        return GPT(GPTConfig(**header["config"]))
+        return GPT(config)
+
+
+def outline(config: GPTConfig, found: dict[str, Tensor]) -> GPT:
+    """A GPT of names and shapes, without memory for weights; ValueError for a configuration of
+    another size than the weights that were found. It is compared with these before anything is
+    built, because it may ask for more layers than there is time or memory for."""
+    files.check_shape(found, "wte.weight", (config.vocab_size, config.n_embd))
+    if config.position == "learned":
+        files.check_shape(found, "wpe.weight", (config.block_size, config.n_embd))
+    layers = len({name.split(".")[1] for name in found if name.startswith("h.")})
+    if layers != config.n_layer:
+        wanted = f"the configuration wants n_layer {config.n_layer}"
+        raise ValueError(f"{wanted}, but there are {layers} layers of weights")
+    with torch.device("meta"):
+        return GPT(config)
 
 
 def load_tokenizer(folder: Path, header: dict[str, Any]) -> Any:
     """The tokenizer of a folder with this header, None if none was saved."""
-    has_one = "tokenizer.json" in header["files"]
-    return tokenizers.load(folder / "tokenizer.json") if has_one else None
+    if "tokenizer.json" not in header["files"]:
+        return None
+    path = folder / "tokenizer.json"
+    with files.reading(path, "choose another folder"):
+        return tokenizers.from_json(read_file(path, header))
 
 
 def write_tensors(path: Path, tensors: dict[str, Any]) -> None:
@@ -143,20 +188,22 @@ def write_folder(
     _refuse_foreign(target, kind)
     fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
     try:
-        for leftover in list(target.parent.glob(f".{target.name}.saving-*")):  # of killed saves
+        killed = f".{glob.escape(target.name)}.saving-*"
+        for leftover in list(target.parent.glob(killed)):
             shutil.rmtree(leftover.rename(fresh))  # one that still runs can then only fail
         fresh.mkdir(parents=True)
         fill(fresh)
-        files = {path.name: zlib.crc32(path.read_bytes()) for path in fresh.iterdir()}
-        header = {"format": kind, "config": asdict(config), "files": files}
+        sums = {path.name: zlib.crc32(path.read_bytes()) for path in fresh.iterdir()}
+        header: dict[str, Any] = {"format": kind, "config": asdict(config), "files": sums}
+        header["checksum"] = _checksum(header)
         (fresh / "config.json").write_text(json.dumps(header, indent=1))
         for path in fresh.iterdir():  # wait until the disk has all of it
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
         _swap(fresh, target)
     except OSError as error:
-        reason = f"no {KINDS[kind][0]} could be saved in {folder} ({error.strerror or error})"
-        raise OSError(f"{reason}: free some disk space or choose another folder") from error
+        what = f"no {KINDS[kind][0]} could be saved in {folder}"
+        raise files.unwritable(what, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Path(folder)
@@ -166,17 +213,20 @@ def read_header(folder: str | Path, *kinds: str) -> tuple[Path, dict[str, Any]]:
     """The folder to read, and the content of its config.json once that is known to be of one of
     these kinds. FileNotFoundError for no folder, ValueError for any other."""
     folder = Path(folder).expanduser().resolve()
-    if not any(folder.glob("*")) and _previous(folder).exists():  # killed between the renames
-        folder = _previous(folder)
+    if not any(folder.glob("*")) and previous(folder).exists():  # killed between the renames
+        folder = previous(folder)
     if not folder.exists():
         others = [path.parent.name for path in folder.parent.glob("*/config.json")]
         close = get_close_matches(folder.name, others, n=1)
         advice = f"did you mean {close[0]}?" if close else "save one there first"
         raise FileNotFoundError(f"there is no {KINDS[kinds[0]][0]} in {folder}: {advice}")
     try:
-        header = json.loads((folder / "config.json").read_bytes())
+        header = files.read_json(folder / "config.json")
         kind = header["format"]
-        if kind in kinds and header["config"] and isinstance(header["files"], dict):
+        if kind in kinds:
+            if header["checksum"] != _checksum(header):
+                raise ValueError
+            header["config"] = files.make(GPTConfig, header["config"])
             return folder, header
         reason = "is from another version of llmkit: use that one"
         if kind in KINDS:
@@ -191,10 +241,16 @@ def read_header(folder: str | Path, *kinds: str) -> tuple[Path, dict[str, Any]]:
 
 def read_file(path: Path, header: dict[str, Any]) -> bytes:
     """The content of a file, which must be what was written; else a ValueError."""
-    content = path.read_bytes() if path.exists() else b""
+    content = files.read_bytes(path) if path.exists() else b""
     if zlib.crc32(content) != header["files"].get(path.name):
         raise ValueError(f"{path} is missing or damaged: choose another folder")
     return content
+
+
+def _checksum(header: dict[str, Any]) -> int:
+    """Of all that a config.json says but its own checksum."""
+    said = {name: value for name, value in header.items() if name != "checksum"}
+    return zlib.crc32(json.dumps(said, sort_keys=True).encode())
 
 
 def _storable(value: Any, path: str) -> Any:
@@ -214,9 +270,9 @@ def _storable(value: Any, path: str) -> Any:
 
 def _refuse_foreign(target: Path, kind: str) -> None:
     """ValueError if replacing the folder would lose anything but what is being replaced."""
-    name, files = KINDS[kind]
+    name, known = KINDS[kind]
     names = {path.name for path in target.glob("*")}
-    if foreign := names - files - {"config.json"}:
+    if foreign := names - known - {"config.json"}:
         raise ValueError(f"{target} holds {min(foreign)}, no {name}: choose another folder")
     if names:
         read_header(target, kind)
@@ -225,33 +281,23 @@ def _refuse_foreign(target: Path, kind: str) -> None:
 def _swap(fresh: Path, target: Path) -> None:
     """Put ``fresh`` in the place of ``target``. Every rename is to a free name, as Windows asks."""
     if any(target.glob("*")):
-        shutil.rmtree(_previous(target), ignore_errors=True)
-        target.rename(_previous(target))
+        shutil.rmtree(previous(target), ignore_errors=True)
+        target.rename(previous(target))
     elif target.exists():
         target.rmdir()
     fresh.rename(target)
-    shutil.rmtree(_previous(target), ignore_errors=True)
+    shutil.rmtree(previous(target), ignore_errors=True)
 
 
-def _previous(target: Path) -> Path:
+def _stamp(folder: str | Path) -> tuple[int, int] | None:
+    """What changes when a folder is replaced."""
+    try:
+        about = (Path(folder).expanduser() / "config.json").stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns
+
+
+def previous(target: Path) -> Path:
     """Where the earlier folder waits while a save renames."""
     return target.with_name(f".{target.name}.previous")
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A file to write in the ``with``, which at its end takes the place of the one at `path`.
-
-    Yields a temporary path in the same folder, which must exist. A program that is killed at any
-    moment leaves the old file or the new one, each of them whole; so does an error, which also
-    removes the temporary file. A link stays a link: the file that it leads to is replaced.
-    """
-    target = Path(path).expanduser().resolve()
-    fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
-    try:
-        yield fresh
-        with open(fresh, "rb+") as file:  # after a power cut the name must not lead to no content
-            os.fsync(file.fileno())
-        os.replace(fresh, target)
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import string
 import threading
 import urllib.parse
 import urllib.request
+import warnings
 import zlib
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -24,15 +25,11 @@ import torch
 from torch import Tensor
 from torch.types import Device
 
+from llmkit.files import decode, read_bytes
+
 Data = TypeVar("Data", Tensor, str, list)
 PATIENCE = 4.0  # seconds without a byte, after which we call the network absent
 PIECE = 1 << 20  # ids that `check_ids` looks at together
-SIGNS = {  # by which bytes that are not UTF-8 are told, the first that is found
-    "utf-16": rb"^(\xff\xfe|\xfe\xff)",
-    "binary": rb"[\0-\x08\x0e-\x1a\x1c-\x1f]",  # control characters that no text has
-    "cp1252": rb"[\x80-\x9f]",
-    "latin-1": rb"",
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,9 @@ def load_text(name: str | Path = "embedded") -> str:
     raw = _download(where) if re.match("https?://", where, re.IGNORECASE) else _read(where)
     if corpus and corpus.sha256 and hashlib.sha256(raw).hexdigest() != corpus.sha256:
         raise ValueError(f"{where} is not the right text (SHA-256 differs); get {corpus.url} anew")
-    text = _decode(raw, where)
+    text = decode(raw, where)
+    if not text.strip():
+        raise ValueError(f"{where} is empty; load_text takes a file with text in it")
     return strip_gutenberg(text) if corpus and corpus.gutenberg else text
 
 
@@ -114,7 +113,7 @@ def _read(name: str) -> bytes:
     """The bytes of a file, or an error that guesses which name was meant."""
     path = os.path.expanduser(name)
     if os.path.exists(path):
-        return Path(path).read_bytes()
+        return read_bytes(path)
     folder = os.path.dirname(path) or "."
     known = [*CORPORA, *(os.listdir(folder) if os.path.isdir(folder) else [])]
     near = difflib.get_close_matches(os.path.basename(path)[:80], known, 1)
@@ -125,12 +124,12 @@ def _read(name: str) -> bytes:
 def _download(url: str) -> bytes:
     """The bytes at `url`; ConnectionError, within seconds, where nobody sends them."""
     quoted = urllib.parse.quote(url, safe=string.punctuation)  # a space or an ä may stand in it
-    request = urllib.request.Request(quoted, headers={"User-Agent": "llmkit"})
+    request = urllib.request.Request(quoted, headers={"User-Agent": "llmkit"})  # noqa: S310 - http(s)
     opened: Future[Any] = Future()
 
     def ask() -> None:
         try:
-            opened.set_result(urllib.request.urlopen(request, timeout=PATIENCE))
+            opened.set_result(urllib.request.urlopen(request, timeout=PATIENCE))  # noqa: S310 - same
         except Exception as error:
             opened.set_exception(error)
 
@@ -146,41 +145,39 @@ def _download(url: str) -> bytes:
         ) from None
 
 
-def _decode(raw: bytes, where: str) -> str:
-    """UTF-8 `raw` as text, without a byte-order mark; ValueError says what else it may be."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"  # which no text has
-    if not text.strip():
-        raise ValueError(f"{where} is empty; load_text takes a file with text in it")
-    if "\0" not in text:
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-    encoding = next(name for name, sign in SIGNS.items() if re.search(sign, raw))
-    if encoding == "binary":
-        raise ValueError(f"{where} is a binary file; load_text takes text in UTF-8")
-    raise ValueError(
-        f"{where} is not UTF-8 but probably {encoding}; make a copy that is, with Path(copy)"
-        f".write_text(Path(file).read_text('{encoding}'), 'utf-8')"
-    )
-
-
 def split(ids: Data, val_fraction: float = 0.1) -> tuple[Data, Data]:
     """`ids` (N,) cut in two: the first int((1 - val_fraction) * N) to train on, the rest to test.
 
     One cut, no shuffling: shuffled, a held-out character would have its neighbours in the training
     part. Raises ValueError where a side would be empty.
     """
-    n_train = int((1 - val_fraction) * len(ids))
+    n_train = int(round((1 - val_fraction) * len(ids), 6))  # (1 - 0.9) * 10 is 0.99999999
     if not 0 < n_train < len(ids):
         raise ValueError(f"val_fraction {val_fraction} of {len(ids)} tokens leaves one side empty")
     return ids[:n_train], ids[n_train:]
 
 
-def check_ids(ids: Tensor, vocab_size: float, at_least: int = 0, name: str = "ids") -> Tensor:
+def as_tensor(ids: Any, name: str = "ids") -> Tensor:
+    """ids as a tensor: of a list, a NumPy array, or one mapped from a file, which is not copied;
+    ValueError for what is no table of numbers."""
+    try:
+        with warnings.catch_warnings():  # of an array that may not be written to; nobody does
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        if isinstance(ids, str):
+            reason = "turn it into ids with tokenizer.encode"
+        raise ValueError(
+            f"{name} must be token ids, each row as long as the others, in a tensor, an array or a "
+            f"list; this is {type(ids).__name__}: {reason}"
+        ) from None
+
+
+def check_ids(ids: Any, vocab_size: float, at_least: int = 0, name: str = "ids") -> Tensor:
     """ids as a tensor (N,), of the integers it came in; or a ValueError that says why they are not
     at_least tokens of a text. Read in pieces, so that a token file need not fit into memory."""
-    ids = torch.as_tensor(ids)
+    ids = as_tensor(ids, name)
     if ids.dim() != 1 or len(ids) < at_least:
         shape = tuple(ids.shape)
         raise ValueError(f"{name} must be one sequence of {at_least} or more ids, not {shape}")
@@ -227,6 +224,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ):
+        ids = as_tensor(ids)
         if ids.ndim != 1 or ids.is_floating_point():
             raise ValueError(f"Batches takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
         if not 1 <= block_size < len(ids):

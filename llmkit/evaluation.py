@@ -15,7 +15,11 @@ from torch import Tensor
 
 from llmkit.data import check_ids
 from llmkit.runtime import ALONE, OneProcess
-from llmkit.types import LanguageModel
+from llmkit.types import LanguageModel, ModelConfig
+
+IGNORE_INDEX = -100  # the target that costs nothing, PyTorch's own choice
+SCORES = 2**24  # how many of a model's scores are held at a time, unless a single window has more
+PIECE = 2**21  # of how many of them the losses are computed together, in float64
 
 
 def perplexity(loss: float) -> float:
@@ -47,7 +51,7 @@ def evaluate(
     ids: Tensor,
     stride: int | None = None,
     characters: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     processes: OneProcess = ALONE,
 ) -> Report:
     """The mean loss over a whole text: every token but the first is predicted exactly once.
@@ -60,9 +64,11 @@ def evaluate(
         stride: from one window to the next, 1 to block_size tokens. None: block_size, no overlap;
             less gives tokens more context, and takes longer.
         characters: how many characters the N - 1 predicted tokens stand for.
-        batch_size: windows at a time, as memory allows; the result is the same.
+        batch_size: windows at a time; the result is the same. None: as `fitting_batch` says.
         processes: as in ``train``: each of them calls this, reads its share of the windows, and
             gets the same result.
+
+    FloatingPointError where the loss is not a number.
     """
     block_size = model.config.block_size
     stride = block_size if stride is None else stride
@@ -71,32 +77,46 @@ def evaluate(
     for name, number in {"characters": characters, "batch_size": batch_size}.items():
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, not {number}")
-    ids = check_ids(ids, getattr(model.config, "vocab_size", math.inf), at_least=2)
+    ids = check_ids(ids, vocab_size_of(model), at_least=2)
     total = torch.zeros((), dtype=torch.float64)
     with eval_mode(model):
-        batches = enumerate(windows(ids, block_size, stride, batch_size))
+        at_a_time = batch_size or fitting_batch(model.config)
+        batches = enumerate(windows(ids, block_size, stride, at_a_time))
         for i, (x, y) in islice(batches, processes.rank, None, processes.world):
             losses = token_losses(model, x, y)  # (B, T)
             # The head of every window but the very first was predicted by the one before it.
             losses[int(i == 0) :, : block_size - stride] = 0
             total = total.to(losses.device) + losses.sum()  # a GPU need not be waited for
     [nats] = processes.sum(total.item())
+    if math.isnan(nats):
+        raise FloatingPointError(
+            "the loss over the text is nan: the model's weights or scores are no numbers any more, "
+            "so take an earlier checkpoint, or train anew with a lower learning rate"
+        )
     bits = None if characters is None else nats / (characters * math.log(2))
     return Report(nats / (len(ids) - 1), len(ids) - 1, bits)
 
 
 def token_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
     """What each target costs, -log p in nats: inputs x and targets y (B, T) -> (B, T), float64, on
-    the model's device. A target of -100 costs nothing.
+    the model's device. A target of IGNORE_INDEX costs nothing.
 
     The model is called as it is: put it in `eval_mode`, and switch gradients off, around this.
     """
     device = device_of(model)
     logits = model(x.to(device, torch.int64))  # (B, T, V)
-    # Row by row: all of (B, T, V) in float64 would need twice the memory of the logits.
-    rows = zip(logits, y.to(device, torch.int64), strict=True)  # (T, V), (T,) each
-    losses = [F.cross_entropy(row.double(), target, reduction="none") for row, target in rows]
-    return torch.stack(losses)
+    # In pieces: all of (B, T, V) in float64 would need twice the memory of the logits.
+    rows = max(1, PIECE // logits.size(-1))
+    targets = y.to(device, torch.int64).flatten().split(rows)
+    pieces = zip(logits.flatten(0, 1).split(rows), targets, strict=True)  # (rows, V), (rows,)
+    losses = [F.cross_entropy(piece.double(), t, reduction="none") for piece, t in pieces]
+    return torch.cat(losses).view(y.shape)
+
+
+def fitting_batch(config: ModelConfig) -> int:
+    """Windows to read at a time: 32, or as many fewer as keep their scores within `SCORES`."""
+    window = config.block_size * getattr(config, "vocab_size", 1)
+    return min(32, max(1, SCORES // window))
 
 
 def windows(
@@ -126,3 +146,8 @@ def eval_mode(model: LanguageModel) -> Iterator[None]:
 def device_of(model: LanguageModel) -> torch.device:
     """Where the model's numbers are; the CPU for a model without any."""
     return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
+
+
+def vocab_size_of(model: LanguageModel) -> float:
+    """How many ids the model knows; infinitely many where it does not say."""
+    return getattr(model.config, "vocab_size", math.inf)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from llmkit.data import check_ids
-from llmkit.evaluation import device_of, eval_mode
+from llmkit.data import as_tensor, check_ids
+from llmkit.evaluation import device_of, eval_mode, vocab_size_of
 from llmkit.types import LanguageModel
 
 
@@ -52,7 +53,7 @@ def generate(
     """
     choices: tuple[Any, ...] = (temperature, top_k, top_p, stop, seed, use_cache)
     new: list[Any] = list(stream(model, prompt_ids, max_new_tokens, *choices))
-    prompt_ids = torch.as_tensor(prompt_ids).long()
+    prompt_ids = as_tensor(prompt_ids).long()
     if prompt_ids.dim() == 1:
         return torch.cat([prompt_ids, prompt_ids.new_tensor(new)])
     return torch.cat([prompt_ids, *(tokens[:, None] for tokens in new)], dim=1)
@@ -73,15 +74,17 @@ def stream(
     """``generate``, but each new id is handed out as it is drawn, the first when asked for: an int,
     or for a prompt (B, T) a tensor (B,). Until the iterator ends, is closed, or is dropped, the
     model is in eval mode."""
-    V, block_size = getattr(model.config, "vocab_size", math.inf), model.config.block_size
-    prompt, device = torch.as_tensor(prompt_ids), device_of(model)
+    V, block_size = vocab_size_of(model), model.config.block_size
+    prompt, device = as_tensor(prompt_ids, "prompt_ids"), device_of(model)
     batched = prompt.dim() == 2
     ids = check_ids(prompt.flatten() if batched else prompt, V, at_least=1, name="prompt_ids")
     ids = ids.long().view(-1, prompt.size(-1))  # (B, T)
-    stops = [] if stop is None else [stop] if isinstance(stop, int) else list(stop)
-    stop_ids = check_ids(torch.tensor(stops), V, name="stop").to(ids)
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
+    if isinstance(stop, Iterable) and not isinstance(stop, (str, Tensor)):
+        stop = list(stop)
+    stops = as_tensor([] if stop is None else stop, "stop").flatten()
+    stop_ids = check_ids(stops, V, name="stop").to(ids)
+    if not isinstance(max_new_tokens, Integral) or max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be a whole number, 0 or more, not {max_new_tokens}")
     generators = [
         None if seed is None else torch.Generator().manual_seed(seed + b) for b in range(len(ids))
     ]
@@ -132,8 +135,10 @@ def next_token_probabilities(
     V = logits.size(-1)
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be 0 (greedy) or more, not {temperature}")
-    if top_k is not None and not 1 <= top_k <= V:
-        raise ValueError(f"top_k must be from 1 to the vocabulary's {V}, not {top_k}")
+    if top_k is not None and not (isinstance(top_k, Integral) and 1 <= top_k <= V):
+        raise ValueError(
+            f"top_k must be a whole number from 1 to the vocabulary's {V}, not {top_k}"
+        )
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
     device = "cpu" if logits.device.type == "mps" else logits.device  # an Apple GPU has no float64,

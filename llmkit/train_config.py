@@ -1,15 +1,24 @@
 """How to train, and what a training run leaves behind: `TrainConfig` goes in, `History` comes out.
 
-What is done with the settings is told in `training`.
+What is done with the settings is told in `training`. Here too is what must be alike for a run to be
+resumed.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
+import torch
+from torch import nn
+
 from llmkit.optim import OPTIMIZERS
+
+# How the rows of an update are shared out may change when a run is resumed.
+MAY_CHANGE = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ class TrainConfig:
             what suits the device (``runtime.default_dtype``).
         eval_every: steps between measurements on the validation split; None: ten in a run.
         patience: measurements without a new best after which to stop early; None: never.
-        keep_best: end with the weights that measured best, not with the last ones.
+        keep_best: a run that ends by itself, after its last step or by patience, ends with the
+            weights that measured best: in the model, in what callbacks see and save. One that was
+            stopped (an interrupt, a callback, an error) has the last ones, to go on from.
         seed: of the batches and of dropout. The same seed gives the same run on the same machine.
     """
 
@@ -65,24 +76,29 @@ class TrainConfig:
             if getattr(self, name) not in known:
                 listed = ", ".join(map(repr, known))
                 raise ValueError(f"{name} must be one of {listed}, not {getattr(self, name)!r}")
-        for name in ("steps", "batch_size", "gradient_accumulation_steps"):
-            self._check(name, least=1)
-        for name in ("eval_every", "patience"):
-            self._check(name, least=1)
+        whole = ("steps", "batch_size", "gradient_accumulation_steps", "eval_every", "patience")
+        for name in whole:
+            self._check(name, Integral, least=1)
+        self._check("warmup", Integral, least=0, most=self.steps)  # or the peak is never reached
+        self._check("seed", Integral, least=0)
         for name in ("learning_rate", "adamw_share", "grad_clip"):
-            self._check(name, least=1e-12)
-        for name in ("warmup", "weight_decay"):
-            self._check(name, least=0)
-        self._check("min_lr_ratio", least=0, most=1)  # the end cannot lie above the peak
+            self._check(name, Real, least=1e-12)
+        self._check("weight_decay", Real, least=0)
+        self._check("min_lr_ratio", Real, least=0, most=1)  # the end cannot lie above the peak
 
     def chosen(self, name: str) -> Any:
         """A setting of the optimizer's: as it was given, else the optimizer's own default."""
         value = getattr(self, name)
         return OPTIMIZERS[self.optimizer][name] if value is None else value
 
-    def _check(self, name: str, least: float, most: float = math.inf) -> None:
-        value = getattr(self, name)
-        if value is not None and not least <= value <= most:
+    def _check(self, name: str, kind: type, least: float, most: float = math.inf) -> None:
+        value: Any = getattr(self, name)
+        if value is None:
+            return
+        if not isinstance(value, kind):
+            wanted = "a whole number" if kind is Integral else "a number"
+            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+        if not least <= value <= most:  # type: ignore[operator]
             wanted = f"from {least} to {most}" if most < math.inf else f"at least {least}"
             raise ValueError(f"{name} must be {wanted}, not {value}")
 
@@ -113,3 +129,40 @@ class History:
     best_step: int | None = None
     best_val_loss: float = math.inf
     stopped: str | None = None
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """What must be alike for a run to go on with a model: its class, its configuration, the shapes
+    of its parameters, and their numbers (a checksum)."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    weights = dict(model.named_parameters())
+    checksum = 0
+    for weight in weights.values():
+        numbers = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        checksum = zlib.crc32(numbers.numpy(), checksum)
+    settings = getattr(getattr(model, "config", None), "__dict__", {})
+    return {
+        "the model's class": type(model).__name__,
+        **{f"the model's {name}": repr(value) for name, value in settings.items()},
+        **{f"the shape of {name}": str(tuple(weight.shape)) for name, weight in weights.items()},
+        "the checksum of the weights": checksum,
+    }
+
+
+def refuse_another_run(was: dict[str, Any], now: dict[str, Any]) -> None:
+    """ValueError where a saved state is of another run, or no state of a run at all.
+
+    was, now: "config", "rows" (of an update), "model" (as `describe` gives it) and "text".
+    """
+    if not now.keys() <= was.keys():
+        raise ValueError("resume takes what checkpoint.load_state gives: this is another thing")
+    if was["text"] != now["text"]:
+        raise ValueError("to resume, train on the same text as before: this is another one")
+    product = "batch_size * gradient_accumulation_steps * processes"
+    old, new = ({product: d["rows"], **d["config"], **d["model"]} for d in (was, now))
+    for name in {**new, **old}:
+        if old.get(name) != new.get(name) and name not in MAY_CHANGE:
+            raise ValueError(
+                "to resume, train as before, the same model from the weights of the same "
+                f"checkpoint: {name} was {old.get(name)}, now {new.get(name)}"
+            )

@@ -15,15 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llmkit.data import Batches, check_ids, fingerprint
-from llmkit.evaluation import device_of, evaluate
+from llmkit.data import Batches, as_tensor, check_ids, fingerprint
+from llmkit.evaluation import IGNORE_INDEX, device_of, evaluate, vocab_size_of
 from llmkit.model import gradient_checkpointing
-from llmkit.optim import configure_optimizers, lr_schedule, set_learning_rate
+from llmkit.optim import clip_gradient, configure_optimizers, lr_schedule, set_learning_rate
 from llmkit.runtime import (
     ALONE,
     OneProcess,
@@ -33,10 +34,7 @@ from llmkit.runtime import (
     read_later,
     seed_dropout,
 )
-from llmkit.train_config import History, TrainConfig
-
-# How the rows of an update are shared out may change when a run is resumed.
-MAY_CHANGE = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
+from llmkit.train_config import History, TrainConfig, describe, refuse_another_run
 
 
 def train(
@@ -58,19 +56,21 @@ def train(
             see ``finetune.instructions``.
         config: see `TrainConfig`.
         callbacks: called with the `Trainer` after every step.
-        resume: what ``checkpoint.load_state`` gives; with the weights of the same checkpoint in the
-            model, the run goes on bit for bit as if it had never stopped.
+        resume: what ``checkpoint.load_state`` gives, or ``Trainer.state_dict``; with the weights of
+            that moment in the model, the run goes on bit for bit as if it had never stopped.
         processes: what ``scale.distributed.join()`` gives, where torchrun has started several, each
             of which calls this. They share out each batch, and each measurement; weights and
             ``resume`` are those of rank 0, which alone calls callbacks.
 
     Interrupted (Ctrl-C, a notebook's stop button, SIGTERM), it finishes the step and returns; a
-    second interrupt ends it at once. The global random state is left as it was.
+    second interrupt ends it at once. The global random state is left as it was, and no gradient
+    stays in the model, however the run ends.
 
     Raises:
-        FloatingPointError: the loss is not a number any more; the weights are those before it.
-        ValueError: the data are too short or not of the model's vocabulary, or resume belongs to
-            another run.
+        FloatingPointError: a loss or a gradient is not a number any more; the weights are those
+            before it.
+        ValueError: the data are too short or not of the model's vocabulary, resume belongs to
+            another run or model, or there is nothing to train. All this is checked before step 1.
         PeerLost: another process has died; the callbacks have been called once more, with ``stop``
             set, so that a `Checkpointer` has saved the last whole step.
     """
@@ -81,8 +81,11 @@ def train(
         gradient_checkpointing(model, config.gradient_checkpointing),
         interruptible() as interrupted,
     ):
+        if val_ids is not None:
+            val_ids = check_ids(val_ids, vocab_size_of(model), at_least=2, name="val_ids")
         trainer = Trainer(model, train_ids, config, processes, interrupted)
-        if resume := processes.broadcast(resume):
+        resume = processes.broadcast(resume)
+        if resume is not None:
             trainer.load_state_dict(resume)
             trainer.measure_if_due(val_ids)  # a process may have been lost over it
         model.train()
@@ -97,9 +100,9 @@ def train(
             trainer.call(callbacks if trainer.step else ())
             advice = "start all of them again, and resume from the last checkpoint"
             raise PeerLost(f"{error}, after step {trainer.step}: {advice}") from None
+        finally:
+            model.zero_grad()  # half an update's, where an error or an interrupt cut it short
     trainer.history.stopped = trainer.stop
-    if trainer.best is not None:
-        model.load_state_dict(trainer.best)
     return trainer.history
 
 
@@ -125,12 +128,13 @@ class Trainer:
         self.device = device_of(model)
         self.dtype = getattr(torch, config.dtype) if config.dtype else default_dtype(self.device)
         # A text gives windows of itself; whatever else is trained on knows its own batches.
-        make = getattr(train_ids, "batches", None) or (lambda *how: Batches(train_ids, *how))
+        self.is_text = not hasattr(train_ids, "batches")
+        self.data = as_tensor(train_ids, "train_ids") if self.is_text else train_ids.flat()
+        make = partial(Batches, self.data) if self.is_text else train_ids.batches
         sizes = (model.config.block_size, config.batch_size)
         self.batches = make(*sizes, config.seed, self.device, processes.rank, processes.world)
-        vocab_size = getattr(model.config, "vocab_size", math.inf)
-        if isinstance(train_ids, Tensor) and train_ids.dtype == torch.int64:
-            check_ids(train_ids, vocab_size, name="train_ids")  # a GPU would only say that it broke
+        ids = self.data if self.is_text else self.data[self.data != IGNORE_INDEX]
+        check_ids(ids, vocab_size_of(model), name="train_ids")  # a GPU would only say that it broke
         self.rows = config.batch_size * config.gradient_accumulation_steps * processes.world
         self.loss = processes.share(model)
         self.optimizers = configure_optimizers(
@@ -142,7 +146,6 @@ class Trainer:
         )
         # float16 has no numbers below 6e-8: gradients are scaled up before, and down after.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.data = fingerprint(train_ids if isinstance(train_ids, Tensor) else train_ids.flat())
         self.history, self.step = History(), 0
         self.best: dict[str, Tensor] | None = None
         self.evaluated = False
@@ -165,7 +168,8 @@ class Trainer:
         return self.step > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
     def update(self) -> None:
-        """One step: gradients of a batch, clipped, and an update of the weights."""
+        """One step: gradients of a batch, clipped, and an update of the weights. Where a number in
+        it is none, FloatingPointError, and the weights are as before."""
         started = time.perf_counter()
         config, history = self.config, self.history
         warmup = config.steps // 20 if config.warmup is None else config.warmup
@@ -173,14 +177,13 @@ class Trainer:
         share = lr_schedule(self.step, config.steps, warmup, kind, floor)
         lr = set_learning_rate(self.optimizers, share)
         loss, interrupts = self.gradients()
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss became {loss} at step {self.step + 1}: lower the learning rate "
-                f"(its peak is {lr / share:g}), lengthen the warmup, or check the data"
-            )
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+        wrong = None if math.isfinite(loss) else f"loss became {loss}"
+        wrong = wrong or clip_gradient(self.model, config.grad_clip)
+        # float16 goes beyond its largest number now and then: the scaler leaves such a step out.
+        if wrong and not (math.isfinite(loss) and self.scaler.get_scale() > 1):
+            raise self.runaway(f"{wrong} at step {self.step + 1}")
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # plainly optimizer.step(), but for float16
             optimizer.zero_grad()
@@ -201,11 +204,11 @@ class Trainer:
         passes = self.config.gradient_accumulation_steps
         seed_dropout(self.device, f"{self.config.seed} {self.step} {self.processes.rank}")
         try:
-            for number in range(1, passes + 1):
-                x, y = next(self.batches)  # (B, T) each
-                with self.processes.accumulating(self.loss, last=number == passes):
+            parts = [next(self.batches) for _ in range(passes)]  # x and y, (B, T) each
+            for number, share in enumerate(self.shares([y for _, y in parts])):
+                with self.processes.accumulating(self.loss, last=number == passes - 1):
                     with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
-                        loss = self.loss(x, y) / passes
+                        loss = self.loss(*parts[number]) * share
                     losses.append(read_later(loss))
                     self.scaler.scale(loss).backward()
             mean = sum(read() for read in losses) / self.processes.world
@@ -215,13 +218,30 @@ class Trainer:
             self.batches.load_state_dict(before)
             raise
 
+    def shares(self, targets: list[Tensor]) -> list[float]:
+        """How much each part's loss weighs in the update: as many of all targets as it has, so that
+        it makes no difference how an update is cut into parts. targets: (B, T) each."""
+        if self.is_text:  # all of them count
+            return [1 / len(targets)] * len(targets)
+        counted = [int((y != IGNORE_INDEX).sum()) for y in targets]
+        [total] = self.processes.sum(sum(counted))
+        return [count * self.processes.world / total for count in counted]  # a mean over processes
+
+    def runaway(self, what: str) -> FloatingPointError:
+        peak = self.config.chosen("learning_rate")
+        advice = f"lower the learning rate (its peak is {peak:g}), lengthen the warmup"
+        return FloatingPointError(f"the {what}: {advice}, or check the data")
+
     def measure_if_due(self, val_ids: Tensor | None) -> None:
-        """The validation loss, over all of val_ids; remembers the best, and stops early."""
+        """The validation loss, over all of val_ids; remembers the best, and stops early. A run that
+        ends here by itself ends with its best weights, if it is to keep them."""
         config, history = self.config, self.history
         every = config.eval_every or math.ceil(config.steps / 10)
         if val_ids is None or not self.is_due(every) or self.step in history.eval_step:
             return
         loss = evaluate(self.model, val_ids, processes=self.processes).loss
+        if not math.isfinite(loss):
+            raise self.runaway(f"validation loss became {loss} after step {self.step}")
         history.eval_step.append(self.step)
         history.eval_tokens.append(self.tokens)
         history.val_loss.append(loss)
@@ -231,8 +251,12 @@ class Trainer:
             if config.keep_best:
                 self.best = copy.deepcopy(self.model.state_dict())
         since = sum(step > (history.best_step or 0) for step in history.eval_step)
-        if config.patience is not None and since >= config.patience:
+        over = config.patience is not None and since >= config.patience
+        if over:
             self.stop = f"no better validation loss in {since} measurements"
+        if (over or self.step == config.steps) and self.best is not None:
+            self.model.load_state_dict(self.best)
+            self.best = None  # it is the model now
 
     def call(self, callbacks: Sequence[Callable[[Trainer], None]]) -> None:
         """Show the run to the callbacks, in the process of rank 0."""
@@ -240,12 +264,16 @@ class Trainer:
             for callback in callbacks:
                 callback(self)
 
+    def identity(self) -> dict[str, Any]:
+        """What must be alike for a run to go on."""
+        about = {"model": describe(self.model), "text": fingerprint(self.data), "rows": self.rows}
+        return {"config": asdict(self.config), **about}
+
     def state_dict(self) -> dict[str, Any]:
-        """All that ``train`` needs to resume, besides the weights: numbers, strings and tensors."""
-        return {
-            "config": asdict(self.config),
-            "rows": self.rows,
-            "data": self.data,
+        """All that ``train`` needs to resume, besides the weights: numbers, strings and tensors. A
+        copy, which the run does not change when it goes on."""
+        state = {
+            **self.identity(),
             "step": self.step,
             "history": asdict(self.history),
             "batches": self.batches.state_dict(),
@@ -253,24 +281,18 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "best": self.best,
         }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the run that gave ``state`` stood. ValueError where it was another run.
+        """Go on where the run that gave ``state`` stood. ValueError where it was another run, or
+        the model is not the one that it had, with the weights of that moment.
 
         The rows of an update may be shared out differently: over more passes, or processes.
         """
-        product = "batch_size * gradient_accumulation_steps * processes"
-        was = {product: state["rows"], **state["config"]}
-        now = {product: self.rows, **asdict(self.config)}
-        for name in now:
-            if was.get(name) != now[name] and name not in MAY_CHANGE:
-                raise ValueError(
-                    f"to resume, train as before: {name} was {was.get(name)!r}, now {now[name]!r}"
-                )
-        if state["data"] != self.data:
-            raise ValueError("to resume, train on the same text as before: this is another one")
+        refuse_another_run(state, self.identity())
+        state = copy.deepcopy(state)  # what the run changes stays its own
         self.step = state["step"]
-        self.history = History(**copy.deepcopy(state["history"]))
+        self.history = History(**state["history"])
         self.history.stopped = None
         self.batches.load_state_dict(state["batches"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):

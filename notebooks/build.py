@@ -1,4 +1,4 @@
-"""The one way a notebook is made: `python notebooks/build.py [NUMBER_OR_NAME ...] [--check]`.
+"""The one way a notebook is made: `python notebooks/build.py [NUMBER_OR_NAME ...]`.
 
 People edit the scripts `src/NN_name.py` (jupytext's percent format). For each, this file
 
@@ -7,8 +7,9 @@ People edit the scripts `src/NN_name.py` (jupytext's percent format). For each, 
 3. executes it in this folder, on the CPU, on the embedded corpus, with no network;
 4. normalises what comes out, so that a rebuild without a change gives the same bytes.
 
-`--check` executes nothing and says what is out of date. What a stored notebook must look like
-beyond that is told in tests/test_notebooks.py.
+`--stamp` executes nothing: where the code is as it was, its stored outputs are kept, and README.md
+gets the same links. `--check` executes nothing either, and says what is out of date. What a stored
+notebook must look like beyond that is told in tests/test_notebooks.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -43,22 +45,26 @@ CELL_SECONDS = 300  # as in pytest's options
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 # What a notebook needs beyond llmkit's own dependencies:
-# its name -> (llmkit's extra, a module which that extra brings).
-EXTRAS: dict[str, tuple[str, str]] = {
+# its name -> (llmkit's extra, a module which that extra brings, what else pip is told).
+EXTRAS: dict[str, tuple[str, ...]] = {
     "13_instruction_tuning": ("metrics", "sacrebleu"),
-    "14_deployment": ("serve,client,export", "onnxscript"),  # Colab has others, but too old
+    # A newer onnx would replace Colab's protobuf, which Google's own packages need as it is.
+    "14_deployment": ("serve,client,export", "onnxscript", "onnx<1.23"),
 }
+# Which of Colab's own packages pip replaces nevertheless: the setup cell says so, and no other may.
+REPLACED: dict[str, tuple[str, ...]] = {"14_deployment": ("torchao",)}
 
 SETUP = """\
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
-import importlib.util
+{replaced}import importlib.util
 import os
 import subprocess
 import sys
 
 if importlib.util.find_spec("{module}") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+{repository}@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", {requirement}]
+    source = os.environ.get("LLMKIT_SOURCE", "git+{repository}@{tag}")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [{requirement}]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {{source}}; pip says above why.")
     importlib.invalidate_caches()"""
@@ -92,6 +98,15 @@ def repository(folder: Path = NOTEBOOKS) -> str:
     raise BuildError('pyproject.toml should have Repository = "https://github.com/OWNER/NAME".')
 
 
+def tag(folder: Path = NOTEBOOKS) -> str:
+    """The release that links and setup cells stand for: a notebook and llmkit belong together, so
+    neither is taken from a branch, which moves."""
+    text = (folder.parent / "llmkit/__init__.py").read_text(encoding="utf-8")
+    if match := re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE):
+        return f"v{match[1]}"
+    raise BuildError('llmkit/__init__.py should have __version__ = "…".')
+
+
 def title(script: Path) -> str:
     """`04 · Attention`, from the script's first heading."""
     number = script.name[:2]
@@ -103,8 +118,9 @@ def title(script: Path) -> str:
 
 def colab(script: Path) -> str:
     """Where Colab opens the notebook."""
-    project = repository(script.parent.parent).removeprefix("https://github.com/")
-    notebook = f"blob/main/notebooks/{script.stem}.ipynb"
+    folder = script.parent.parent
+    project = repository(folder).removeprefix("https://github.com/")
+    notebook = f"blob/{tag(folder)}/notebooks/{script.stem}.ipynb"
     return f"https://colab.research.google.com/github/{project}/{notebook}"
 
 
@@ -136,11 +152,18 @@ def header(script: Path, cell: str) -> str:
 
 def setup(script: Path) -> str:
     """The second cell's code."""
-    extra, module = EXTRAS.get(script.stem, ("", "llmkit"))
+    extra, module, *more = EXTRAS.get(script.stem, ("", "llmkit"))
+    requirement = f'f"llmkit[{extra}] @ {{source}}"' if extra else "source"
+    replaced = [
+        f"# Colab's own {name} is too old for this notebook, and is replaced.\n"
+        for name in REPLACED.get(script.stem, ())
+    ]
     return SETUP.format(
         module=module,
         repository=repository(script.parent.parent),
-        requirement=f'f"llmkit[{extra}] @ {{source}}"' if extra else "source",
+        tag=tag(script.parent.parent),
+        requirement=", ".join([requirement, *map(json.dumps, more)]),
+        replaced="".join(replaced),
     )
 
 
@@ -283,7 +306,7 @@ def normalised(notebook: NotebookNode, name: str) -> NotebookNode:
     cells, seen = [], set()
     for cell in notebook.cells:
         # The id comes from the cell's text: it survives a rebuild and edits elsewhere.
-        digest = hashlib.sha1(f"{cell.cell_type}\n{cell.source}".encode())
+        digest = hashlib.sha1(f"{cell.cell_type}\n{cell.source}".encode(), usedforsecurity=False)
         while (identity := f"{name[:2]}-{digest.hexdigest()[:8]}") in seen:
             digest.update(b"again")
         seen.add(identity)
@@ -346,6 +369,25 @@ def build(script: Path) -> str:
     return f"{script.stem:20} {seconds:6.1f} s {len(notebook.cells):4} cells {size:6.0f} kB"
 
 
+def stamp(script: Path) -> str:
+    """Bring one notebook up to date without executing it; returns its name. `BuildError`: its code
+    is not what made the stored outputs. (The setup cell may differ: it does nothing here.)"""
+    notebook, path = stamped(script), notebook_of(script)
+    stored = nbformat.read(path, as_version=4) if path.exists() else nbformat.v4.new_notebook()
+    old, new = ([c for c in book.cells if c.cell_type == "code"] for book in (stored, notebook))
+    ran, wanted = (["setup" in tags(c) or c.source for c in cells] for cells in (old, new))
+    if ran != wanted:
+        raise BuildError(f"it must be run: `python notebooks/build.py {script.name[:2]}`.")
+    for cell, before in zip(new, old, strict=True):
+        cell.update(execution_count=before.execution_count, outputs=before.outputs)
+    write(script, as_script(notebook, script))
+    write(path, as_json(normalised(notebook, script.stem)))
+    readme = script.parents[2] / "README.md"
+    link = rf"https://colab\.research\.google\.com/github/[^)\s]+/{script.stem}\.ipynb"
+    write(readme, re.sub(link, colab(script), readme.read_text(encoding="utf-8")))
+    return script.stem
+
+
 def check(script: Path) -> list[str]:
     """What is out of date in one pair of script and notebook: a sentence each."""
     path, advice = notebook_of(script), f"run `python notebooks/build.py {script.name[:2]}`."
@@ -392,7 +434,9 @@ def chosen(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
 def main(arguments: list[str] | None = None, folder: Path = NOTEBOOKS) -> int:
     parser = argparse.ArgumentParser(description="Build the notebooks from their scripts.")
     parser.add_argument("notebook", nargs="*", help="number or name (default: all of them)")
-    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--stamp", action="store_true", help="execute nothing, keep stored outputs")
+    way.add_argument("--check", action="store_true", help="only say what is out of date")
     options = parser.parse_args(arguments)
     try:
         selection = chosen(options.notebook, folder)
@@ -405,7 +449,7 @@ def main(arguments: list[str] | None = None, folder: Path = NOTEBOOKS) -> int:
         return 1 if faults else 0
     for script in selection:
         try:
-            print(build(script), flush=True)
+            print(stamp(script) if options.stamp else build(script), flush=True)
         except BuildError as error:
             sys.exit(f"{script.stem}: {error}")
     return 0

@@ -17,6 +17,8 @@ import pytest
 import torch
 from nbval.plugin import IPyNbCell, get_sanitize_patterns
 
+import llmkit
+
 ROOT = build.NOTEBOOKS.parent
 
 FIRST = """
@@ -59,12 +61,18 @@ except OSError as error:
 # @title Solution 1
 1
 """
+README = """
+[x](https://colab.research.google.com/github/a/b/blob/v0.0.1/notebooks/01_data.ipynb) | [y](x.ipynb)
+"""
 SECOND = """
 # %% [markdown]
 # # 02 · Tokens
 # *Text to integers.*
 
 # %%
+from types import SimpleNamespace
+
+runtime = SimpleNamespace(pick=lambda cpu, gpu: cpu)
 steps = runtime.pick(cpu=1, gpu=2)
 """
 
@@ -75,6 +83,9 @@ def folder(tmp_path) -> Path:
     folder = tmp_path / "notebooks"
     (folder / "src").mkdir(parents=True)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "llmkit").mkdir()
+    (tmp_path / "llmkit/__init__.py").write_text('"""A kit."""\n\n__version__ = "1.2.3"\n')
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
     (folder / "src/01_data.py").write_text(FIRST.lstrip(), encoding="utf-8")
     (folder / "src/02_tokens.py").write_text(SECOND.lstrip(), encoding="utf-8")
     return folder
@@ -99,7 +110,7 @@ def edit(folder: Path, old: str, new: str, name: str = "01_data") -> None:
 def test_the_header_has_badge_and_neighbours(folder):
     badge = (
         "# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        "(https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/{}.ipynb)"
+        "(https://colab.research.google.com/github/your-account/llmkit/blob/v1.2.3/notebooks/{}.ipynb)"
     )
     first = "# %% [markdown]\n# # 01 · Data\n# *Text is the only supervision.*\n#\n{}\n#\n{}\n\n"
     links = "# [02 · Tokens](02_tokens.ipynb) →"
@@ -123,7 +134,26 @@ def test_one_address_is_stamped_everywhere(folder):
     text = stamp(folder)
     assert text.count("somebody/else") == 2
     assert "your-account" not in text
-    assert 'git+https://github.com/somebody/else@main"' in text
+    assert 'git+https://github.com/somebody/else@v1.2.3"' in text
+
+
+def test_links_and_setup_cells_stand_for_this_version_of_llmkit():
+    for script in build.scripts():
+        setup = build.setup(script)
+        assert f'"git+{build.repository()}@v{llmkit.__version__}"' in setup
+        assert f"/blob/v{llmkit.__version__}/notebooks/" in build.colab(script)
+        assert setup in script.read_text(encoding="utf-8")
+
+
+def test_a_new_version_is_stamped_and_a_missing_one_is_told(folder):
+    stamp(folder)
+    kit = folder.parent / "llmkit/__init__.py"
+    kit.write_text('__version__ = "2.0.0"\n')
+    text = stamp(folder)
+    assert (text.count("v1.2.3"), text.count("v2.0.0")) == (0, 2)
+    kit.write_text("")
+    with pytest.raises(build.BuildError, match="__version__"):
+        stamp(folder)
 
 
 def test_an_edited_setup_cell_is_restored(folder):
@@ -201,7 +231,7 @@ def test_setup_installs_from_the_repository_or_from_llmkit_source(folder, monkey
     run_setup(folder, monkeypatch, pip, installed=False)
     install = [sys.executable, "-m", "pip", "install", "-qq"]
     assert pip.calls == [
-        [*install, "git+https://github.com/your-account/llmkit@main"],
+        [*install, "git+https://github.com/your-account/llmkit@v1.2.3"],
         "look again",
         [*install, "git+file:///a/folder"],
         "look again",
@@ -221,6 +251,18 @@ def test_a_notebook_can_ask_for_an_extra(folder, monkeypatch):
     run_setup(folder, monkeypatch, pip, installed=False)
     assert pip.calls[0][-1] == "llmkit[gpt2] @ git+file:///a/folder"
     assert 'find_spec("transformers")' in build.setup(folder / "src/01_data.py")
+
+
+def test_a_notebook_can_hold_a_package_back_and_says_what_it_replaces(folder, monkeypatch):
+    monkeypatch.setitem(build.EXTRAS, "01_data", ("gpt2", "transformers", "numpy<9"))
+    monkeypatch.setitem(build.REPLACED, "01_data", ("torchao",))
+    said = stamp(folder)
+    assert "\n# Colab's own torchao is too old for this notebook, and is replaced.\nimport" in said
+    assert "replaced" not in stamp(folder, "02_tokens")
+    pip = Pip()
+    monkeypatch.setenv("LLMKIT_SOURCE", "git+file:///a/folder")
+    run_setup(folder, monkeypatch, pip, installed=False)
+    assert pip.calls[0][-2:] == ["llmkit[gpt2] @ git+file:///a/folder", "numpy<9"]
 
 
 # --------------------------------------------------------------------- executing, normalising
@@ -327,6 +369,37 @@ def test_check_tells_what_is_out_of_date(folder, capsys):
 @pytest.mark.parametrize("word", ["2", "02", "02_tokens", "notebooks/src/02_tokens.py"])
 def test_notebooks_are_chosen_by_number_or_name(folder, word):
     assert build.chosen([word], folder) == [folder / "src/02_tokens.py"]
+
+
+def test_stamping_alone_keeps_the_outputs_of_the_same_code_and_refuses_other_code(folder, capsys):
+    with pytest.raises(SystemExit, match=r"01_data: it must be run: .*build.py 01`"):
+        build.main(["--stamp"], folder)
+    build.main(["1", "2"], folder)
+    path = folder / "01_data.ipynb"
+    run = nbformat.read(path, as_version=4)
+
+    project = folder.parent / "pyproject.toml"
+    project.write_text(project.read_text().replace("your-account/llmkit", "somebody/else"))
+    edit(folder, "What is a text?", "What is not?")
+    assert build.main(["--check"], folder) == 1
+    capsys.readouterr()
+    assert build.main(["--stamp"], folder) == 0
+    assert capsys.readouterr().out == "01_data\n02_tokens\n"
+    assert build.main(["--check"], folder) == 0
+    stamped = nbformat.read(path, as_version=4)
+    assert "git+https://github.com/somebody/else@" in stamped.cells[1].source
+    assert (folder.parent / "README.md").read_text(encoding="utf-8") == README.replace(
+        "a/b/blob/v0.0.1", "somebody/else/blob/v1.2.3"
+    )
+    old, new = ([c for c in b.cells if c.cell_type == "code"] for b in (run, stamped))
+    assert [c.execution_count for c in new] == [1, 2, 3, 4, 5, 6, 7]
+    assert [c.outputs for c in new] == [c.outputs for c in old]
+
+    edit(folder, "1\n\n# %%\n1\n", "2\n\n# %%\n1\n")
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match="must be run"):
+        build.main(["--stamp"], folder)
+    assert path.read_bytes() == before
 
 
 def test_an_unknown_notebook_is_refused(folder):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from copy import deepcopy
@@ -182,16 +183,54 @@ def test_other_models_are_refused(tmp_path):
     assert tree(tmp_path) == {}
 
 
-def test_a_model_that_its_config_does_not_describe_is_named_when_loaded(tmp_path):
-    wider, untied, more = GPT(TINY), GPT(TINY), GPT(TINY)
-    wider.h[0].mlp.c_fc = torch.nn.Linear(8, 9)
+def test_a_model_that_would_not_load_again_is_not_saved(folder):
+    wider, untied, adapted, nan = GPT(TINY), GPT(TINY), GPT(TINY), GPT(TINY)
     untied.lm_head.weight = torch.nn.Parameter(untied.wte.weight.detach().clone())
-    more.adapter = torch.nn.Linear(2, 2)
-    for model, name in ((wider, "h.0.mlp.c_fc"), (untied, "lm_head.weight"), (more, "adapter")):
-        checkpoint.save(tmp_path / "run", model)
-        with pytest.raises(ValueError, match=r"run/model\.safetensors does not fit") as error:
-            checkpoint.load(tmp_path / "run")
-        assert name in one_sentence(error)
+    adapted.adapter = torch.nn.Linear(2, 2)
+    nan.wte.weight.data[3, 3] = float("nan")
+    before = tree(folder.parent)
+    wider.h[0].mlp.c_fc = torch.nn.Linear(8, 9)
+    expected = (
+        (untied, "lm_head.weight"),
+        (adapted, "lora.save"),
+        (nan, "not finite"),
+        (wider, "c_fc"),
+    )
+    for model, told in expected:
+        with pytest.raises(ValueError, match=told) as error:
+            checkpoint.save(folder, model)
+        one_sentence(error)
+        assert tree(folder.parent) == before
+
+
+def test_a_flipped_configuration_or_tokenizer_is_noticed(folder):
+    for name, old, new in [
+        ("config.json", b'"block_size": 8', b'"block_size": 9'),
+        ("config.json", b'"state.pt"', b'"statf.pt"'),
+        ("tokenizer.json", b'["a", "b"]', b'["a", "c"]'),
+    ]:
+        whole = (folder / name).read_bytes()
+        assert old in whole
+        (folder / name).write_bytes(whole.replace(old, new))
+        with pytest.raises(ValueError, match="damaged"):
+            load_both(folder)
+        (folder / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("layers", [10**9, "2", 2.0, True])
+def test_a_configuration_that_cannot_be_is_refused_before_anything_is_built(layers, folder):
+    header = json.loads((folder / "config.json").read_text())
+    header["config"]["n_layer"] = layers
+    header.pop("checksum")
+    (folder / "config.json").write_text(json.dumps(header))
+    with pytest.raises(ValueError, match=r"config\.json"):
+        checkpoint.load(folder)
+
+
+def test_a_name_with_signs_of_patterns_touches_no_other_run(tmp_path):
+    (tmp_path / ".a.saving-1").mkdir()
+    save_step(tmp_path / "[a]", 1)
+    assert (tmp_path / ".a.saving-1").exists()
 
 
 # Round trips of states
@@ -317,7 +356,7 @@ def test_a_pickle_in_place_of_a_file_is_not_run(name, folder):
 
 
 def test_another_format_is_told(folder):
-    edit(folder, format="llmkit checkpoint 3")
+    edit(folder, format="llmkit checkpoint 2")
     before = tree(folder)
     for function in (checkpoint.load, checkpoint.load_state, lambda folder: save_step(folder, 2)):
         with pytest.raises(ValueError, match="from another version of llmkit") as error:
@@ -545,3 +584,31 @@ def test_windows_would_allow_it(folder, monkeypatch):
         save_step(place, 2)
         assert saved_step(place) == 2
     assert kept
+
+
+def test_a_reader_beside_a_writer_sees_one_whole_save(folder):
+    """Each save has weights and a tokenizer of its own; what is read is of one and the same."""
+    pairs = []
+    for number in range(2):
+        model = GPT(TINY)
+        model.wte.weight.data.fill_(number)
+        letters = "abcdefghijk"[number:] + "xyz"[: number + 1]
+        pairs.append((model, CharTokenizer(letters[: TINY.vocab_size])))
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            for model, tokenizer in pairs:
+                checkpoint.save(folder, model, tokenizer)
+
+    checkpoint.save(folder, *pairs[0])
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(60):
+            model, tokenizer = checkpoint.load(folder)
+            number = int(model.wte.weight[0, 0])
+            assert tokenizer.characters == pairs[number][1].characters
+    finally:
+        stop.set()
+        writer.join()

@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -458,8 +459,11 @@ def test_a_name_that_is_itself_the_text_is_not_repeated_in_full():
 
 
 def test_a_folder_and_other_things_are_refused(folder):
-    with pytest.raises(OSError, match=str(folder)):  # a PermissionError on Windows
-        load_text(folder)
+    os.mkfifo(folder / "pipe")
+    for path in (folder, folder / "pipe", "/dev/zero"):  # the last two without an end
+        with pytest.raises(ValueError, match=f"{path}: this is a") as caught:
+            load_text(path)
+        one_sentence(caught)
     with pytest.raises(TypeError, match="not NoneType"):
         load_text(None)
 
@@ -787,3 +791,17 @@ def test_batches_refuse_what_is_not_a_row_of_ids(ids, message):
 def test_a_block_size_below_one_is_refused(block_size):
     with pytest.raises(ValueError, match=f"block_size {block_size}: 9 ids allow 1 to 8"):
         Batches(torch.arange(9), block_size, 1)
+
+
+def test_a_tenth_of_ten_is_one():
+    """In floating point, (1 - 0.9) * 10 is a little less."""
+    assert split(range(10), 0.9) == (range(1), range(1, 10))
+    assert [len(part) for part in split(range(1_115_394))] == [1_003_854, 111_540]
+
+
+def test_batches_take_lists_and_arrays():
+    expected = next(Batches(torch.arange(50), 4, 2))
+    for ids in (list(range(50)), np.arange(50, dtype=np.uint16)):
+        torch.testing.assert_close(next(Batches(ids, 4, 2)), expected, check_dtype=False)
+    with pytest.raises(ValueError, match=r"ids must be token ids.*tokenizer\.encode"):
+        Batches("some text", 4, 2)

@@ -1,5 +1,6 @@
 """The engine and its streams of text, against `llmkit.generate` and a tokenizer's own `decode`."""
 
+import ctypes
 import threading
 import time
 
@@ -303,6 +304,51 @@ def test_one_requests_failure_is_its_own(engine):
     assert whole(pieces_of(it, Request([ids_of("a")], 3)))[0][2] == 3
 
 
+def test_an_exit_in_the_model_ends_its_request_alone(engine):
+    model = gpt()
+
+    def leave(*_):
+        raise SystemExit
+
+    hook = model.register_forward_hook(leave)
+    it = engine(model)
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        pieces_of(it, Request([ids_of("a")], 3))
+    hook.remove()
+    assert whole(pieces_of(it, Request([ids_of("a")], 3)))[0][2] == 3
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_has_ended_takes_nothing_more(engine):
+    it = engine()
+    worker = it._worker
+    exit_there = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    assert it.failed is None
+    assert exit_there(ctypes.c_ulong(worker.ident), ctypes.py_object(SystemExit)) == 1
+    it.submit(Request([ids_of("a")], 3), Collector())  # which wakes it
+    worker.join(10)
+    assert it.failed == "the model's thread has ended: the server must be started again"
+    with pytest.raises(Unavailable, match="thread has ended") as caught:
+        it.submit(Request([ids_of("a")], 3), Collector())
+    assert caught.value.code == "model_failed"
+
+
+def test_a_model_that_is_stuck_takes_nothing_more_until_it_gets_on(engine):
+    gate = Gate()
+    it = engine(gate, timeout=0.2)
+    it.submit(Request([ids_of("a")], 9), out := Collector())
+    until(lambda: it.failed is not None)
+    with pytest.raises(Unavailable, match=r"no token for 0\.2 seconds"):
+        it.submit(Request([ids_of("a")], 3), Collector())
+    began = time.monotonic()
+    it.close(grace=-4.8)  # the last token has 5 seconds more
+    assert time.monotonic() - began < 2
+    gate.open()
+    assert out.done.wait(10)
+    until(lambda: it.running == 0)
+    assert it.failed is None
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -310,7 +356,7 @@ def test_one_requests_failure_is_its_own(engine):
         ({"prompts": [[]]}, "1 or more ids"),
         ({"prompts": [[1, 99]]}, "id 99 .* is outside the vocabulary"),
         ({"prompts": [[-1]]}, "id -1"),
-        ({"top_k": 33}, "top_k must be from 1 to the vocabulary's 32, not 33"),
+        ({"top_k": 33}, "top_k must be a whole number from 1 to the vocabulary's 32, not 33"),
         ({"stop": [""]}, "a stop string must have a character"),
     ],
 )

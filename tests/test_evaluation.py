@@ -6,11 +6,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from llmkit.evaluation import Report, device_of, evaluate, perplexity
+from llmkit.evaluation import (
+    IGNORE_INDEX,
+    SCORES,
+    Report,
+    device_of,
+    evaluate,
+    fitting_batch,
+    perplexity,
+    token_losses,
+)
+from llmkit.model import GPT, GPTConfig
 
 quick = settings(deadline=None, max_examples=100)
 
@@ -220,3 +231,57 @@ def test_perplexity():
     assert perplexity(math.log(65)) == pytest.approx(65)
     assert perplexity(1000.0) == math.inf
     assert math.isnan(perplexity(math.nan))
+
+
+def test_a_measurement_holds_few_scores_whatever_the_vocabulary():
+    """A GPT-2's window has 51 million: one at a time; a small model's come 32 at a time."""
+    seen = []
+
+    class Wide(nn.Module):
+        def __init__(self, V, T):
+            super().__init__()
+            self.config = SimpleNamespace(vocab_size=V, block_size=T)
+
+        def forward(self, ids):
+            seen.append(len(ids))
+            return torch.zeros(1).expand(*ids.shape, self.config.vocab_size)
+
+    text = torch.zeros(64 * 40 + 1, dtype=torch.int64)
+    assert evaluate(Wide(65, 64), text).loss == pytest.approx(math.log(65))
+    assert seen == [32, 8]
+    seen.clear()
+    assert evaluate(Wide(50_000, 64), text[: 64 * 12 + 1]).loss == pytest.approx(math.log(50_000))
+    assert seen == [5, 5, 2]
+    assert all(rows * 64 * 50_000 <= SCORES for rows in seen)
+    assert fitting_batch(SimpleNamespace(vocab_size=50_257, block_size=1024)) == 1
+
+
+def test_losses_in_pieces_are_those_of_pytorch(monkeypatch):
+    monkeypatch.setattr("llmkit.evaluation.PIECE", 30)  # four positions of a vocabulary of seven
+    logits, y = torch.randn(3, 5, 7), torch.randint(7, (3, 5))
+    y[1, 2] = IGNORE_INDEX
+    model = SimpleNamespace(parameters=lambda: iter([logits]), buffers=lambda: iter([]))
+    losses = token_losses(Scores(logits, model), torch.zeros_like(y), y)
+    wanted = F.cross_entropy(logits.double().mT, y, reduction="none")
+    torch.testing.assert_close(losses, wanted)
+    assert losses[1, 2] == 0
+
+
+class Scores:
+    """A model that gives the same scores whatever it reads."""
+
+    def __init__(self, logits, weights):
+        self.logits, self.parameters, self.buffers = logits, weights.parameters, weights.buffers
+
+    def __call__(self, ids):
+        return self.logits
+
+
+def test_a_loss_that_is_no_number_is_told():
+    model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4))
+    with torch.no_grad():
+        model.wte.weight[0, 0] = math.nan
+    with pytest.raises(
+        FloatingPointError, match=r"loss over the text is nan: .*earlier checkpoint"
+    ):
+        evaluate(model, torch.arange(5))

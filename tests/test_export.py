@@ -1,19 +1,23 @@
 """Exports: ONNX equal to PyTorch, int8 equal to its formula, whole folders, clear errors."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import zlib
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from io import StringIO
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from urllib.request import Request, urlopen
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import llmkit
@@ -322,13 +326,72 @@ def test_weights_that_do_not_fit_the_configuration(tmp_path):
     folder = export.save_int8(tmp_path / "m", build(PLAIN))
     about = json.loads((folder / "config.json").read_text())
     for change in ({"n_embd": 32}, {"bias": False}, {"n_layer": 3}):
-        changed = about | {"config": about["config"] | change}
-        (folder / "config.json").write_text(json.dumps(changed))
-        with pytest.raises(
-            ValueError, match=r"model\.safetensors: its weights do not fit"
-        ) as error:
+        write_header(folder, about | {"config": about["config"] | change})
+        with pytest.raises(ValueError, match=r"model\.safetensors: the") as error:
             export.load(folder)
         one_sentence(error)
+
+
+def resave(folder: Path, change) -> None:
+    """Change the weights of a folder, and the checksums with them."""
+    path, about = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    tensors = {name: each.clone() for name, each in load_file(path).items()}
+    change(tensors)
+    save_file(tensors, path)
+    about["files"][path.name] = zlib.crc32(path.read_bytes())
+    write_header(folder, about)
+
+
+def write_header(folder: Path, about) -> None:
+    """config.json, with its checksum."""
+    about = about | {"checksum": checkpoint._checksum(about)}
+    (folder / "config.json").write_text(json.dumps(about))
+
+
+SCALES = "h.1.mlp.c_fc.weight_scale"
+
+
+@pytest.mark.parametrize("save", [export.save_int8, checkpoint.save], ids=["int8", "checkpoint"])
+def test_a_configuration_of_another_size_is_refused_before_anything_is_built(
+    save, tmp_path, monkeypatch
+):
+    folder = save(tmp_path / "m", build(PLAIN))
+    about = json.loads((folder / "config.json").read_text())
+    monkeypatch.setattr("llmkit.checkpoint.GPT", None)
+    for change, told in (
+        ({"n_layer": 10**9}, "wants n_layer 1000000000, but there are 2 layers"),
+        ({"n_embd": 10**12}, "the weight wte.weight is (65, 16), but the configuration wants"),
+        ({"block_size": 10**12}, "the weight wpe.weight is (16, 16), but the configuration wants"),
+    ):
+        write_header(folder, about | {"config": about["config"] | change})
+        with pytest.raises(ValueError, match=re.escape(told)) as error:
+            export.load(folder)
+        one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("save", "change", "told"),
+    [
+        (export.save_int8, lambda t: t[SCALES][3].fill_(torch.nan), f"{SCALES} has .* not finite"),
+        (export.save_int8, lambda t: t[SCALES][3].fill_(torch.inf), f"{SCALES} has .* not finite"),
+        (export.save_int8, lambda t: t["ln_f.bias"][0].fill_(torch.nan), "ln_f.bias has .* not"),
+        (export.save_int8, lambda t: t.update({SCALES: t[SCALES][:1]}), f"{SCALES} is .1, 1., but"),
+        (export.save_int8, lambda t: t.update({SCALES: t[SCALES].int()}), f"{SCALES} is .*int32"),
+        (export.save_int8, lambda t: t.pop(SCALES), f"{SCALES} is missing"),
+        (export.save_int8, lambda t: t.update(x=torch.ones(1)), "has no weight x"),
+        (checkpoint.save, lambda t: t["ln_f.bias"][0].fill_(torch.nan), "ln_f.bias has .* not"),
+        (checkpoint.save, lambda t: t.update({"ln_f.bias": t["ln_f.bias"].int()}), "takes floats"),
+        (checkpoint.save, lambda t: t.update(x=torch.ones(1)), "has no weight x"),
+    ],
+)
+def test_weights_that_are_no_models_are_named(save, change, told, tmp_path):
+    folder = save(tmp_path / "m", build(PLAIN))
+    resave(folder, lambda tensors: None)
+    export.load(folder)
+    resave(folder, change)
+    with pytest.raises(ValueError, match=told) as error:
+        export.load(folder)
+    assert "m/model.safetensors: the" in one_sentence(error)
 
 
 def test_an_export_replaces_its_own_kind_only(tmp_path):
@@ -379,6 +442,21 @@ def test_an_absent_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
         use(tmp_path / "m")
     one_sentence(error)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_older_torchao_is_told_as_an_absent_one(tmp_path, monkeypatch):
+    """0.10, which Colab has, knows the name and not the options."""
+    older = ModuleType("torchao.quantization")
+    older.Int8WeightOnlyConfig = lambda group_size=None, set_inductor_config=True: None
+    older.quantize_ = None
+    monkeypatch.setitem(sys.modules, "torchao.quantization", older)
+    told = r"int8 needs torchao 0\.15 or later: pip install 'llmkit\[export\]'"
+    with pytest.raises(ImportError, match=told) as error:
+        export.save_int8(tmp_path / "m", build(PLAIN))
+    one_sentence(error)
+    assert not list(tmp_path.iterdir())
+    pyproject = (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
+    assert '"torchao>=0.15"' in pyproject
 
 
 # The server

@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -538,11 +539,11 @@ def test_scores_that_are_no_numbers(bad, temperature):
         ({"temperature": -0.1}, "temperature must be 0"),
         ({"temperature": math.nan}, "temperature must be 0"),
         ({"temperature": math.inf}, "temperature must be 0"),
-        ({"top_k": 0}, "top_k must be from 1 to the vocabulary's 3, not 0"),
-        ({"top_k": 4}, "top_k must be from 1 to the vocabulary's 3, not 4"),
+        ({"top_k": 0}, "top_k must be a whole number from 1 to the vocabulary's 3, not 0"),
+        ({"top_k": 4}, "top_k must be a whole number from 1 to the vocabulary's 3, not 4"),
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"top_p": 1.1}, "top_p must be above 0"),
-        ({"max_new_tokens": -1}, "max_new_tokens must be 0 or more"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be a whole number, 0 or more"),
         (
             {"prompt_ids": torch.tensor([], dtype=torch.long)},
             "prompt_ids must be one sequence of 1",
@@ -570,7 +571,9 @@ def test_top_k_is_checked_without_a_vocab_size():
     model = Fixed([0.0, 1.0, 2.0])
     model.config = SimpleNamespace(block_size=4)
     assert generate(model, torch.tensor([0]), 3, temperature=0).tolist() == [0, 2, 2, 2]
-    with pytest.raises(ValueError, match="top_k must be from 1 to the vocabulary's 3"):
+    with pytest.raises(
+        ValueError, match="top_k must be a whole number from 1 to the vocabulary's 3"
+    ):
         generate(model, torch.tensor([0]), 3, top_k=4)
 
 
@@ -578,3 +581,35 @@ def test_the_lowest_temperature_there_is_takes_the_likeliest():
     """5e-324 is the smallest float above 0: scores divided by it are infinite."""
     p = next_token_probabilities(torch.tensor([2.0, 5.0, -1.0]), temperature=5e-324)
     assert p.tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "stop", [np.int64(3), torch.tensor(3), {3}, np.array([3]), (i for i in [3])]
+)
+def test_a_stop_comes_as_any_kind_of_number_or_numbers(stop):
+    model = GPT(GPTConfig(vocab_size=5, block_size=8, n_layer=1, n_head=1, n_embd=4))
+    expected = generate(model, torch.tensor([0]), 30, stop=3, seed=1)
+    assert expected[-1] == 3
+    assert torch.equal(generate(model, [0], 30, stop=stop, seed=1), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(stop="\n"), r"stop must be token ids.* this is str: .*tokenizer\.encode"),
+        (dict(stop=2.5), "stop must be whole numbers"),
+        (dict(prompt_ids=[[1, 2], [3]]), "prompt_ids must be token ids, each row as long as the"),
+        (
+            dict(prompt_ids="abc"),
+            r"prompt_ids must be token ids.* this is str: .*tokenizer\.encode",
+        ),
+        (dict(prompt_ids=None), "prompt_ids must be token ids.* this is NoneType"),
+        (dict(top_k=1.5), "top_k must be a whole number from 1 to the vocabulary's 5, not 1.5"),
+        (dict(max_new_tokens=2.5), "max_new_tokens must be a whole number, 0 or more, not 2.5"),
+    ],
+)
+def test_what_cannot_be_ids_or_counts_is_told(changes, message):
+    model = GPT(GPTConfig(vocab_size=5, block_size=8, n_layer=1, n_head=1, n_embd=4))
+    given = dict(prompt_ids=[0], max_new_tokens=3) | changes
+    with pytest.raises(ValueError, match=message):
+        generate(model, **given)

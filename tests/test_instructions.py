@@ -349,3 +349,20 @@ def test_exact_match_by_task():
         exact_match([], [])
     with pytest.raises(ValueError, match="1 items and 0 answers"):
         exact_match([CAT], [])
+
+
+def test_an_update_is_the_same_in_however_many_parts_it_is_made():
+    """Eight rows at once, or one by one: some have three counted targets, some one or two."""
+    rows = rows_of([CAT, DOG, WHO])
+    assert len({int(n) for n in (rows.y != -100).sum(dim=1)}) > 1
+    models, histories = [], []
+    for batch_size, parts in ((8, 1), (4, 2), (1, 8)):
+        models.append(small_model())
+        config = TrainConfig(
+            steps=5, batch_size=batch_size, gradient_accumulation_steps=parts, learning_rate=0.01
+        )
+        histories.append(train(models[-1], rows, config=config))
+    for model, history in zip(models[1:], histories[1:], strict=True):
+        assert history.loss == pytest.approx(histories[0].loss, abs=1e-5)
+        for ours, theirs in zip(model.parameters(), models[0].parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)

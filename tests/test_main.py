@@ -102,6 +102,110 @@ def test_interrupted_then_resumed_it_ends_where_an_uninterrupted_run_ends(
     assert resumed["steps"] == expected["steps"] == 12
 
 
+def test_a_run_is_not_replaced_unasked(tmp_path, text_file, capsys):
+    """A finished one, and one that can be resumed; asked for, nothing of it is left."""
+    out = tmp_path / "run"
+    arguments = ["train", "--text", str(text_file), "--steps", "2", "--out", str(out)]
+    assert main(arguments) == 0
+    first = (out / "report.json").read_text()
+    assert main(arguments) == 2
+    assert "holds a finished run: give --overwrite to lose it" in capsys.readouterr().err
+    assert (out / "report.json").read_text() == first
+    assert main([*arguments, "--overwrite", "--seed", "5"]) == 0
+    assert json.loads((out / "report.json").read_text())["seed"] == 5
+    (out / "report.json").unlink()
+    assert main(arguments) == 2
+    assert "holds a run that --resume goes on with" in capsys.readouterr().err
+
+
+def test_an_overwritten_run_is_gone_also_where_the_new_one_is_cut_short(
+    tmp_path, text_file, monkeypatch
+):
+    out = tmp_path / "run"
+    arguments = ["train", "--text", str(text_file), "--steps", "2", "--out", str(out)]
+    assert main(arguments) == 0
+
+    def fail(run):
+        raise FloatingPointError("as planned")
+
+    monkeypatch.setattr(llmkit, "ProgressBar", lambda **_: fail)
+    assert main([*arguments, "--overwrite"]) == 2
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_a_foreign_folder_is_not_overwritten(tmp_path, text_file, capsys):
+    (tmp_path / "run/checkpoint").mkdir(parents=True)
+    (tmp_path / "run/checkpoint/thesis.txt").write_text("ten years")
+    arguments = ["train", "--text", str(text_file), "--steps", "1", "--out", str(tmp_path / "run")]
+    for words in ([], ["--overwrite"], ["--resume"]):
+        assert main([*arguments, *words]) == 2
+    assert (tmp_path / "run/checkpoint/thesis.txt").read_text() == "ten years"
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path, text_file, monkeypatch, capsys):
+    out = tmp_path / "run"
+    arguments = ["train", "--text", str(text_file), "--steps", "3", "--out", str(out)]
+    statuses = []
+
+    def start_another(run):
+        with monkeypatch.context() as patch:
+            patch.setattr(llmkit, "ProgressBar", lambda **_: lambda run: None)
+            statuses.extend(main([*arguments, *words]) for words in ([], ["--resume"]))
+
+    monkeypatch.setattr(llmkit, "ProgressBar", lambda **_: start_another)
+    assert main(arguments) == 0
+    assert statuses == [2] * 6
+    assert capsys.readouterr().err.count(f"another training writes to {out}: wait") == 6
+
+
+def test_a_run_killed_before_its_report_is_ended_by_resume(tmp_path, text_file, monkeypatch):
+    """After the last step, before the report; and after the report, before the last save."""
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    arguments = ["train", "--text", str(text_file), "--steps", "3", "--out"]
+    assert main([*arguments, str(whole)]) == 0
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    for name, words in (("plots.loss_curves", []), ("checkpoint.save", ["--resume"])):
+        with monkeypatch.context() as patch:
+            if name == "checkpoint.save":  # the Checkpointer's is the same function
+                patch.setattr(llmkit, "Checkpointer", lambda *_, **__: lambda run: None)
+            patch.setattr(f"llmkit.commands.train.{name}", killed)
+            assert main([*arguments, str(out), *words]) == 130
+    assert main([*arguments, str(out), "--resume"]) == 0
+    reports = [json.loads((f / "report.json").read_text()) for f in (out, whole)]
+    for report in reports:
+        del report["train_seconds"]
+    assert reports[0] == reports[1]
+    assert (out / "loss.png").exists()
+    assert checkpoint.load_state(out / "checkpoint") is None
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_told_how_to_start(tmp_path, text_file, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    arguments = ["train", "--text", str(text_file), "--steps", "1", "--out", str(out)]
+    assert main([*arguments, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: there is no checkpoint in {out} yet: start without --resume\n"
+    assert main(arguments) == 0
+
+
+def test_ctrl_c_ends_without_a_traceback(tmp_path, text_file, monkeypatch, capsys):
+    """The second one while training, and any at another time."""
+
+    def twice(run):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    arguments = ["train", "--text", str(text_file), "--steps", "3", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(llmkit, "ProgressBar", lambda **_: twice)
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_it_runs_as_a_module(tmp_path, text_file):
     """`python -m llmkit`, in a process of its own: results on stdout, the bar on stderr."""
     command = [sys.executable, "-m", "llmkit", "train", "--text", str(text_file), "--steps", "1"]

@@ -238,7 +238,9 @@ def good(tmp_path_factory) -> Path:
     """A folder with two notebooks as the build would leave them, had it executed them."""
     folder = tmp_path_factory.mktemp("project") / "notebooks"
     (folder / "src").mkdir(parents=True)
-    shutil.copy(build.NOTEBOOKS.parent / "pyproject.toml", folder.parent)
+    (folder.parent / "llmkit").mkdir()
+    for name in ("pyproject.toml", "llmkit/__init__.py"):  # what is stamped comes from these
+        shutil.copy(build.NOTEBOOKS.parent / name, folder.parent / name)
     second = SCRIPT.replace("01 · Data", "02 · More").replace("02_more", "01_data")
     (folder / "src/01_data.py").write_text(SCRIPT.lstrip(), encoding="utf-8")
     (folder / "src/02_more.py").write_text(second.lstrip(), encoding="utf-8")

@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from llmkit.model import GPT, GPTConfig
-from llmkit.optim import configure_optimizers, hidden_matrices, lr_schedule, set_learning_rate
+from llmkit.optim import (
+    Muon,
+    clip_gradient,
+    configure_optimizers,
+    hidden_matrices,
+    lr_schedule,
+    set_learning_rate,
+)
 from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig
 
 SMALL = dict(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=16)
@@ -39,6 +46,87 @@ def test_muon_takes_the_inner_matrices_and_nothing_else():
     assert {id(p) for p in muon.param_groups[0]["params"]} == matrices
 
 
+def test_the_head_is_known_by_what_it_is_and_not_by_its_size():
+    """A block's matrix may have as many rows as the vocabulary: here 4 * 16 = 64, and 3 * 16."""
+    for vocab_size in (64, 48, 16):
+        model = GPT(GPTConfig(**SMALL | dict(vocab_size=vocab_size), tie_weights=False))
+        inner = {part.weight for part in model.h.modules() if isinstance(part, nn.Linear)}
+        assert set(hidden_matrices(model)) == inner
+        assert set(hidden_matrices(torch.compile(model))) == inner
+
+
+def test_the_head_of_a_readers_own_model_is_the_last_layer_with_rows_for_the_vocabulary():
+    model = nn.Sequential(nn.Embedding(64, 16), nn.Linear(16, 64), nn.Linear(64, 16))
+    model.append(nn.Linear(16, 64)).append(nn.Linear(16, 64))
+    model[3].weight = model[0].weight  # a layer that shares the embedding's memory
+    model.config = GPTConfig(vocab_size=64, block_size=8)
+    assert hidden_matrices(model) == [model[1].weight, model[2].weight]
+
+
+def test_what_cannot_learn_is_refused():
+    model = GPT(GPTConfig(**SMALL))
+    for part in model.h:
+        part.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"here all of them are frozen .*: use optimizer='adamw'"):
+        configure_optimizers(model, "muon")
+    with pytest.raises(ValueError, match="no weights to train: all are frozen"):
+        configure_optimizers(model.requires_grad_(False))
+
+
+def test_without_inner_matrices_muon_is_adamw_alone():
+    [adamw] = configure_optimizers(nn.Embedding(5, 5), "muon")
+    assert isinstance(adamw, torch.optim.AdamW)
+
+
+@pytest.mark.parametrize("longest", [0.5, 1e6])
+def test_the_gradient_is_clipped_as_pytorch_does_it(longest):
+    model, reference = nn.Linear(3, 3), nn.Linear(3, 3)
+    for layer in (model, reference):
+        layer.weight.grad = torch.arange(9.0).view(3, 3)
+        layer.bias.grad = torch.arange(3.0) - 7
+    assert clip_gradient(model, longest) is None
+    nn.utils.clip_grad_norm_(reference.parameters(), longest)
+    assert torch.equal(model.weight.grad, reference.weight.grad)
+    assert torch.equal(model.bias.grad, reference.bias.grad)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (math.nan, "gradient of bias became nan"),
+        (-math.inf, "gradient of bias became infinite"),
+        (1e30, "gradient became infinitely long"),  # the square is beyond float32
+    ],
+)
+def test_a_gradient_that_is_no_number_is_told_and_left(value, told):
+    model = nn.Linear(2, 2)
+    model.weight.grad, model.bias.grad = torch.ones(2, 2), torch.tensor([1.0, value])
+    assert clip_gradient(model, 1.0) == told
+    assert torch.equal(model.weight.grad, torch.ones(2, 2))
+
+
+def test_muon_does_what_pytorchs_does():
+    """Square, wide and tall matrices, two of a shape, and one that has no gradient."""
+    torch.manual_seed(0)
+    shapes = [(6, 6), (6, 6), (24, 6), (24, 6), (6, 24), (18, 6), (5, 7)]
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [nn.Parameter(weight.detach().clone()) for weight in ours]
+    pairs = [
+        (ours, Muon(ours, lr=0.1, weight_decay=0.5)),
+        (theirs, torch.optim.Muon(theirs, lr=0.1, weight_decay=0.5)),
+    ]
+    for _ in range(3):
+        gradients = [torch.randn(shape) for shape in shapes[:-1]]
+        for weights, optimizer in pairs:
+            for weight, gradient in zip(weights[:-1], gradients, strict=True):
+                weight.grad = gradient.clone()
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] *= 0.5
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=2e-3)  # bfloat16 has three digits
+    assert pairs[0][1].state_dict()["state"].keys() == pairs[1][1].state_dict()["state"].keys()
+
+
 def test_biases_and_norms_are_not_decayed():
     model = GPT(GPTConfig(**SMALL))
     for optimizer in configure_optimizers(model, "adamw", weight_decay=0.3):
@@ -48,8 +136,7 @@ def test_biases_and_norms_are_not_decayed():
 
 def test_frozen_parameters_are_left_out():
     model = GPT(GPTConfig(**SMALL))
-    for parameter in model.h[0].parameters():
-        parameter.requires_grad = False
+    model.h[0].requires_grad_(False)
     for name in ("adamw", "muon"):
         for optimizer in configure_optimizers(model, name):
             assert all(p.requires_grad for group in optimizer.param_groups for p in group["params"])

@@ -184,6 +184,54 @@ def test_a_folder_in_several_files(folder, tmp_path):
     next((tmp_path / "shards").glob("*.safetensors")).unlink()
     with pytest.raises(FileNotFoundError, match=r"shards has no model-0000\d-of-0000\d\.saf"):
         pretrained.load_gpt2(tmp_path / "shards")
+    for path in (tmp_path / "shards").glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model-00001-of-.*, model-00002-of-.*: get it"):
+        pretrained.load_gpt2(tmp_path / "shards")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"wte.weight": "../model/model.safetensors"},
+        {"wte.weight": "/model/model.safetensors"},
+        {"wte.weight": "pytorch_model.bin"},
+        {"wte.weight": 1},
+        {"wte.weight": ["a.safetensors"]},
+        {},
+        ["a.safetensors"],
+        None,
+    ],
+    ids=str,
+)
+def test_an_index_lists_files_of_its_own_folder_and_no_others(listed, folder):
+    """The file outside is whole, and would be read."""
+    (folder / "inner").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(folder / name, folder / "inner")
+    (folder / "inner" / "model.safetensors").rename(folder / "inner" / "pytorch_model.bin")
+    index = {"weight_map": listed}
+    (folder / "inner" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="files of its own folder, not"):
+        pretrained.load_gpt2(folder / "inner")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.transformer."])
+def test_names_with_what_torch_put_before_them(prefix, folder):
+    """As a compiled or a distributed model names its weights."""
+    expected, _ = pretrained.load_gpt2(folder)
+
+    def rename(tensors):
+        for name in list(tensors):
+            tensors[prefix + name] = tensors.pop(name)
+        tensors[prefix + "lm_head.weight"] = tensors[f"{prefix}transformer.wte.weight"].clone()
+
+    rewrite(folder, rename)
+    model, _ = pretrained.load_gpt2(folder)
+    assert same_weights(model, expected)
+    rewrite(folder, lambda t: t.update({"wte.weight": torch.zeros(97, 60)}))
+    with pytest.raises(ValueError, match=r"the weight wte.weight is there twice"):
+        pretrained.load_gpt2(folder)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -337,15 +385,35 @@ def test_saving_without_a_tokenizer_leaves_the_one_that_is_there(tmp_path):
     assert pretrained.load_gpt2(tmp_path)[1].merges == tokenizer.merges
 
 
-def test_vocabulary_and_model_of_different_sizes(tmp_path):
-    told = "the tokenizer has 290 tokens and the model 300: they must come from the same folder"
-    with pytest.raises(ValueError, match=told):
-        pretrained.save_gpt2(ours(vocab_size=300), tmp_path / "x", tokenizer_of(290))
-    assert not (tmp_path / "x").exists()
-    pretrained.save_gpt2(ours(vocab_size=290), tmp_path, tokenizer_of(290))
-    pretrained.save_gpt2(ours(vocab_size=300), tmp_path)
-    with pytest.raises(ValueError, match=told):
-        pretrained.load_gpt2(tmp_path)
+def test_a_padded_vocabulary_ends_where_the_tokenizer_does(tmp_path):
+    """What is beyond it is never drawn; the scores of the tokens are the padded model's."""
+    tokenizer, padded = tokenizer_of(271), ours(vocab_size=300)
+    with torch.no_grad():
+        padded.wte.weight[271:].mul_(100)  # these would be drawn
+    pretrained.save_gpt2(padded, tmp_path, tokenizer)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config.vocab_size == 300
+    model, again = pretrained.load_gpt2(tmp_path)
+    assert model.config.vocab_size == again.vocab_size == 271
+    ids = some_ids(271, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids), padded(ids)[..., :271])
+    drawn = [llmkit.generate(each, ids[0, :1], 20, seed=1) for each in (padded, model)]
+    assert drawn[0].max() >= 271 > drawn[1].max()
+    assert len(again.decode(drawn[1])) > 0
+    pretrained.save_gpt2(model, tmp_path / "cut", again)
+    assert same_weights(pretrained.load_gpt2(tmp_path / "cut")[0], model)
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
+    told = "the tokenizer has 290 tokens and the model {}: use the tokenizer that the model was"
+    for size, said in ((289, "289"), (290 + 1024, "1,314")):
+        with pytest.raises(ValueError, match=told.format(said)):
+            pretrained.save_gpt2(ours(vocab_size=size), tmp_path / "x", tokenizer_of(290))
+        assert not (tmp_path / "x").exists()
+        pretrained.save_gpt2(ours(vocab_size=290), tmp_path, tokenizer_of(290))
+        pretrained.save_gpt2(ours(vocab_size=size), tmp_path)
+        with pytest.raises(ValueError, match=told.format(said)):
+            pretrained.load_gpt2(tmp_path)
 
 
 def test_other_tokenizers_are_not_saved(tmp_path):
@@ -403,16 +471,18 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_a_weight_that_is_missing_is_named(folder):
     rewrite(folder, lambda tensors: tensors.pop("transformer.h.1.mlp.c_fc.weight"))
-    with pytest.raises(ValueError, match=r"model: of GPT-2's weights h.1.mlp.c_fc.weight is missi"):
+    with pytest.raises(
+        ValueError, match=r"model: the weight h.1.mlp.c_fc.weight is missing; there are h.0"
+    ):
         pretrained.load_gpt2(folder)
-    set_config(folder, n_layer=4)
-    with pytest.raises(ValueError, match=r"h.1.mlp.c_fc.weight and 12 more are missing"):
+    rewrite(folder, lambda tensors: tensors.pop("transformer.wte.weight"))
+    with pytest.raises(ValueError, match=r"model: the weight wte.weight is missing; there are"):
         pretrained.load_gpt2(folder)
 
 
 def test_a_weight_too_many_is_named(folder):
-    set_config(folder, n_layer=2)
-    with pytest.raises(ValueError, match=r"n_layer 2 has no weight h.2.attn.c_attn.bias"):
+    rewrite(folder, lambda tensors: tensors.update({"h.2.attn.rotary": torch.ones(2)}))
+    with pytest.raises(ValueError, match=r"the configuration has no weight h.2.attn.rotary"):
         pretrained.load_gpt2(folder)
 
 
@@ -422,10 +492,16 @@ def test_a_weight_too_many_is_named(folder):
         ({"vocab_size": 98}, "wte.weight is (97, 60), but the configuration wants (98, 60)"),
         ({"n_positions": 64}, "wpe.weight is (40, 60), but the configuration wants (64, 60)"),
         ({"n_embd": 120}, "wte.weight is (97, 60), but the configuration wants (97, 120)"),
+        ({"n_embd": 10**30, "n_head": 1}, "wte.weight is (97, 60), but the configuration wants"),
+        ({"n_layer": 4}, "the configuration wants n_layer 4, but there are 3 layers of weights"),
+        ({"n_layer": 2}, "the configuration wants n_layer 2, but there are 3 layers of weights"),
+        ({"n_layer": 10**9}, "wants n_layer 1000000000, but there are 3 layers of weights"),
     ],
     ids=str,
 )
-def test_a_shape_that_is_not_the_configurations_is_named(fields, told, folder):
+def test_a_shape_that_is_not_the_configurations_is_named(fields, told, folder, monkeypatch):
+    """Before anything is built, which a layer too many would take time and memory for."""
+    monkeypatch.setattr("llmkit.checkpoint.GPT", None)
     set_config(folder, **fields)
     with pytest.raises(ValueError, match=re.escape(told)):
         pretrained.load_gpt2(folder)
@@ -438,6 +514,13 @@ def test_a_matrix_that_was_not_turned_is_named(folder):
 
     rewrite(folder, turn)
     with pytest.raises(ValueError, match=r"c_proj.weight is \(60, 240\), but .* \(240, 60\)"):
+        pretrained.load_gpt2(folder)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite(number, folder):
+    rewrite(folder, lambda t: t["transformer.h.0.mlp.c_proj.weight"][0, 0].fill_(number))
+    with pytest.raises(ValueError, match=r"h.0.mlp.c_proj.weight has numbers that are not finite"):
         pretrained.load_gpt2(folder)
 
 
@@ -483,6 +566,10 @@ def test_an_output_layer_of_its_own(folder):
         ({"n_inner": 99}, "n_inner 99, where llmkit's GPT has 240"),
         ({"n_head": 7}, "n_embd 60 must be a multiple of n_head 7"),
         ({"n_layer": "3"}, "n_layer must be a whole number"),
+        ({"n_embd": [60]}, "n_embd must be a whole number"),
+        ({"resid_pdrop": "0.1"}, "dropout must be at least 0 and below 1, not '0.1'"),
+        ({"resid_pdrop": None}, "dropout must be at least 0 and below 1, not None"),
+        ({"layer_norm_epsilon": {}}, "layer_norm_epsilon {}, where"),
         ({"format": "llmkit checkpoint 1"}, "llmkit's own checkpoint"),
     ],
     ids=str,
@@ -518,7 +605,11 @@ def test_what_is_not_there(folder, tmp_path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match=r"no model.safetensors: save .* save_pretrained"):
         pretrained.load_gpt2(folder)
-    (folder / "pytorch_model.bin").unlink()
+    shard = folder / "pytorch_model-00001-of-00002.bin"
+    (folder / "pytorch_model.bin").rename(shard)
+    with pytest.raises(FileNotFoundError, match=r"no model.safetensors: save .* save_pretrained"):
+        pretrained.load_gpt2(folder)
+    shard.unlink()
     with pytest.raises(FileNotFoundError, match=r"model has no model.safetensors: get it"):
         pretrained.load_gpt2(folder)
     (folder / "config.json").unlink()

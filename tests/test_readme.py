@@ -45,6 +45,15 @@ def test_ci_runs_the_readme_command():
     assert steps[-1]["run"] == TESTS
 
 
+def test_actions_are_pinned_to_a_commit_whose_version_stands_beside_it():
+    """A tag can be moved by whoever breaks into an action's repository; a commit cannot."""
+    workflows = (ROOT / ".github").rglob("*.yml")
+    used = re.findall(r"uses:.*", "\n".join(path.read_text(encoding="utf-8") for path in workflows))
+    pinned = re.compile(r"uses: \S+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert used
+    assert [line for line in used if not pinned.fullmatch(line)] == []
+
+
 def test_the_readme_has_a_badge_for_every_notebook():
     badges = re.findall(r"\]\((https://colab\.research\.google\.com/github/[^)]+)\)", README)
     assert badges == [build.colab(script) for script in build.scripts()]

@@ -8,19 +8,21 @@ import socket
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
 import openai
 import pytest
 import torch
+from pydantic import ValidationError
 from serving import CHARACTERS, POEM, Gate, ask, command, events, expected, gpt, tokenizer
 
 import llmkit
 from llmkit import checkpoint
 from llmkit.__main__ import main
 from llmkit.deploy import server as serve
-from llmkit.deploy.server import guard
+from llmkit.deploy.server import connection as connections
+from llmkit.deploy.server import guard, schema
 from llmkit.finetune import pretrained
 
 CHAR, MODEL = tokenizer(), gpt()
@@ -324,6 +326,48 @@ def test_only_under_its_own_name(server):
 
 
 @pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("localhost:8000", "http://localhost:8000", 200),
+        ("LOCALHOST:8000", "http://localhost:8000", 200),
+        ("localhost", "http://localhost", 200),
+        ("localhost:80", "http://localhost", 200),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000", 200),
+        ("[::1]:8000", "http://[::1]:8000", 200),
+        ("box.example", "https://box.example", 200),  # behind a proxy that speaks TLS
+        ("box.example:443", "https://box.example", 200),
+        ("box.example:8000", "http://box.example:8000", 200),
+        ("[2001:db8::1]:8000", "http://[2001:db8::1]:8000", 200),
+        ("localhost:8000", "null", 403),
+        ("localhost:8000", "", 403),
+        ("localhost:8000", "http://evil.example", 403),
+        ("localhost:8000", "http://localhost:3000", 403),
+        ("localhost:8000", "http://localhost", 403),
+        ("localhost:8000", "http://localhost:8000.evil.example", 403),
+        ("localhost:8000", "http://evil.example@localhost:8000", 403),
+        ("localhost:8000", "file://localhost:8000", 403),
+        ("box.example", "http://localhost", 403),
+        ("[::1]:8000", "http://[::2]:8000", 403),
+    ],
+)
+def test_another_sites_page_may_not_ask(named, host, origin, status):
+    headers = {"Host": host, "Origin": origin}
+    for path in ("/generate", "/v1/completions"):
+        got, _, answer = ask(named.url, path, {"prompt": "a"}, headers=headers)
+        assert got == status
+        if status == 403:
+            assert "may not ask here" in answer["error"]["message"]
+    assert ask(named.url, "/health", headers=headers)[0] == 200  # which it could not read
+
+
+@pytest.fixture(scope="module")
+def named():
+    hosts = (*serve.LOOPBACK, "Box.Example", "2001:db8::1")
+    with serve.background(MODEL, CHAR, hosts=hosts) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
     ("status", "path", "sent", "sentence"),
     [
         (400, "/generate", {"body": b"{"}, "the body is not JSON"),
@@ -341,6 +385,8 @@ def test_only_under_its_own_name(server):
         (400, "/generate", {"body": b'{"prompt":"a","seed":' + b"9" * 4900 + b"}"}, ""),
         (400, "/generate", {"body": {"prompt": "a", "max_new_tokens": True}}, "max_new_tokens"),
         (400, "/generate", {"body": {"prompt": "a", "max_new_tokens": 201}}, "to 200, not 201"),
+        (400, "/generate", {"body": {"prompt": "a", "max_tokens": 9}}, "did you mean max_new_tok"),
+        (400, "/generate", {"body": {"prompt": "a", "model": "x"}}, "'model': leave it out"),
         (404, "/nowhere", {}, "there is nothing at '/nowhere'"),
         (404, "/generate/", {"body": {"prompt": "a"}}, "there is nothing at"),
         (405, "/generate", {}, "/generate does not take GET"),
@@ -392,6 +438,91 @@ def test_a_body_that_does_not_come(server, monkeypatch):
     assert ask(server.url, "/health")[0] == 200
 
 
+def test_headers_that_do_not_come(server, monkeypatch):
+    monkeypatch.setattr(guard, "READ_SECONDS", 0.3)
+    at, whole = urlsplit(server.url), b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for data in (b"", whole[:20], whole + b"G"):
+        with socket.create_connection((at.hostname, at.port), timeout=4) as slow:
+            slow.sendall(data)
+            while slow.recv(1000):  # until it is closed
+                pass
+
+
+def test_connections_are_bounded(server, monkeypatch):
+    """Beyond the bound, a new one takes the place of that which has been silent for longest."""
+    monkeypatch.setattr(connections, "room", lambda: 4)
+    at = urlsplit(server.url)
+    head = b"POST /generate HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+    with ExitStack() as stack:
+        silent = []
+        for n in range(20):
+            client = socket.create_connection((at.hostname, at.port), timeout=4)
+            client.sendall(head + b"Host: localhost\r\n\r\n" if n % 2 else b"")  # or no body
+            silent.append(stack.enter_context(client))
+            time.sleep(0.02)
+        assert ask(server.url, "/generate", {"prompt": "a"})[0] == 200
+        for client in silent[:16]:
+            assert client.recv(1) == b""
+        silent[-1].settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent[-1].recv(1)
+
+
+def test_where_all_connections_are_at_work_a_new_one_is_told(monkeypatch):
+    monkeypatch.setattr(connections, "room", lambda: 1)
+    with gated() as (running, gate):
+        thread, out = in_thread(ask, running.url, "/generate", {"prompt": "a"})
+        until(lambda: gate.calls == 1)
+        status, headers, answer = ask(running.url, "/health")
+        assert (status, answer["error"]["code"]) == (503, "busy")
+        assert headers["Connection"] == "close"
+        gate.open()
+        thread.join(10)
+        assert out[0][0] == 200
+        assert ask(running.url, "/health")[0] == 200
+
+
+def test_how_many_connections_the_system_allows(monkeypatch):
+    resource = pytest.importorskip("resource")
+    for files, most in [(128, 64), (20, 8), (10**6, 1000), (resource.RLIM_INFINITY, 1000)]:
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        assert connections.room() == most
+
+
+def test_what_is_no_http_leaves_the_log_alone(server, caplog):
+    at = urlsplit(server.url)
+    head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for data, status, after in [
+        (b"nonsense\r\n\r\n", b"400", b""),
+        (head, b"415", b"no length\r\n"),
+    ]:
+        with socket.create_connection((at.hostname, at.port), timeout=4) as client:
+            client.sendall(data)
+            assert client.recv(1000).startswith(b"HTTP/1.1 " + status)
+            client.sendall(after)
+            while client.recv(1000):
+                pass
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": [1.5] * 1000},
+        {"prompt": [-1] * 1000},
+        {"prompt": [[]] * 1000},
+        {"prompt": [None] * 1000},
+        {f"name {n}": 1 for n in range(1000)},
+        {"stream_options": {f"name {n}": 1 for n in range(1000)}},
+    ],
+)
+def test_a_body_full_of_errors_is_not_read_to_its_end(body):
+    """A list of each would take seconds, in which nobody else is answered."""
+    with pytest.raises(ValidationError) as caught:
+        schema.Completion.model_validate(body)
+    assert caught.value.error_count() < 10
+
+
 def test_a_client_that_leaves_is_forgotten():
     with gated(queue=5) as (running, gate):
         at, connections = urlsplit(running.url), []
@@ -421,6 +552,30 @@ def test_a_failing_model_is_a_500_and_the_next_request_is_served():
             assert "on purpose" not in answer["error"]["message"]
         gate.failing = False
         assert ask(running.url, "/generate", {"prompt": "a"})[0] == 200
+
+
+def test_a_stuck_model_is_told():
+    """To its own client, to those who wait, to those who come, and by /health; until it goes on."""
+    with gated(timeout=0.4) as (running, gate):
+        body = {"prompt": "a", "max_new_tokens": 5}
+        clients = [
+            in_thread(ask, running.url, "/generate", body | {"stream": s}) for s in (False, True)
+        ]
+        for thread, out in clients:
+            thread.join(5)
+            assert out, "it waits for ever"
+            assert (out[0][0], out[0][2]["error"]["code"]) == (503, "model_failed")
+        status, headers, answer = ask(running.url, "/generate", body)
+        assert (status, answer["error"]["code"]) == (503, "model_failed")
+        assert headers["Retry-After"]
+        status, _, health = ask(running.url, "/health")
+        assert (status, health["status"]) == (503, "failed")
+        assert health["message"] == "the model has made no token for 0.4 seconds: it may be stuck"
+        gate.open()
+        until(lambda: running.engine.running == 0)
+        status, _, health = ask(running.url, "/health")
+        assert (status, health["status"], health["message"]) == (200, "ok", None)
+        assert ask(running.url, "/generate", body)[0] == 200
 
 
 def test_a_failure_in_the_middle_of_a_stream_is_told():
@@ -606,7 +761,8 @@ def test_a_second_ctrl_c_ends_at_once(folder):
         time.sleep(0.5)
         assert process.poll() is None  # it waits for the request
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=5) == -signal.SIGINT
+        assert process.wait(timeout=5) == 130
+        assert process.stderr.read() == ""
         thread.join(10)
 
 

@@ -4,9 +4,12 @@ Run with `pytest -m slow`."""
 import json
 import random
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import openai
@@ -29,6 +32,7 @@ from serving import POEM, Gate, ask, command, events, expected, gpt, tokenizer
 import llmkit
 from llmkit import checkpoint
 from llmkit.deploy import server as serve
+from llmkit.deploy.server import guard
 
 pytestmark = pytest.mark.slow
 
@@ -226,20 +230,104 @@ def test_a_thousand_malformed_requests(tmp_path):
     assert sizes[-1] - sizes[1] < 8, sizes  # it levels off: 3,000 requests add no more
 
 
+FLOOD = """
+import itertools, resource, select, socket, sys, time
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+head = b"POST /generate HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Type: application/json\\r\\n"
+kinds = itertools.cycle([
+    b"", head[:30], head + b"Content-Length: 100\\r\\n\\r\\n{", b"no HTTP\\r\\n\\r\\n",
+    head + b"Upgrade: websocket\\r\\nConnection: Upgrade\\r\\nContent-Length: 9\\r\\n\\r\\n",
+])
+poll, clients, made = select.poll(), {}, 0
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    for _ in range(min(500 - len(clients), 500 - made if made < 500 else 25)):
+        client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        client.sendall(next(kinds))
+        clients[client.fileno()] = client
+        poll.register(client, select.POLLIN)
+        made += 1
+    if made == 500:
+        print("all are there", flush=True)
+    for number, _ in poll.poll(0):  # it answered, or hung up: another comes
+        poll.unregister(number)
+        clients.pop(number).close()
+    time.sleep(0.05)
+print(made)
+"""
+
+
+def test_five_hundred_silent_clients_and_few_file_descriptors(tmp_path):
+    """Who sends nothing, or half of something, and comes again when dropped, keeps nobody out."""
+    checkpoint.save(tmp_path / "flood", gpt(), CHAR)
+    with command(str(tmp_path / "flood")) as (process, line):
+        url, server = line.split()[3], psutil.Process(process.pid)
+        server.rlimit(psutil.RLIMIT_NOFILE, (128, 128))
+        arguments = [sys.executable, "-c", FLOOD, str(urlsplit(url).port), "25"]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as flood:
+            assert flood.stdout.readline() == "all are there\n"
+            times, sizes = [], []
+            while flood.poll() is None and len(times) < 500:
+                started = time.monotonic()
+                if len(times) % 2:
+                    assert ask(url, "/health")[0] == 200
+                else:
+                    body = {"prompt": "the fox", "max_new_tokens": 5}
+                    assert ask(url, "/generate", body)[0] == 200
+                times.append(time.monotonic() - started)
+                sizes.append(server.memory_info().rss / 2**20)
+                time.sleep(0.04)
+            made = int(flood.communicate()[0])
+        files, busy = server.num_fds(), server.cpu_times()
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+    print(f"{made} connections, {len(times)} answers, the slowest in {max(times):.2f} s; {busy}")
+    assert made > 500
+    assert len(times) > 50
+    assert max(times) < 1
+    assert sizes[-1] - sizes[len(sizes) // 3] < 8, sizes
+    assert files < 128
+    assert (out, err.count("\n")) == ("", 0), err[:5000]
+
+
+@contextmanager
+def deaf(url, new):
+    """A client that asks for a stream of so many tokens, and reads none."""
+    at, head = urlsplit(url), "Host: localhost\r\nContent-Type: application/json\r\n"
+    body = json.dumps({"prompt": "a", "max_new_tokens": new, "stream": True}).encode()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((at.hostname, at.port))
+        head = f"POST /generate HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        yield client
+
+
 def test_a_listener_that_does_not_listen():
     """A stream to a client that reads nothing holds neither the model nor the others up."""
     gate = Gate()  # which is quick, once it is open
     gate.open()
-    with serve.background(gate, CHAR, max_tokens=20_000, grace=1) as running:
-        at = urlsplit(running.url)
-        body = json.dumps({"prompt": "a", "max_new_tokens": 20_000, "stream": True}).encode()
-        with socket.socket() as deaf:
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.connect((at.hostname, at.port))
-            head = (
-                "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            )
-            deaf.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            content = ask(running.url, "/generate", {"prompt": "a", "seed": 2, "stream": True})[2]
-            assert len(events(content)) > 50
-            assert ask(running.url, "/health")[2]["running"] == 0
+    server = serve.background(gate, CHAR, max_tokens=8_000, grace=1)
+    with server as running, deaf(running.url, 8_000):
+        content = ask(running.url, "/generate", {"prompt": "a", "seed": 2, "stream": True})[2]
+        assert len(events(content)) > 50
+        assert ask(running.url, "/health")[2]["running"] == 0
+
+
+def test_a_client_that_takes_no_answers_is_dropped(monkeypatch):
+    """It asks for more than the system's buffers hold, and begins to read when it is too late."""
+    monkeypatch.setattr(guard, "READ_SECONDS", 1)
+    with serve.background(gpt(), CHAR) as running, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(20)
+        deaf.connect(("127.0.0.1", urlsplit(running.url).port))
+        deaf.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        time.sleep(15)
+        content = b""
+        try:
+            while piece := deaf.recv(2**20):
+                content += piece
+        except ConnectionResetError:
+            pass
+    assert 0 < content.count(b"HTTP/1.1 200") < 1000

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -451,6 +452,10 @@ def test_the_checkpointer_saves_every_so_often_and_at_the_end(tmp_path, monkeypa
         ({"grad_clip": math.nan}, "grad_clip must be at least 1e-12, not nan"),
         ({"min_lr_ratio": 1.5}, "min_lr_ratio must be from 0 to 1, not 1.5"),
         ({"weight_decay": -1}, "weight_decay must be at least 0, not -1"),
+        ({"warmup": 501}, "warmup must be from 0 to 500, not 501"),
+        ({"steps": 2.5}, "steps must be a whole number, not 2.5"),
+        ({"batch_size": "8"}, "batch_size must be a whole number, not '8'"),
+        ({"seed": 0.5}, "seed must be a whole number, not 0.5"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(change, message):
@@ -524,3 +529,166 @@ def test_kept_memory_is_not_fetched_again_at_every_step():
         if before:
             break
     assert after < before / 10 if sys.platform == "linux" else after <= 2 * before
+
+
+def test_the_last_id_is_a_target_and_checked_too():
+    ids = TRAIN.clone()
+    ids[-1] = 13
+    with pytest.raises(ValueError, match="id 13 in train_ids"):
+        train(make(), ids, None, CONFIG)
+    with pytest.raises(ValueError, match="id 200 in train_ids"):  # as a token file comes
+        train(make(), torch.full((99,), 200, dtype=torch.uint16), None, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("val_ids", "message"),
+    [
+        (VAL[:1], r"val_ids must be one sequence of 2 or more ids, not \(1,\)"),
+        (VAL * 0 + 99, "id 99 in val_ids is outside the vocabulary"),
+        (VAL.float(), "val_ids must be whole numbers"),
+    ],
+)
+def test_held_out_data_are_checked_before_the_first_step(val_ids, message):
+    steps = []
+    with pytest.raises(ValueError, match=message):
+        train(make(), TRAIN, val_ids, CONFIG, callbacks=[steps.append])
+    assert steps == []
+
+
+def test_lists_arrays_and_mapped_files_are_ids_too(tmp_path, recwarn):
+    TRAIN.numpy().astype("uint16").tofile(tmp_path / "train.bin")
+    mapped = np.memmap(tmp_path / "train.bin", dtype=np.uint16, mode="r")  # as nanoGPT does it
+    runs = [train(make(), ids, VAL, CONFIG) for ids in (TRAIN, TRAIN.tolist(), mapped)]
+    assert runs[0].loss == runs[1].loss == runs[2].loss
+    assert not recwarn.list
+    with pytest.raises(ValueError, match=r"train_ids must be .*tokenizer.encode"):
+        train(make(), TEXT, VAL, CONFIG)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path, optimizer, bad):
+    """Under a finite loss, where today's weights and the last good checkpoint are still whole."""
+    model = make()
+    keep = Checkpointer(tmp_path / "run", every=1)
+
+    def poison(run):
+        if run.step == 3:
+            run.model.h[0].mlp.c_fc.weight.register_hook(lambda grad: grad * bad)
+
+    config = replace(CONFIG, optimizer=optimizer)
+    message = r"gradient of h\.0\.mlp\.c_fc\.weight became (nan|infinite) at step 4: lower"
+    with pytest.raises(FloatingPointError, match=message):
+        train(model, TRAIN, VAL, config, callbacks=[poison, keep])
+    saved, _ = checkpoint.load(tmp_path / "run")
+    assert checkpoint.load_state(tmp_path / "run")["step"] == 3
+    assert torch.equal(weights(saved), weights(model))
+    assert weights(model).isfinite().all()
+
+
+def test_a_validation_loss_that_is_no_number_stops_before_it_is_saved(tmp_path, monkeypatch):
+    from llmkit.evaluation import Report
+
+    keep = Checkpointer(tmp_path / "run", every=1)
+    monkeypatch.setattr("llmkit.training.evaluate", lambda *_, **__: Report(math.inf, 1))
+    with pytest.raises(FloatingPointError, match="validation loss became inf after step 4"):
+        train(make(), TRAIN, VAL, CONFIG, callbacks=[keep])
+    assert checkpoint.load_state(tmp_path / "run")["step"] == 3
+
+
+def test_no_gradient_stays_behind_however_a_run_ends():
+    def leave(error):
+        def raising(run):
+            calls = iter([None, None, error])
+            real = run.model.loss
+
+            def loss(x, y):
+                if (due := next(calls, None)) is not None:
+                    raise due
+                return real(x, y)
+
+            run.model.loss = loss
+
+        return raising
+
+    config = replace(CONFIG, gradient_accumulation_steps=2)
+    for error in (KeyboardInterrupt(), RuntimeError("out of memory"), None):
+        model = make()
+        try:
+            train(model, TRAIN, VAL, config, callbacks=[leave(error)] if error else ())
+        except (KeyboardInterrupt, RuntimeError):
+            assert error
+        assert all(p.grad is None for p in model.parameters())
+
+
+def test_after_an_advice_was_followed_the_same_model_trains():
+    model = make()
+
+    def poison(run):
+        if run.step == 2:
+            real = run.model.loss
+            run.model.loss = lambda x, y: real(x, y) * math.nan
+
+    with pytest.raises(FloatingPointError):
+        train(model, TRAIN, VAL, CONFIG, callbacks=[poison])
+    del model.loss  # the class's own again
+    history = train(model, TRAIN, VAL, replace(CONFIG, learning_rate=0.001))
+    assert math.isfinite(history.val_loss[-1])
+
+
+def test_the_advice_names_the_peak_also_where_the_rate_has_fallen_to_zero():
+    def poison(run):
+        if run.step == 11:
+            real = run.model.loss
+            run.model.loss = lambda x, y: real(x, y) * math.nan
+
+    config = replace(CONFIG, min_lr_ratio=0.0, learning_rate=0.01)
+    with pytest.raises(FloatingPointError, match=r"nan at step 12: .*peak is 0\.01\)"):
+        train(make(), TRAIN, VAL, config, callbacks=[poison])
+
+
+def test_float16_leaves_out_a_step_that_went_too_far_but_not_one_that_always_does():
+    """At first the scale is too high, as ever; a gradient that is always NaN ends it."""
+    model, scales = make(), []
+    config = replace(CONFIG, dtype="float16", steps=60)
+
+    def poison(run):
+        scales.append(run.scaler.get_scale())
+        if run.step == 3:
+            run.model.h[0].mlp.c_fc.weight.register_hook(lambda grad: grad * math.nan)
+
+    with pytest.raises(FloatingPointError, match=r"c_fc\.weight became nan at step 2\d:"):
+        train(model, TRAIN, VAL, config, callbacks=[poison])
+    assert scales[0] == 65536
+    assert scales[-1] == 1
+    assert weights(model).isfinite().all()
+
+
+def test_a_model_that_cannot_learn_is_refused():
+    with pytest.raises(ValueError, match="no weights to train: all are frozen"):
+        train(make().requires_grad_(False), TRAIN, None, CONFIG)
+
+
+def test_a_progress_bar_serves_twice(capsys):
+    bar, model = ProgressBar(desc="training", ascii=True), make()
+    for _ in range(2):
+        train(model, TRAIN, VAL, CONFIG, callbacks=[bar])
+        assert bar.bar.n == bar.bar.total == 12
+    first = bar.bar
+
+    def fail(run):
+        if run.step == 7:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        train(model, TRAIN, VAL, CONFIG, callbacks=[bar, fail])
+    assert bar.bar is not first
+    train(model, TRAIN, VAL, CONFIG, callbacks=[bar])
+    assert bar.bar.n == 12
+    assert capsys.readouterr().err.count("12/12") >= 3
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.5, None])
+def test_a_checkpointer_wants_a_number_of_steps(tmp_path, every):
+    with pytest.raises(ValueError, match="every must be a whole number of steps, at least 1"):
+        Checkpointer(tmp_path, every=every)

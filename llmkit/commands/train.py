@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import llmkit
 from llmkit import checkpoint, plots
+from llmkit.commands import run_folder
 from llmkit.commands.recipe import recipe
+from llmkit.files import replacing
 from llmkit.scale import distributed
 from llmkit.speed import cpu
 from llmkit.speed.decoding import quick
 
 SAMPLE_CHARACTERS = 400
+LINE = 80  # characters within which the text's first line ends, to be the sample's
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -27,7 +31,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--seed", type=int, default=1337, help="same seed, same run (%(default)s)")
     command.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="default: runs/CORPUS")
-    command.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    again = command.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    lose = "begin anew, in place of the run that --out holds"
+    again.add_argument("--overwrite", action="store_true", help=lose)
     command.set_defaults(run=run)
 
 
@@ -44,63 +51,63 @@ def run(options: argparse.Namespace) -> int:
     shape, config = recipe(
         len(train_ids), tokenizer.vocab_size, runtime.device, options.steps, options.seed
     )
-    state = None
-    if options.resume:
-        model, tokenizer = checkpoint.load(out / "checkpoint", device=runtime.device)
-        state = checkpoint.load_state(out / "checkpoint")
-        if state is None:
-            raise ValueError(f"the run in {out} is finished: there is nothing to resume")
-    else:
-        model = llmkit.GPT(shape).to(runtime.device)
-    print(
-        f"{name}: {len(text):,} characters, {tokenizer.vocab_size} of them distinct; "
-        f"a model of {model.num_parameters():,} parameters on {runtime.device}"
-    )
-    every = max(1, config.steps // 10)
-    keep = llmkit.Checkpointer(out / "checkpoint", tokenizer, every=every)
-    bar = llmkit.ProgressBar(desc="training", unit="step")
-    with cpu.tuned(model):
-        history = llmkit.train(
-            model,
-            train_ids,
-            val_ids,
-            config,
-            callbacks=[bar, keep],
-            resume=state,
-            processes=processes,
+    with run_folder.claimed(out) if processes.rank == 0 else nullcontext():
+        model, state = llmkit.GPT(shape).to(runtime.device), None
+        if options.resume:
+            model, tokenizer, state = run_folder.go_on(out, runtime.device)
+        elif processes.rank == 0:
+            run_folder.make_room(out, options.overwrite)
+        print(
+            f"{name}: {len(text):,} characters, {tokenizer.vocab_size} of them distinct; "
+            f"a model of {model.num_parameters():,} parameters on {runtime.device}"
         )
-        if history.stopped == "interrupted":
-            print(f"stopped after step {history.step[-1]}; the same command with --resume goes on")
-            return 130
-        characters = len(val_ids) - 1
-        report = llmkit.evaluate(model, val_ids, characters=characters, processes=processes)
-    if processes.rank > 0:
+        every = max(1, config.steps // 10)
+        keep = llmkit.Checkpointer(out / "checkpoint", tokenizer, every=every)
+        bar = llmkit.ProgressBar(desc="training", unit="step")
+        with cpu.tuned(model):
+            history = llmkit.train(
+                model,
+                train_ids,
+                val_ids,
+                config,
+                callbacks=[bar, keep],
+                resume=state,
+                processes=processes,
+            )
+            if history.stopped == "interrupted":
+                print(f"stopped after step {history.step[-1]}: the same with --resume goes on")
+                return 130
+            characters = len(val_ids) - 1
+            report = llmkit.evaluate(model, val_ids, characters=characters, processes=processes)
+        if processes.rank > 0:
+            return 0
+        title = f"{name}: validation loss {report.loss:.3f} after {history.seconds:.0f} seconds"
+        plots.loss_curves(history, title).savefig(out / "loss.png")
+        record = {
+            "corpus": corpus,
+            "val_loss": report.loss,
+            "val_perplexity": report.perplexity,
+            "bits_per_char": report.bits_per_char,
+            "val_tokens": report.tokens,
+            "train_seconds": history.seconds,
+            "steps": history.step[-1],
+            "best_step": history.best_step,
+            "tokens_seen": history.tokens[-1],
+            "seed": options.seed,
+        }
+        with replacing(out / "report.json") as path:
+            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        checkpoint.save(out / "checkpoint", model, tokenizer)  # till here --resume ends the run
+        # As the text itself begins, and a little bolder than greedy: what can be read aloud.
+        start = tokenizer.encode(text[: text.find("\n", 0, LINE) + 1] or text[0])
+        ids = llmkit.generate(
+            quick(model), start, SAMPLE_CHARACTERS, temperature=0.5, seed=options.seed
+        )
+        print(f"validation loss  {report.loss:.4f} nats per character, over all {report.tokens:,}")
+        print(f"perplexity       {report.perplexity:.3f}")
+        print(f"bits per char    {report.bits_per_char:.4f}")
+        print(f"a sample:\n{tokenizer.decode(ids).rstrip()}\n")
+        print(f"checkpoint       {out / 'checkpoint'}")
+        print(f"loss curve       {out / 'loss.png'}")
+        print(f"report           {out / 'report.json'}")
         return 0
-    checkpoint.save(out / "checkpoint", model, tokenizer)
-    title = f"{name}: validation loss {report.loss:.3f} after {history.seconds:.0f} seconds"
-    plots.loss_curves(history, title).savefig(out / "loss.png")
-    record = {
-        "corpus": corpus,
-        "val_loss": report.loss,
-        "val_perplexity": report.perplexity,
-        "bits_per_char": report.bits_per_char,
-        "val_tokens": report.tokens,
-        "train_seconds": history.seconds,
-        "steps": history.step[-1],
-        "best_step": history.best_step,
-        "tokens_seen": history.tokens[-1],
-        "seed": options.seed,
-    }
-    (out / "report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    start = tokenizer.encode("\n") if "\n" in text else train_ids[:1]
-    ids = llmkit.generate(
-        quick(model), start, SAMPLE_CHARACTERS, temperature=0.8, seed=options.seed
-    )
-    print(f"validation loss  {report.loss:.4f} nats per character, over all {report.tokens:,}")
-    print(f"perplexity       {report.perplexity:.3f}")
-    print(f"bits per char    {report.bits_per_char:.4f}")
-    print(f"a sample:\n{tokenizer.decode(ids).rstrip()}\n")
-    print(f"checkpoint       {out / 'checkpoint'}")
-    print(f"loss curve       {out / 'loss.png'}")
-    print(f"report           {out / 'report.json'}")
-    return 0

@@ -11,10 +11,10 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -28,7 +28,8 @@ from llmkit.types import LanguageModel, Tokenizer
 class Unavailable(Exception):
     """The engine does not take a request, or could not begin it; a moment later it may.
 
-    code: "queue_full", "shutting_down", or "timeout" for a request whose turn never came.
+    code: "queue_full", "shutting_down", "model_failed", or "timeout" for a request whose turn never
+    came.
     """
 
     def __init__(self, code: str, message: str):
@@ -74,7 +75,6 @@ class Job:
     submitted: float
     deadline: float
     rows_left: int
-    turn: Future[None] = field(init=False)
     started: float | None = None
     first_token: float | None = None
     cancelled: bool = False
@@ -102,11 +102,29 @@ class Engine:
         self.model = quick(model)
         self.tokenizer, self.queue, self.timeout = tokenizer, queue, timeout
         self.end = end_of_text(tokenizer)
-        self.waiting, self.running, self.served = 0, 0, 0  # how many requests
+        self.running, self.served = 0, 0  # how many requests
         self.closing = False
         self._deadline = float("inf")  # when all must end
-        self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmkit engine")
+        self._jobs: deque[Job] = deque()  # those that wait
+        self._change = threading.Condition()
+        self._beat = 0.0  # when the worker last got on, by a job or a token
+        # A daemon: a model that never returns must not keep the process from ending.
+        self._worker = threading.Thread(target=self._work, name="llmkit engine", daemon=True)
+        self._worker.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their turn."""
+        return len(self._jobs)
+
+    @property
+    def failed(self) -> str | None:
+        """What is wrong with the worker, as a sentence; None while it works."""
+        if not self._worker.is_alive() and (self._jobs or not self.closing):
+            return "the model's thread has ended: the server must be started again"
+        if self.running and time.monotonic() - self._beat > self.timeout:
+            return f"the model has made no token for {self.timeout:g} seconds: it may be stuck"
+        return None
 
     def submit(self, request: Request, deliver: Callable[[Piece | Exception], None]) -> Job:
         """Put a request into the queue; deliver is called in the worker's thread with each piece,
@@ -117,45 +135,54 @@ class Engine:
             raise ValueError("a request needs a prompt or more")
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         job = Job(request, seed, deliver, now, now + self.timeout, rows)
-        with self._lock:
+        with self._change:
             if self.closing:
                 raise Unavailable("shutting_down", "the server is shutting down: ask another")
+            if failed := self.failed:
+                raise Unavailable("model_failed", failed)
             if self.waiting >= self.queue:
                 sentence = f"{self.queue} requests wait already: try again in a moment"
                 raise Unavailable("queue_full", sentence)
-            self.waiting += 1
-            job.turn = self._worker.submit(self._work, job)
+            self._jobs.append(job)
+            self._change.notify()
         return job
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for it any more: take it from the queue, or end it at its next token."""
-        with self._lock:
-            if not job.cancelled and job.turn.cancel():
-                self.waiting -= 1
+        with self._change:
             job.cancelled = True
+            if job in self._jobs:
+                self._jobs.remove(job)
 
     def refuse_new(self, grace: float) -> None:
         """Take nothing new; what is there has `grace` seconds to end."""
-        with self._lock:
+        with self._change:
             self.closing = True
             self._deadline = min(self._deadline, time.monotonic() + grace)
+            self._change.notify()
 
     def close(self, grace: float = 10.0) -> None:
-        """`refuse_new`, and wait until all has ended."""
+        """`refuse_new`, and wait until all has ended; a last token may take 5 seconds more."""
         self.refuse_new(grace)
-        self._worker.shutdown()
+        self._worker.join(max(0.0, self._deadline + 5 - time.monotonic()))
 
-    def _work(self, job: Job) -> None:
-        """A job's turn, in the worker's thread."""
-        with self._lock:
-            self.waiting, self.running = self.waiting - 1, 1
-        try:
-            self._run(job)
-        except Exception as error:  # one request's failure is its own
-            with suppress(Exception):  # nor is it the worker's that nobody hears of it
-                job.deliver(error)
-        finally:
-            self.running = 0
+    def _work(self) -> None:
+        """The worker's thread: one job after the other, until closing finds none left."""
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._jobs or self.closing)
+                if not self._jobs:
+                    return
+                job = self._jobs.popleft()
+                self._beat, self.running = time.monotonic(), 1
+            try:
+                self._run(job)
+            except BaseException as error:  # one request's failure is its own, an exit too
+                known = error if isinstance(error, Exception) else RuntimeError(repr(error))
+                with suppress(Exception):  # nor is it the worker's that nobody hears of it
+                    job.deliver(known)
+            finally:
+                self.running = 0
 
     def _run(self, job: Job) -> None:
         job.started = time.monotonic()
@@ -189,7 +216,8 @@ class Engine:
         drawn = 0
         for new in tokens:  # (B,)
             drawn += 1
-            job.first_token = job.first_token or time.monotonic()
+            self._beat = time.monotonic()
+            job.first_token = job.first_token or self._beat
             for row, token in enumerate(torch.as_tensor(new).tolist(), first):
                 if row not in texts:
                     continue  # it ended before its neighbours

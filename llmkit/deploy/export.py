@@ -22,14 +22,13 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from llmkit import checkpoint
+from llmkit import checkpoint, files
 from llmkit.checkpoint import CHECKPOINT, INT8, ONNX, read_file, read_header, write_folder
 from llmkit.deploy import int8
 from llmkit.deploy.onnx import OnnxModel, write_onnx
 from llmkit.evaluation import device_of, eval_mode, evaluate
 from llmkit.finetune import pretrained
 from llmkit.generation import generate
-from llmkit.model import GPTConfig
 from llmkit.speed.decoding import quick
 from llmkit.types import LanguageModel, Tokenizer
 
@@ -63,6 +62,7 @@ def save_int8(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
     return write_folder(folder, INT8, checkpoint.plain(quantized).config, fill)
 
 
+@checkpoint.steady
 def load(
     folder: str | Path, device: str | torch.device = "cpu"
 ) -> tuple[LanguageModel, Tokenizer | None]:
@@ -88,20 +88,20 @@ def load(
     if about["format"] == ONNX:
         for name in about["files"]:
             read_file(place / name, about)  # or it is damaged
-        model = OnnxModel(place / "model.onnx", GPTConfig(**about["config"]))
+        model = OnnxModel(place / "model.onnx", about["config"])
         return model.eval(), tokenizer
-    found = safetensors.load(read_file(place / "model.safetensors", about))
-    try:
-        return int8.from_tensors(checkpoint.build(about), found).to(device), tokenizer
-    except ValueError as error:
-        raise ValueError(f"{place / 'model.safetensors'}: {error}") from None
+    path = place / "model.safetensors"
+    with files.reading(path, "export the model again"):
+        found = safetensors.load(read_file(path, about))
+        return int8.from_tensors(about["config"], found).to(device), tokenizer
 
 
 def find(folder: str | Path) -> Path:
     """The folder of the model: ``checkpoint`` in it, where that is what a run left there."""
     folder = Path(folder).expanduser()
     inner = folder / "checkpoint"
-    return inner if inner.is_dir() and not (folder / "config.json").exists() else folder
+    there = inner.is_dir() or checkpoint.previous(inner).is_dir()  # killed between two renames
+    return inner if there and not (folder / "config.json").exists() else folder
 
 
 def file_bytes(folder: str | Path) -> int:

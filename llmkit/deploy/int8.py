@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmkit.checkpoint import plain
-from llmkit.model import GPT
+from llmkit.checkpoint import build, outline, plain
+from llmkit.files import check_weights
+from llmkit.model import GPT, GPTConfig
 
 SCALE = "_scale"  # what a weight's name ends in where its scales are meant
 
@@ -102,15 +103,16 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {key: part for name, weight in named for key, part in _parts(name, weight).items()}
 
 
-def from_tensors(model: nn.Module, found: dict[str, Tensor]) -> GPT:
-    """A new model, quantized, with the weights of `tensors`; ValueError where they do not fit."""
-    quantized = to_int8(model)
-    wanted = tensors(quantized)
-    fits = {(name, t.shape, t.dtype) for name, t in wanted.items()}
-    if wrong := fits ^ {(name, t.shape, t.dtype) for name, t in found.items()}:
-        name = min(name for name, _, _ in wrong)
-        raise ValueError(f"its weights do not fit its config.json: see {name}")
-    for name, weight in wanted.items():
+def from_tensors(config: GPTConfig, found: dict[str, Tensor]) -> GPT:
+    """A quantized model of this configuration, with the weights of `tensors`; ValueError where they
+    do not fit, which is known before anything is built."""
+    shapes: dict[str, tuple[int, ...]]
+    shapes = {name: tuple(w.shape) for name, w in outline(config, found).named_parameters()}
+    whole = [name for name, shape in shapes.items() if len(shape) == 2 and name != "wpe.weight"]
+    scales = {name + SCALE: (shapes[name][0], 1) for name in whole}
+    check_weights(found, {**shapes, **scales}, whole)
+    quantized = to_int8(build(config))
+    for name, weight in tensors(quantized).items():
         weight.copy_(found[name])
     return quantized
 
@@ -128,9 +130,11 @@ def _torchao() -> tuple[Any, Any]:
         # It warns of GPU kernels that this machine cannot load, and that nobody here uses.
         with quiet("torchao", "torch.utils._pytree"):
             from torchao.quantization import Int8WeightOnlyConfig, quantize_
-    except ImportError:
-        raise ImportError("int8 needs torchao: pip install 'llmkit[export]'") from None
-    return Int8WeightOnlyConfig(version=2, set_inductor_config=False), quantize_
+        return Int8WeightOnlyConfig(version=2, set_inductor_config=False), quantize_
+    except (ImportError, TypeError):  # an older one has no second version
+        raise ImportError(
+            "int8 needs torchao 0.15 or later: pip install 'llmkit[export]'"
+        ) from None
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def write_onnx(model: nn.Module, path: str | Path) -> Path:
             dynamo=True,
             verbose=False,
         )
-        assert program is not None  # with dynamo there is one
+        assert program is not None  # noqa: S101 - for mypy: with dynamo there is one
         _forget_origin(program.model)
         large = 4 * gpt.num_parameters() > LARGE
         program.save(path, external_data=large)

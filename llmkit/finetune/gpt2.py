@@ -1,23 +1,27 @@
 """GPT-2's layout: how transformers names and turns the weights that our GPT has, and its config.
 
-Our GPT has GPT-2's names. The differences: names may stand under "transformer."; the matrix of a
-Conv1D is (in, out) where a Linear's is (out, in); old files hold the causal mask beside the
-weights; the output layer is not stored, as it is the token embedding. Files and folders are
-``pretrained``'s.
+Our GPT has GPT-2's names. The differences: names may stand under "transformer.", and under what
+torch.compile and DistributedDataParallel put before them; the matrix of a Conv1D is (in, out) where
+a Linear's is (out, in); old files hold the causal mask beside the weights; the output layer is not
+stored, as it is the token embedding. Files and folders are ``pretrained``'s.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llmkit.checkpoint import outline
+from llmkit.files import check_weights
 from llmkit.model import GPT, GPTConfig
 
 TURNED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+PREFIXES = re.compile(r"((transformer|_orig_mod|module)\.)*")
 MASKS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # buffers of old files
 CHOICES = {  # what makes a GPTConfig GPT-2's
     "bias": True,
@@ -49,34 +53,29 @@ def turn(name: str, weight: Tensor) -> Tensor:
     return weight.T if name.endswith(TURNED) else weight
 
 
-def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig) -> GPT:
+def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig, vocab_size: int | None = None) -> GPT:
     """A GPT of this shape, in eval mode, with a copy of the weights, given as transformers' GPT-2
     has them; of several number formats it takes the widest.
 
-    ValueError names a weight that is missing, unknown or of another shape.
+    vocab_size: how many tokens there are, where the vocabulary of `config` was padded to a round
+        number. The rows beyond are of no token, and are left out.
+
+    ValueError names a weight that is missing, unknown, of another shape or not finite. The weights
+    are compared with the configuration before anything is built.
     """
-    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
-    tensors = {name: t for name, t in tensors.items() if not MASKS.fullmatch(name)}
+    tensors = _by_our_names(tensors)
     head = tensors.pop("lm_head.weight", None)
-    model = _outline(config)
-    wanted = {name: tuple(turn(name, weight).shape) for name, weight in model.named_parameters()}
-    if missing := [name for name in wanted if name not in tensors]:
-        count = f" and {len(missing) - 1} more are" if missing[1:] else " is"
-        raise ValueError(f"of GPT-2's weights {missing[0]}{count} missing: get the file again")
-    if unknown := sorted(tensors.keys() - wanted.keys()):
-        raise ValueError(f"a GPT-2 of n_layer {config.n_layer} has no weight {unknown[0]}")
-    for name, shape in wanted.items():
-        if (found := tuple(tensors[name].shape)) != shape:
-            raise ValueError(f"the weight {name} is {found}, but the configuration wants {shape}")
-        if not tensors[name].is_floating_point():
-            raise ValueError(f"the weight {name} is {tensors[name].dtype}: llmkit takes floats")
+    named = outline(config, tensors).named_parameters()
+    check_weights(tensors, {name: turn(name, weight).shape for name, weight in named})
     if head is not None and not torch.equal(head, tensors["wte.weight"]):
         raise ValueError("lm_head.weight differs from wte.weight, which in GPT-2 are one")
     dtype = reduce(torch.promote_types, [tensor.dtype for tensor in tensors.values()])
+    tensors["wte.weight"] = tensors["wte.weight"][:vocab_size]
     own = {
         name: turn(name, tensor).to(dtype, copy=True, memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+    model = outline(replace(config, vocab_size=len(own["wte.weight"])), own)
     model.load_state_dict(own, assign=True, strict=False)  # which has no weight for the head
     model.lm_head.weight = model.wte.weight
     return model.eval()
@@ -98,7 +97,8 @@ def to_gpt2(model: GPT) -> dict[str, Tensor]:
                 "keep it with llmkit.checkpoint.save"
             )
     weights = dict(model.named_parameters())
-    wanted = dict(_outline(model.config).named_parameters())
+    with torch.device("meta"):  # no memory, no time
+        wanted = dict(GPT(model.config).named_parameters())
     if other := sorted(weights.keys() ^ wanted.keys()):
         raise ValueError(f"the layers of this GPT were changed ({other[0]}): undo that first")
     return {
@@ -135,7 +135,13 @@ def config_to_gpt2(config: GPTConfig) -> dict[str, Any]:
     }
 
 
-def _outline(config: GPTConfig) -> GPT:
-    """A model of names and shapes, without memory for weights."""
-    with torch.device("meta"):
-        return GPT(config)
+def _by_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without prefixes, and without the masks of old files."""
+    named: dict[str, Tensor] = {}
+    for full, tensor in tensors.items():
+        name = PREFIXES.sub("", full, count=1)
+        if name in named:
+            raise ValueError(f"the weight {name} is there twice, under different prefixes")
+        if not MASKS.fullmatch(name):
+            named[name] = tensor
+    return named

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.types import Device
 
 from llmkit.data import packaged
+from llmkit.evaluation import IGNORE_INDEX
 from llmkit.generation import generate
 from llmkit.types import LanguageModel, Tokenizer
 
 PROMPT_TEMPLATE = "Q: {instruction}\n{input}\nA: "
 ANSWER_END = "\n"  # an answer is one line
-IGNORE_INDEX = -100  # the target that PyTorch's cross-entropy leaves out
 Example = tuple[Tensor, Tensor]  # ids and targets, (N,) each
 
 
@@ -113,8 +113,8 @@ def encode(item: Item, tokenizer: Tokenizer, answer_only: bool = True) -> Exampl
 class ExampleDataset:
     """Examples in rows of equal width: x, y (M, T) int64. `train` takes it in place of a text.
 
-    The loss of a batch is the mean over its counted targets. Where an update has several parts
-    (gradient accumulation, processes), these weigh the same, however many of their targets count.
+    The loss of an update is the mean over its counted targets, in however many parts (gradient
+    accumulation, processes) it is made.
     """
 
     def __init__(self, x: Tensor, y: Tensor):

@@ -13,7 +13,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from llmkit.checkpoint import replacing
+from llmkit.files import replacing, unwritable
 
-FORMAT = "llmkit adapter 1"
+FORMAT = "llmkit adapter 2"
+FIELDS = {"format", "rank", "alpha", "dropout", "base"}  # and a checksum of these and the tensors
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -80,30 +81,16 @@ def apply(
     """
     if adapters(model):
         raise ValueError("the model has an adapter already: call lora.remove(model) first")
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha must be a number above 0, not {alpha}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
     chosen = _choose(model, (targets,) if isinstance(targets, str) else tuple(targets))
-    for name, layer in chosen.items():
-        most = min(layer.weight.shape)
-        if not isinstance(rank, int) or not 1 <= rank <= most:
-            raise ValueError(f"rank must be a whole number from 1 to {most} for {name}, not {rank}")
-        for other, part in model.named_modules():
-            if other != name and getattr(part, "weight", None) is layer.weight:
-                raise ValueError(
-                    f"{name} shares its weights with {other}, which merging would change too: "
-                    "leave it out of targets"
-                )
-    model.requires_grad_(False)
-    for name, layer in chosen.items():
-        model.set_submodule(name, LoRALinear(layer, rank, alpha, dropout))
+    _check(model, chosen, rank, alpha, dropout)
+    _put(model, {name: LoRALinear(each, rank, alpha, dropout) for name, each in chosen.items()})
     return model
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
     """The adapted layers of a model, by name; empty if it has none."""
-    return {name: part for name, part in model.named_modules() if isinstance(part, LoRALinear)}
+    named = _unwrapped(model).named_modules()
+    return {name: part for name, part in named if isinstance(part, LoRALinear)}
 
 
 def trainable(model: nn.Module) -> tuple[int, int]:
@@ -138,7 +125,7 @@ def remove(model: Model) -> Model:
     """Put the plain linear layers back, in place, and let all weights be trained again: those of
     the base, or where the adapter is merged, with it in them for good. Returns the model."""
     for name, layer in _adapted(model).items():
-        model.set_submodule(name, layer.base)
+        _unwrapped(model).set_submodule(name, layer.base)
     return model.requires_grad_(True)
 
 
@@ -148,7 +135,6 @@ def save(path: str | Path, model: nn.Module) -> Path:
     A file that is there already is replaced in one step: a save killed at any moment leaves it
     whole. OSError where writing fails.
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     layers = _adapted(model)
     tensors = {}
     for name, layer in layers.items():
@@ -160,15 +146,14 @@ def save(path: str | Path, model: nn.Module) -> Path:
         "alpha": layer.alpha,
         "dropout": layer.p,
         "base": _describe(model),
-        "checksum": _checksum(tensors),
     }
+    about["checksum"] = _checksum(about, tensors)
     try:
         Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as fresh:
-            safetensors.save_file(tensors, fresh, {"llmkit": json.dumps(about)})
-    except (OSError, SafetensorError) as error:
-        reason = f"no adapter could be saved as {path} ({error})"
-        raise OSError(f"{reason}: free some disk space or choose another path") from error
+            fresh.write_bytes(safetensors.save(tensors, {"llmkit": json.dumps(about)}))
+    except OSError as error:
+        raise unwritable(f"no adapter could be saved as {path}", error) from error
     return Path(path)
 
 
@@ -179,28 +164,87 @@ def load(path: str | Path, model: Model) -> Model:
     and where the model is not of the shape of the adapter's base; the model is then as before.
     """
     about, tensors = _read(Path(path).expanduser())
-    ours = _describe(getattr(model, "_orig_mod", model))
-    for name, value in about["base"].items():
-        if ours.get(name) != value:
+    ours, theirs = _describe(model), about["base"]
+    for name in ours | theirs:
+        if ours.get(name) != theirs.get(name):
             raise ValueError(
-                f"{path} is for a base with {name} {value}, not {ours.get(name)}: "
+                f"{path} is for a base with {name} {theirs.get(name)}, not {ours.get(name)}: "
                 "load it onto the model that it was trained on"
             )
-    if adapters(model):
+    rank, alpha, dropout = about["rank"], about["alpha"], about["dropout"]
+    linear, names = _linear(model), {name.rpartition(".")[0] for name in tensors}
+    chosen = {name: linear[name] for name in sorted(names & linear.keys())}
+    try:
+        _check(model, chosen, rank, alpha, dropout)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    wanted = {
+        (f"{name}.{side}", shape)
+        for name, layer in chosen.items()
+        for side, shape in (("A", (rank, layer.in_features)), ("B", (layer.out_features, rank)))
+    }
+    if wrong := wanted ^ {(name, tuple(tensor.shape)) for name, tensor in tensors.items()}:
+        raise ValueError(f"{path} does not fit its base: see {min(wrong)[0]}")
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # which leaves the caller's as it is
+        layers = {name: LoRALinear(each, rank, alpha, dropout) for name, each in chosen.items()}
+        for name, layer in layers.items():
+            for side in "AB":
+                weight = layer.get_parameter(side)
+                if not weight.copy_(tensors[f"{name}.{side}"]).isfinite().all():
+                    raise ValueError(
+                        f"{name}.{side} in {path} has numbers that are not finite: "
+                        "train the adapter again, at a lower learning rate"
+                    )
+    if adapters(model):  # nothing can fail from here on
         remove(unmerge(model))
-    names = [name.removesuffix(".A") for name in tensors if name.endswith(".A")]
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
-        apply(model, about["rank"], about["alpha"], names, about["dropout"])
-    with torch.no_grad():
-        for name, layer in adapters(model).items():
-            layer.A.copy_(tensors[f"{name}.A"])
-            layer.B.copy_(tensors[f"{name}.B"])
+    _put(model, layers)
     return model
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model without what torch.compile wrapped around it."""
+    return getattr(model, "_orig_mod", model)
+
+
+def _linear(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of a model by name, an adapted one's own under the name of the whole."""
+    named = _unwrapped(model).named_modules()
+    adapted = adapters(model)
+    linear = {name: part for name, part in named if isinstance(part, nn.Linear)}
+    bases = {f"{name}.base": name for name in adapted}
+    return {bases.get(name, name): layer for name, layer in linear.items()}
+
+
+def _check(
+    model: nn.Module, chosen: dict[str, nn.Linear], rank: int, alpha: float, dropout: float
+) -> None:
+    """ValueError for what `apply` refuses."""
+    if not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
+        raise ValueError(f"alpha must be a number above 0, not {alpha!r}")
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout!r}")
+    for name, layer in chosen.items():
+        most = min(layer.weight.shape)
+        if not isinstance(rank, int) or not 1 <= rank <= most:
+            raise ValueError(f"rank must be a whole number from 1 to {most} for {name}, not {rank}")
+        for other, part in _unwrapped(model).named_modules():
+            if part is not layer and getattr(part, "weight", None) is layer.weight:
+                raise ValueError(
+                    f"{name} shares its weights with {other}, which merging would change too: "
+                    "leave it out of targets"
+                )
+
+
+def _put(model: nn.Module, layers: dict[str, LoRALinear]) -> None:
+    """Freeze a model and put adapted layers in the places of its own."""
+    model.requires_grad_(False)
+    for name, layer in layers.items():
+        _unwrapped(model).set_submodule(name, layer)
 
 
 def _choose(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
     """The linear layers whose names end in a target; ValueError for a target that ends none."""
-    linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    linear = _linear(model)
     ends = tuple(f".{target}" for target in targets)
     chosen = {name: layer for name, layer in linear.items() if f".{name}".endswith(ends)}
     for target in targets or ("",):
@@ -219,14 +263,20 @@ def _adapted(model: nn.Module) -> dict[str, LoRALinear]:
 
 def _describe(model: nn.Module) -> dict[str, Any]:
     """What must be alike in two bases: their class and shape."""
-    config: Any = model.config
-    about = {"class": type(model).__name__, **asdict(config)}
+    model = _unwrapped(model)
+    config: Any = getattr(model, "config", None)  # llmkit's are dataclasses
+    about = {
+        "class": type(model).__name__,
+        **(asdict(config) if is_dataclass(type(config)) else {}),
+    }
     about.pop("dropout", None)
     return json.loads(json.dumps(about))  # as it comes back from a file, where a tuple is a list
 
 
-def _checksum(tensors: dict[str, Tensor]) -> int:
-    return zlib.crc32(safetensors.save(dict(sorted(tensors.items()))))
+def _checksum(about: dict[str, Any], tensors: dict[str, Tensor]) -> int:
+    """Of all that a file says, and of its tensors."""
+    said = json.dumps(about, sort_keys=True).encode()
+    return zlib.crc32(safetensors.save(dict(sorted(tensors.items()))), zlib.crc32(said))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -237,11 +287,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["llmkit"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if about["format"] == FORMAT and about["checksum"] != _checksum(tensors):
-            raise ValueError
-    except (LookupError, TypeError, ValueError, SafetensorError):
+        kind, checksum = about["format"], about.pop("checksum")
+        if kind == FORMAT:
+            whole = checksum == _checksum(about, tensors) and isinstance(about["base"], dict)
+            if not (whole and tensors and about.keys() == FIELDS):
+                raise ValueError
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError):
         reason = "is damaged or no adapter of llmkit's: choose another file"
         raise ValueError(f"{path} {reason}") from None
-    if about["format"] != FORMAT:
-        raise ValueError(f"{path} is from a newer llmkit: upgrade llmkit")
+    if kind != FORMAT:
+        raise ValueError(f"{path} is from another version of llmkit: use that one")
     return about, tensors

@@ -16,15 +16,17 @@ from textwrap import shorten
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES, read_json
 from llmkit.bpe.tokenizer import BPETokenizer
-from llmkit.checkpoint import replacing
+from llmkit.files import replacing, unwritable
 from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
 from llmkit.model import GPT, GPT2_SIZES, GPTConfig
 
+SUFFIX = ".safetensors"
+PADDING = 1024  # a model has less than so many rows beyond its tokens: more are other tokens
 HUB_FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
 
 
@@ -38,8 +40,12 @@ def load_gpt2(name_or_folder: str | Path) -> tuple[GPT, BPETokenizer | None]:
     Raises ConnectionError where the hub is needed and cannot be reached, after 10 seconds without a
     word from it (or those of the environment variable HF_HUB_ETAG_TIMEOUT, the hub's own setting);
     FileNotFoundError for no such folder, or one that lacks a file; ValueError for another kind of
-    model, for a weight that is missing, unknown or of another shape (it is named), for a damaged
-    file, and for a tokenizer of another size than the model's vocabulary.
+    model, for a weight that is missing, unknown, of another shape or not finite (it is named), for
+    a damaged file, and for a tokenizer that does not belong to the model.
+
+    A model may have more rows than the tokenizer has tokens, where someone padded 50,257 to a round
+    50,304. What is beyond the tokenizer stands for nothing: it is left out, so that it is never
+    drawn, and the model's vocab_size is the tokenizer's.
     """
     folder = Path(name_or_folder).expanduser()
     if name_or_folder in GPT2_SIZES:
@@ -50,7 +56,8 @@ def load_gpt2(name_or_folder: str | Path) -> tuple[GPT, BPETokenizer | None]:
     config, tokenizer = _read_config(folder), _read_tokenizer(folder)
     _check_vocabulary(tokenizer, config)
     try:
-        return from_gpt2(_read_weights(folder), config), tokenizer
+        tokens = tokenizer.vocab_size if tokenizer else None
+        return from_gpt2(_read_weights(folder), config, tokens), tokenizer
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 
@@ -59,12 +66,12 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
     """Write a folder that ``AutoModelForCausalLM.from_pretrained`` loads, and with it any program
     that runs GPT-2; returns the folder.
 
-    tokenizer: written beside the model, for ``AutoTokenizer``. Without one, tokenizer files that
-    are there already are left alone.
+    tokenizer: written beside the model, for ``AutoTokenizer``; the model may be padded, as
+    `load_gpt2` tells. Without one, tokenizer files that are there already are left alone.
 
     Raises ValueError for a model that is not GPT-2's shape (which choice differs is said), for a
-    tokenizer of another size than its vocabulary, and for a folder that holds another kind of
-    model; TypeError for another class of model or tokenizer; OSError where writing fails.
+    tokenizer that does not belong to it, and for a folder that holds another kind of model;
+    TypeError for another class of model or tokenizer; OSError where writing fails.
     """
     folder = Path(folder).expanduser()
     weights = to_gpt2(model)
@@ -80,7 +87,7 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "model.safetensors") as fresh:
-            save_file(weights, fresh, {"format": "pt"})
+            fresh.write_bytes(save(weights, {"format": "pt"}))
         _write_json(folder / "config.json", config)
         _write_json(folder / "generation_config.json", ends)
         if tokenizer is not None:
@@ -93,8 +100,8 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
             if end is not None:
                 about.update(bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
             _write_json(folder / "tokenizer_config.json", about)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{folder} cannot be written ({error}): free some space there") from error
+    except OSError as error:
+        raise unwritable(f"{folder} cannot be written", error) from error
     return folder
 
 
@@ -140,18 +147,28 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     files = ["model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if not (folder / files[0]).exists() and index.exists():
-        files = sorted(set(read_json(index)["weight_map"].values()))
+        files = _listed(index)
+    if missing := [file for file in files if not (folder / file).is_file()]:
+        pickled = any(folder.glob("pytorch_model*.bin*"))  # which could run code when read
+        advice = "save the model with transformers' save_pretrained" if pickled else "get it"
+        raise FileNotFoundError(f"{folder} has no {', '.join(missing)}: {advice}")
     tensors: dict[str, Tensor] = {}
     for file in files:
-        if not (folder / file).exists():
-            pickled = (folder / "pytorch_model.bin").exists()
-            advice = "save the model with transformers' save_pretrained" if pickled else "get it"
-            raise FileNotFoundError(f"{folder} has no {file}: {advice}")
         try:
             tensors.update(load_file(folder / file))
         except SafetensorError:
             raise ValueError(f"{file} is damaged or cut short: get it again") from None
     return tensors
+
+
+def _listed(index: Path) -> list[str]:
+    """The files that an index lists, which must be beside it."""
+    listed = read_json(index).get("weight_map")
+    files = list(listed.values()) if isinstance(listed, dict) else []
+    for file in files or [None]:
+        if not isinstance(file, str) or Path(file).name != file or Path(file).suffix != SUFFIX:
+            raise ValueError(f"{index} must list {SUFFIX} files of its own folder, not {file!r}")
+    return sorted(set(files))
 
 
 def _read_tokenizer(folder: Path) -> BPETokenizer | None:
@@ -163,10 +180,10 @@ def _read_tokenizer(folder: Path) -> BPETokenizer | None:
 
 
 def _check_vocabulary(tokenizer: BPETokenizer | None, config: GPTConfig) -> None:
-    if tokenizer is not None and tokenizer.vocab_size != config.vocab_size:
+    if tokenizer and not 0 <= config.vocab_size - tokenizer.vocab_size < PADDING:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size:,} tokens and the model "
-            f"{config.vocab_size:,}: they must come from the same folder"
+            f"{config.vocab_size:,}: use the tokenizer that the model was trained with"
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from llmkit.bpe.tokenizer import BPETokenizer
-from llmkit.evaluation import eval_mode, token_losses, windows
+from llmkit.evaluation import eval_mode, fitting_batch, token_losses, windows
 from llmkit.generation import generate
 from llmkit.types import LanguageModel
 
@@ -125,7 +125,7 @@ def surprise(model: LanguageModel, tokenizer: BPETokenizer, text: str) -> Tensor
     with eval_mode(model):
         nats = [
             token_losses(model, x, y).flatten().cpu()
-            for x, y in windows(ids, block_size, block_size, batch_size=16)
+            for x, y in windows(ids, block_size, block_size, fitting_batch(model.config))
         ]
     bits = torch.cat(nats) / math.log(2)  # (N - 1,), of each token but the first
     sizes = torch.tensor([len(tokenizer.tokens[i]) for i in ids[1:]])  # bytes

@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from llmkit.data import packaged
-from llmkit.evaluation import eval_mode, token_losses
+from llmkit.evaluation import IGNORE_INDEX, eval_mode, token_losses
 from llmkit.types import LanguageModel, Tokenizer
 
 NAMES = {"en": "English", "de": "German", "fr": "French", "es": "Spanish", "ru": "Russian"}
-NOT_COUNTED = -100  # the target that costs nothing in `token_losses`
 Parallel = dict[str, list[str]]  # by language; the sentences of one place say the same
 
 
@@ -114,12 +113,12 @@ def sentence_losses(
                 f"sentence {place} takes {size} tokens with its prefix, and block_size is "
                 f"{model.config.block_size}; shorten it or enlarge the context"
             )
-    targets = pad_sequence(rows, batch_first=True, padding_value=NOT_COUNTED)  # (N, L)
+    targets = pad_sequence(rows, batch_first=True, padding_value=IGNORE_INDEX)  # (N, L)
     found = []
     with eval_mode(model):
         for y in targets.split(batch_size):
             given = before.expand(len(y), -1)  # (B, P)
             x = torch.cat([given, y[:, :-1].clamp(min=0)], dim=1)  # (B, P + L - 1)
-            y = torch.cat([torch.full_like(given[:, 1:], NOT_COUNTED), y], dim=1)
+            y = torch.cat([torch.full_like(given[:, 1:], IGNORE_INDEX), y], dim=1)
             found.append(token_losses(model, x, y)[:, len(before) - 1 :].cpu())  # (B, L)
     return torch.cat(found)

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from llmkit.evaluation import eval_mode, token_losses
+from llmkit.evaluation import IGNORE_INDEX, eval_mode, token_losses
 from llmkit.types import LanguageModel, Tokenizer
-
-NOT_COUNTED = -100  # the target that costs nothing in `token_losses`
 
 
 @torch.no_grad()
@@ -50,7 +48,7 @@ def log_probabilities(
                 "and predicts one more, so shorten it"
             )
         wanted = whole.clone()
-        wanted[: len(before)] = NOT_COUNTED  # the prefix is given
+        wanted[: len(before)] = IGNORE_INDEX  # the prefix is given
         inputs.append(whole[:-1])
         targets.append(wanted[1:])
     found = []
@@ -58,7 +56,7 @@ def log_probabilities(
         for start in range(0, len(inputs), batch_size):
             part = slice(start, start + batch_size)
             x = pad_sequence(inputs[part], batch_first=True)  # (B, T); nothing looks at the padding
-            y = pad_sequence(targets[part], batch_first=True, padding_value=NOT_COUNTED)  # (B, T)
+            y = pad_sequence(targets[part], batch_first=True, padding_value=IGNORE_INDEX)  # (B, T)
             found.append(-token_losses(model, x, y).sum(dim=1).cpu())  # (B,)
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 

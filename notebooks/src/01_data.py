@@ -2,7 +2,7 @@
 # # 01 · Data
 # *Text is the only supervision.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/01_data.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/01_data.ipynb)
 #
 # [02 · Character tokenizer](02_char_tokenizer.ipynb) →
 
@@ -14,8 +14,9 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("llmkit") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [source]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()
@@ -178,7 +179,7 @@ assert rows[0]["text"] == text == llmkit.load_text(runtime.corpus)
 
 # %%
 script = Path(folder.name) / "tiny_shakespeare" / "tiny_shakespeare.py"
-script.parent.mkdir()
+script.parent.mkdir(exist_ok=True)
 script.write_text("print('any program at all could stand here')\n")
 
 try:

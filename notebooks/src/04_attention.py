@@ -2,7 +2,7 @@
 # # 04 · Attention
 # *A weighted average that may not look ahead.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/04_attention.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/04_attention.ipynb)
 #
 # ← [03 · Bigram](03_bigram.ipynb) · [05 · Transformer](05_transformer.ipynb) →
 
@@ -14,8 +14,9 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("llmkit") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [source]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()
@@ -274,7 +275,7 @@ print("attend, llmkit.attention, torch: the same", tuple(out.shape))
 
 # %% [markdown]
 # PyTorch's version is the fast one: it need not write the T × T weights to memory (FlashAttention, Dao et al.
-# 2022), and exercise 4 shows how that can be. So it is the one to train with. The open one returns the weights, so
+# 2022), and exercise 6 shows how that can be. So it is the one to train with. The open one returns the weights, so
 # it is the one to look with.
 #
 # ## Several averages at once
@@ -301,7 +302,7 @@ print(x[0], split_heads(x, n_head=2)[0], sep="\n")
 assert torch.equal(merge_heads(split_heads(x, n_head=2)), x)
 
 # %% [markdown]
-# Each head has all three positions and half of the features. (The `transpose` matters. Exercise 3 is about what
+# Each head has all three positions and half of the features. (The `transpose` matters. Exercise 4 is about what
 # happens without it.) Now the whole layer: one matrix makes queries, keys and values for all heads, and a last
 # one mixes what the heads have found.
 
@@ -548,7 +549,6 @@ for sentence in ("man bites dog.", "dog bites men."):
 assert torch.allclose(at_the_end("man bites dog."), first, atol=1e-6)
 assert not torch.allclose(at_the_end("dog bites men."), first, atol=1e-3)
 
-
 # %% [markdown]
 # The same letters in another order give the full stop the very same features. Query and key see *what* stands
 # there, never *where*. To this layer a text is a bag of characters.
@@ -576,9 +576,25 @@ assert not torch.allclose(at_the_end("dog bites men."), first, atol=1e-3)
 # %% [markdown]
 # ## Exercises
 #
-# The stubs run as they stand. Worked solutions are folded away below.
-#
-# **1 · A fading memory** (easy). Build the `(T, T)` scores for which softmax gives weights that halve with each
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck? `hint` gives one
+# step more at each call. Worked solutions are folded away below.
+
+# %%
+from llmkit.exercises import check
+
+# %% [markdown]
+# **1 · Count before you look** (easy, 2 minutes). Predict, with no computer: in a causal mask for T = 5, how many positions
+# does row 0 let through, how many row 4, and how many are it in all five rows together?
+
+# %% tags=["exercise"]
+mask_rows = None  # your answer: (row 0, row 4, together)
+
+# %%
+check("04.mask_rows", mask_rows)
+
+
+# %% [markdown]
+# **2 · A fading memory** (easy, 5 minutes). Build the `(T, T)` scores for which softmax gives weights that halve with each
 # step back: 1, ½, ¼, ... of the position's own weight. Which scores have differences that make ratios of ½?
 # The last row of `fading_weights(3)` should be 1/7, 2/7, 4/7.
 
@@ -588,11 +604,12 @@ def fading_weights(T: int) -> torch.Tensor:
     return scores.masked_fill(~llmkit.causal_mask(T), -torch.inf).softmax(dim=1)
 
 
-print(fading_weights(3))
+# %%
+check("04.fading_weights", fading_weights)
 
 
 # %% [markdown]
-# **2 · Off by one** (medium). Somebody writes `triu(diagonal=2)` where `attend` has `triu(diagonal=1)`. What may
+# **3 · Off by one** (medium, 10 minutes). Somebody writes `triu(diagonal=2)` where `attend` has `triu(diagonal=1)`. What may
 # a position see then? Build the layer as `Unmasked` was built, put it into a GPT with `with_attention`, and see
 # what `leaks_future` says. Before you train it: what will the loss do?
 
@@ -602,11 +619,12 @@ class OffByOne(llmkit.CausalSelfAttention):
         return super().forward(x)
 
 
-print(llmkit.checks.leaks_future(with_attention(OffByOne)).passed)
+# %%
+check("04.off_by_one", OffByOne)
 
 
 # %% [markdown]
-# **3 · The missing transpose** (medium). `x.view(B, H, T, D)` has the right shape at once, without `transpose`.
+# **4 · The missing transpose** (medium, 10 minutes). `x.view(B, H, T, D)` has the right shape at once, without `transpose`.
 # What is in it? Find out with the small `x = torch.arange(24).view(1, 3, 8)`. What is a causal mask still worth
 # then, if `merge_heads` stays as it is? Let a check confirm your answer.
 
@@ -615,11 +633,29 @@ def split_heads_wrongly(x, n_head):
     return split_heads(x, n_head)
 
 
-print(split_heads_wrongly(torch.arange(24).view(1, 3, 8), n_head=2)[0])
+# %%
+check("04.split_heads_wrongly", split_heads_wrongly)
 
 
 # %% [markdown]
-# **4 · Without the matrix** (hard). A row of T weights is a waste if all we want is the average. Compute it for
+# **5 · Repair it** (medium, 10 minutes). This attention runs, has the right shapes, and trains. It is wrong in two ways.
+# Find them, and mend both.
+
+# %% tags=["exercise"]
+def repaired(q, k, v):
+    T = q.size(-2)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(T)
+    weights = scores.softmax(dim=-1)
+    future = torch.ones(T, T, dtype=torch.bool).triu(diagonal=1)
+    return weights.masked_fill(future, 0.0) @ v
+
+
+# %%
+check("04.repaired", repaired)
+
+
+# %% [markdown]
+# **6 · Without the matrix** (hard, 25 minutes). A row of T weights is a waste if all we want is the average. Compute it for
 # one query in a single pass over keys and values that keeps three things only: the largest score so far, the sum
 # of the $e^{\text{score}}$ so far, and the weighted sum of values so far. (Subtract the largest score in the
 # exponent, and mend both sums when a larger one comes.) Fast attention is made so, in blocks.
@@ -631,13 +667,19 @@ def attend_in_one_pass(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tor
     return v[0]
 
 
-print(attend_in_one_pass(torch.zeros(16), torch.zeros(8, 16), torch.ones(8, 4)))
+# %%
+check("04.attend_in_one_pass", attend_in_one_pass)
 
 # %% [markdown]
 # ### Solutions
 
 # %% tags=["solution"]
-# @title Solution 1: a fading memory
+# @title Solution 1: count before you look
+mask_rows = (1, 5, 15)  # row t lets t + 1 positions through; 1 + 2 + 3 + 4 + 5
+check("04.mask_rows", mask_rows)
+
+# %% tags=["solution"]
+# @title Solution 2: a fading memory
 
 
 def fading_weights(T: int) -> torch.Tensor:
@@ -646,13 +688,10 @@ def fading_weights(T: int) -> torch.Tensor:
     return scores.masked_fill(~llmkit.causal_mask(T), -torch.inf).softmax(dim=1)
 
 
-weights = fading_weights(12)
-print(fading_weights(3))
-assert torch.allclose(weights[11, :11] / weights[11, 1:], torch.full((11,), 0.5))
-assert torch.allclose(weights.sum(dim=1), torch.ones(12))
+check("04.fading_weights", fading_weights)
 
 # %% tags=["solution"]
-# @title Solution 2: off by one
+# @title Solution 3: off by one
 
 
 class OffByOne(llmkit.CausalSelfAttention):
@@ -668,9 +707,10 @@ found = llmkit.checks.leaks_future(with_attention(OffByOne))
 print(found)
 assert not found.passed
 # One ahead is all it takes: the next character is the answer, so the loss falls as without a mask.
+check("04.off_by_one", OffByOne)
 
 # %% tags=["solution"]
-# @title Solution 3: the missing transpose
+# @title Solution 4: the missing transpose
 
 
 def split_heads_wrongly(x, n_head):
@@ -694,9 +734,24 @@ assert not found.passed
 # Row 0 of the last head was cut from late in the text, and merge_heads gives it to position 0.
 # With the same mistake in merge_heads nothing would leak, but each head would see only its own
 # piece of the text, a quarter of it with four heads.
+check("04.split_heads_wrongly", split_heads_wrongly)
 
 # %% tags=["solution"]
-# @title Solution 4: without the matrix
+# @title Solution 5: repair it
+
+
+def repaired(q, k, v):
+    T, D = q.shape[-2:]
+    scores = q @ k.transpose(-2, -1) / math.sqrt(D)  # a score is a sum of D products
+    future = torch.ones(T, T, dtype=torch.bool).triu(diagonal=1)
+    weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)  # masked first: rows sum to 1
+    return weights @ v
+
+
+check("04.repaired", repaired)
+
+# %% tags=["solution"]
+# @title Solution 6: without the matrix
 
 
 def attend_in_one_pass(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -711,7 +766,4 @@ def attend_in_one_pass(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tor
     return out / total
 
 
-q, k, v = torch.randn(16), torch.randn(200, 16) * 20, torch.randn(200, 4)
-wanted, _ = llmkit.attention(q[None], k, v)
-assert torch.allclose(attend_in_one_pass(q, k, v), wanted[0], atol=1e-5)
-print("three things kept, the same average")
+check("04.attend_in_one_pass", attend_in_one_pass)

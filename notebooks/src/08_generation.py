@@ -2,7 +2,7 @@
 # # 08 · Generation
 # *Choosing from a distribution, one token at a time, and computing nothing twice.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/08_generation.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/08_generation.ipynb)
 #
 # ← [07 · Perplexity](07_perplexity.ipynb) · [09 · Subword tokenizers](09_subword_tokenizers.ipynb) →
 
@@ -14,8 +14,9 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("llmkit") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [source]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()

@@ -2,7 +2,7 @@
 # # 10 · Speed
 # *Where the time goes, and what scale costs.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/10_speed.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/10_speed.ipynb)
 #
 # ← [09 · Subword tokenizers](09_subword_tokenizers.ipynb) · [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) →
 
@@ -14,8 +14,9 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("llmkit") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [source]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()
@@ -204,7 +205,7 @@ plots.bars(
 # %%
 from torch.profiler import profile
 
-with profile() as profiled:
+with profile(acc_events=True) as profiled:  # or some versions warn that they keep one step only
     step(*textbook_step)
 
 KINDS = {  # what in an operation's name tells its kind, the first that is found

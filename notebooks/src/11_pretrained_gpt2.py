@@ -2,7 +2,7 @@
 # # 11 · Pretrained GPT-2
 # *Our GPT is GPT-2: give it those weights, teach it a domain, and measure what it forgets.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/11_pretrained_gpt2.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/11_pretrained_gpt2.ipynb)
 #
 # ← [10 · Speed](10_speed.ipynb) · [12 · LoRA](12_lora.ipynb) →
 
@@ -14,8 +14,9 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("llmkit") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [source]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()

@@ -2,7 +2,7 @@
 # # 12 · LoRA
 # *Fine-tuning that trains a few percent of the weights.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/12_lora.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/12_lora.ipynb)
 #
 # ← [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) · [13 · Instruction tuning](13_instruction_tuning.ipynb) →
 
@@ -14,8 +14,9 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("llmkit") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [source]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()
@@ -282,7 +283,8 @@ print(f"layers with an adapter: {len(lora.adapters(kits))}; the two agree")
 
 # %% [markdown]
 # Hugging Face's [`peft`](https://github.com/huggingface/peft) is what most people adapt models with. The same layers of the
-# same base, the same A and B:
+# same base, the same A and B. Which of its layers belongs to an `nn.Linear` we tell it ourselves: left to find out, it would
+# also look for layers quantized by torchao, and stop at a torchao older than it knows, as Colab has one.
 
 # %%
 if importlib.util.find_spec("peft"):
@@ -291,6 +293,7 @@ if importlib.util.find_spec("peft"):
 
     logging.disable(logging.NOTSET)
     settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules=list(EVERY))
+    settings._register_custom_module({nn.Linear: peft.tuners.lora.Linear})
     theirs = peft.inject_adapter_in_model(settings, copy.deepcopy(base).cpu())
     mine = copy.deepcopy(kits).cpu().eval()
     with torch.no_grad():

@@ -2,7 +2,7 @@
 # # 13 · Instruction tuning
 # *From a model that goes on talking to one that answers: the loss counts the answer only.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/13_instruction_tuning.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/13_instruction_tuning.ipynb)
 #
 # ← [12 · LoRA](12_lora.ipynb) · [14 · Deployment](14_deployment.ipynb) →
 
@@ -14,8 +14,9 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("sacrebleu") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", f"llmkit[metrics] @ {source}"]
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [f"llmkit[metrics] @ {source}"]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()
@@ -41,6 +42,7 @@ import llmkit
 from llmkit import plots
 from llmkit.finetune import instructions
 from llmkit.finetune.widgets import Rater
+from llmkit.speed import cpu
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -213,14 +215,16 @@ assert before["all"] < 0.03
 # %% tags=["trained"]
 steps = runtime.pick(cpu=550, gpu=1500)
 batch_size = runtime.pick(cpu=12, gpu=64)
+dtype = cpu.best_dtype(runtime.device)  # half the bits, on a CPU that multiplies in them
 tuning = llmkit.TrainConfig(
-    steps=steps, batch_size=batch_size, optimizer="muon", learning_rate=0.03
+    steps=steps, batch_size=batch_size, optimizer="muon", learning_rate=0.03, dtype=dtype
 )
 everything = [instructions.encode(item, tokenizer, answer_only=False) for item in train_items]
 pupils, marks, said = {}, {"before": before}, {}
 for name, material in {"all counts": everything, "answer counts": examples}.items():
     pupils[name] = copy.deepcopy(base)
-    llmkit.train(pupils[name], instructions.pack(material, T), config=tuning)
+    with cpu.tuned(pupils[name]):  # attention as a CPU likes it, see notebook 10
+        llmkit.train(pupils[name], instructions.pack(material, T), config=tuning)
     said[name] = instructions.answer(pupils[name], tokenizer, val_items, 30)
     marks[name] = instructions.exact_match(val_items, said[name])
 print(f"{'':13}" + "".join(f"{name:>16}" for name in marks))

@@ -2,20 +2,22 @@
 # # 14 · Deployment
 # *A served model: small enough, within limits, and a client that talks to it.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/14_deployment.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/14_deployment.ipynb)
 #
 # ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [15 · Responsible use](15_responsible_use.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Colab's own torchao is too old for this notebook, and is replaced.
 import importlib.util
 import os
 import subprocess
 import sys
 
 if importlib.util.find_spec("onnxscript") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", f"llmkit[serve,client,export] @ {source}"]
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [f"llmkit[serve,client,export] @ {source}", "onnx<1.23"]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()
@@ -524,6 +526,9 @@ with background(loaded, tokenizer, name="play", api_key="open sesame") as guarde
 # the middle of it:
 
 # %%
+stack.close()  # our first server had nobody left to answer; this one shall have
+server = stack.enter_context(background(loaded, tokenizer, **settings))
+client = openai.OpenAI(base_url=server.url + "/v1", api_key="none is needed", max_retries=0)
 pool = ThreadPoolExecutor(1)
 last = pool.submit(client.completions.create, **asked | {"max_tokens": 400}, seed=3)
 deadline = time.monotonic() + 10

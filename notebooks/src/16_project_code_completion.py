@@ -2,7 +2,7 @@
 # # 16 · Project: code completion
 # *The same kit on Python source: from the library on your own disk to a line of code with its perplexity.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/main/notebooks/16_project_code_completion.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/16_project_code_completion.ipynb)
 #
 # ← [15 · Responsible use](15_responsible_use.ipynb) · [17 · Project: several languages](17_project_multilingual.ipynb) →
 
@@ -14,8 +14,9 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("llmkit") is None:
-    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@main")
-    pip = [sys.executable, "-m", "pip", "install", "-qq", source]
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [source]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
     importlib.invalidate_caches()

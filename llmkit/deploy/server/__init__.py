@@ -3,8 +3,9 @@
 `create_app` makes the application, `run` serves it until it is stopped, `background` serves it
 beside a notebook or a test. Its rooms:
 
-guard (who and what is let in) · schema (what requests and answers hold) · errors (what is told
-where something is wrong) · answer (a request on its way) · app (settings and endpoints) · listen
+connection (how many, and how long) · guard (who and what is let in) · schema (what requests and
+answers hold) · errors (what is told where something is wrong) · answer (a request on its way) · app
+(settings and endpoints) · listen
 
 How requests are queued and run, without a web, is in `llmkit.deploy.engine`.
 """

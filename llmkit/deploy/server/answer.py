@@ -15,7 +15,7 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from llmkit.deploy import engine as engines
-from llmkit.deploy.engine import Engine, Piece
+from llmkit.deploy.engine import Engine, Piece, Unavailable
 from llmkit.deploy.server.errors import refusal
 
 LOG = logging.getLogger("uvicorn.error")
@@ -37,6 +37,14 @@ class Answer:
         self.pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
         self.job = engine.submit(request, self._deliver)
         http.scope["over"].callback(engine.cancel, self.job)
+        http.scope["over"].callback(lambda: self.look.cancel())
+        self._look_after(engine)
+
+    def _look_after(self, engine: Engine) -> None:
+        """Each second: a model that has failed delivers nothing, not even that."""
+        if failed := engine.failed:
+            self.pieces.put_nowait(Unavailable("model_failed", failed))
+        self.look = self.loop.call_later(1, self._look_after, engine)
 
     def _deliver(self, piece: Piece | Exception) -> None:
         """Called in the engine's thread, which waking the event loop for each token would slow."""

@@ -233,7 +233,8 @@ def _add_rest(app: FastAPI, engine: Engine, settings: Settings) -> None:
     @app.get("/health", response_model=schema.Health, responses={503: {"model": schema.Health}})
     async def health() -> Json:
         content = schema.Health(
-            status="stopping" if engine.closing else "ok",
+            status="failed" if engine.failed else "stopping" if engine.closing else "ok",
+            message=engine.failed,
             model=settings.name,
             waiting=engine.waiting,
             running=engine.running,
@@ -243,7 +244,7 @@ def _add_rest(app: FastAPI, engine: Engine, settings: Settings) -> None:
             max_tokens=settings.max_tokens,
             needs_key=settings.api_key is not None,
         )
-        return Json(content.model_dump(), 503 if engine.closing else 200)
+        return Json(content.model_dump(), 200 if content.status == "ok" else 503)
 
     @app.get("/", response_class=HTMLResponse)
     async def index() -> HTMLResponse:

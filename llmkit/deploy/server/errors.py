@@ -16,6 +16,7 @@ from llmkit.deploy.engine import Unavailable
 from llmkit.deploy.server.schema import Completion
 
 NOT_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+NAMES = (*Completion.model_fields, "max_tokens", "max_new_tokens")
 WANTED = {  # where pydantic would say what is wrong for each of several kinds
     "prompt": "must be a text, a list of texts, a list of token ids, or a list of such lists; "
     "none of the lists empty, and no text with half a surrogate pair",
@@ -78,7 +79,7 @@ def refusal(error: Exception, http: Request) -> Refusal:
         return Refusal(429 if error.code == "queue_full" else 503, str(error), code=error.code)
     if isinstance(error, HTTPException):
         sentences = {
-            400: "the body cannot be read: send JSON in UTF-8",
+            400: "the body cannot be read: send JSON in UTF-8, no deep nests or huge numbers in it",
             404: f"there is nothing at {http.url.path[:80]!r}",
             405: f"{http.url.path[:80]} does not take {http.method[:20]}",
         }
@@ -95,7 +96,7 @@ def from_validation(error: dict[str, Any]) -> Refusal:
         return Refusal(400, "the body must be a JSON object, no name in it half a surrogate pair")
     param = place[0][:80]
     if kind == "extra_forbidden":
-        close = get_close_matches(param, Completion.model_fields, n=1)
+        close = [name for name in get_close_matches(place[-1], NAMES) if name != param]
         advice = f"did you mean {close[0]}?" if close else "leave it out"
         return Refusal(400, f"there is no argument {'.'.join(place)[:160]!r}: {advice}", param)
     if kind == "missing":

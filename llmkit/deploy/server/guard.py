@@ -1,12 +1,13 @@
 """What stands before the server's endpoints: who and what is let in, and until when.
 
-Host name, API key, content type and the size of the body are looked at before anything is parsed.
-No header that would let another site's page read answers (CORS) is ever sent.
+Host name, origin, API key, content type and the size of the body are looked at before anything is
+parsed. No header that would let another site's page read answers (CORS) is ever sent.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 from contextlib import ExitStack
 
 import anyio
@@ -17,8 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmkit.deploy.server.errors import Refusal
 
-READ_SECONDS = 15.0  # within which a body must have come
+READ_SECONDS = 15.0  # within which headers must have come, and a body; and an answer be taken
 OPEN = {"/", "/health", "/openapi.json"}  # what needs no key
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without the port; IPv6 in brackets, as browsers have it."""
+    bare = host.count(":") > 1 and not host.startswith("[")
+    return f"[{host}]".lower() if bare else re.sub(r":\d*$", "", host).lower()
 
 
 class Guard:
@@ -32,7 +39,8 @@ class Guard:
     def __init__(
         self, app: ASGIApp, api_key: str | None, max_body: int, hosts: tuple[str, ...] | None
     ):
-        self.app, self.api_key, self.max_body, self.hosts = app, api_key, max_body, hosts
+        self.app, self.api_key, self.max_body = app, api_key, max_body
+        self.hosts = None if hosts is None else [host_name(host) for host in hosts]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,10 +58,15 @@ class Guard:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Refusal by what the headers say."""
-        host = headers.get("host", "").rpartition(":")
-        name = host[0] if host[2].isdecimal() else "".join(host)
-        if self.hosts is not None and name.lower() not in self.hosts:
+        host = headers.get("host", "").lower()
+        name = host_name(host)
+        if self.hosts is not None and name not in self.hosts:
             raise Refusal(403, f"this server is not called {name[:80]!r}: use {self.hosts[0]}")
+        # A browser says from which page a request comes, and leaves the usual port out.
+        own = {"http://" + host.removesuffix(":80"), "https://" + host.removesuffix(":443")}
+        for origin in headers.getlist("origin") if scope["method"] not in ("GET", "HEAD") else ():
+            if origin.lower() not in own:
+                raise Refusal(403, f"a page of {origin[:80]!r} may not ask here: use this server's")
         if self.api_key is not None and scope["path"] not in OPEN:
             scheme, _, key = headers.get("authorization", "").partition(" ")
             same = hmac.compare_digest(key.strip().encode(), self.api_key.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import threading
@@ -18,6 +19,7 @@ from fastapi import FastAPI
 
 from llmkit.deploy.engine import Engine
 from llmkit.deploy.server.app import Settings, create_app
+from llmkit.deploy.server.connection import Connection
 from llmkit.types import LanguageModel, Tokenizer
 
 
@@ -54,16 +56,17 @@ def background(
 def run(
     app: FastAPI, host: str, port: int, announce: Callable[[str], None] = lambda url: None
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM, then finish what runs; a second one ends the process at once.
+    """Serve until Ctrl-C or SIGTERM, then finish what runs; a second one ends the process at once,
+    with the status that a shell gives to one killed by it: 130, 143.
 
     announce: given the address once clients can connect. OSError for a port that is not to be had.
     """
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def stop(number: int, frame: Any) -> None:
+        if server.should_exit:
+            os._exit(128 + number)
         server.should_exit = True
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)  # the next one is the system's, which kills
 
     with listen(host, port) as listener:
         server = _Server(app)
@@ -118,13 +121,28 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                log_level="warning",
-                access_log=False,
+                loop="asyncio",
+                http=Connection,
                 ws="none",
+                backlog=8,  # connections that asyncio accepts before it looks at one of them
+                log_level="error",  # warnings are of what strangers send, as often as they like
+                access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=round(self.grace + 5),  # for clients, after the engine
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(1024)  # again: to the system, too, asyncio has said that 8 may wait
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn calls it ten times a second."""
+        connections: list[Any] = list(self.server_state.connections)
+        for connection in connections:
+            connection.drop_if_late()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.engine.refuse_new(self.grace)

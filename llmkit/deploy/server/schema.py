@@ -16,7 +16,8 @@ from llmkit.deploy import engine
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stop = Annotated[StrictStr, Field(min_length=1, max_length=256)]
 Token = Annotated[StrictInt, Field(ge=0, lt=2**31)]
-Tokens = Annotated[list[Token], Field(min_length=1)]
+# fail_fast: a list of 100,000 wrong ids would have as many errors, which takes seconds.
+Tokens = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
 
 
 class Arguments(BaseModel):
@@ -34,6 +35,8 @@ class Arguments(BaseModel):
         for name, value in cls.NO_WISH.items():
             if name in kept and kept[name] == value:
                 del kept[name]
+        for name in [name for name in kept if name not in cls.model_fields][1:]:
+            del kept[name]  # one that is unknown will be told; thousands would take seconds
         return kept
 
 
@@ -90,9 +93,9 @@ class Completion(Sampling):
     model: StrictStr | None = Field(None, description="as /v1/models has it; may be left out")
     prompt: (
         StrictStr
-        | Annotated[list[StrictStr], Field(min_length=1)]
+        | Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)]
         | Tokens
-        | Annotated[list[Tokens], Field(min_length=1)]
+        | Annotated[list[Tokens], Field(min_length=1, fail_fast=True)]
     ) = ""
     n: Annotated[StrictInt, Field(ge=1, lt=2**31)] = Field(
         1, description="answers to each prompt; answer i is drawn with seed + i"
@@ -165,9 +168,11 @@ class Models(BaseModel):
 
 
 class Health(BaseModel):
-    """waiting, running: requests now; served: answered since the start; the rest are limits."""
+    """message: what has failed; waiting, running: requests now; served: answered since the start;
+    the rest are limits."""
 
-    status: Literal["ok", "stopping"]
+    status: Literal["ok", "stopping", "failed"]
+    message: str | None
     model: str
     waiting: int
     running: int

@@ -1,0 +1,72 @@
+"""A run's folder: one training at a time writes to it, and none replaces an earlier one unasked.
+
+checkpoint/    the model, its tokenizer; while the run is not over, the state to go on from
+loss.png, report.json    what a finished run leaves
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from llmkit import checkpoint
+from llmkit.model import GPT
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Inside the ``with`` the folder, made where there is none, is this process's alone; ValueError
+    where it is another's. A process that is killed leaves it free."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(
+            f"another training writes to {out}: wait for its end, or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def make_room(out: Path, overwrite: bool) -> None:
+    """Let a new run begin in the folder; ValueError where one is there that is not to be lost."""
+    places = [out / "report.json", out / "loss.png", out / "checkpoint"]
+    if not (places[0].exists() or _has_checkpoint(out)):
+        return
+    if not overwrite:
+        was = "a finished run" if places[0].exists() else "a run that --resume goes on with"
+        raise ValueError(f"{out} holds {was}: give --overwrite to lose it, or choose another --out")
+    for path in places[:2]:
+        path.unlink(missing_ok=True)
+    if places[2].exists():
+        checkpoint.read_header(places[2], checkpoint.CHECKPOINT)  # or it is somebody else's
+        shutil.rmtree(places[2])
+
+
+def go_on(out: Path, device: torch.device) -> tuple[GPT, Any, dict[str, Any]]:
+    """Model, tokenizer and state of the run in the folder; ValueError where nothing is to be done
+    or nothing to go on from."""
+    if not _has_checkpoint(out):
+        raise ValueError(f"there is no checkpoint in {out} yet: start without --resume")
+    model, tokenizer = checkpoint.load(out / "checkpoint", device=device)
+    state = checkpoint.load_state(out / "checkpoint")
+    if state is None:
+        raise ValueError(f"the run in {out} is finished: there is nothing to resume")
+    return model, tokenizer, state
+
+
+def _has_checkpoint(out: Path) -> bool:
+    try:
+        checkpoint.read_header(out / "checkpoint", checkpoint.CHECKPOINT)
+    except FileNotFoundError:
+        return False
+    return True
