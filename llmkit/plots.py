@@ -116,6 +116,12 @@ def _name_curves(picture: Picture) -> None:
         axes.annotate(str(curve.get_label()), end, (1.03, height), arrowprops=leader, **look)
 
 
+def place_log_ticks(axis, low: float, high: float) -> None:
+    """Where few powers of ten, perhaps none, lie on an axis, name what lies between them too."""
+    if high < 1000 * low:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+
+
 @styled
 def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -> Picture:
     """A curve (N,) over x (N,) for each entry of series, named at its end.
@@ -134,9 +140,7 @@ def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -
         axis = axes.xaxis if letter == "x" else axes.yaxis
         axes.set(**{f"{letter}scale": "log"})
         axis.set(**PLAIN)
-        low, high = axis.get_data_interval()
-        if high < 1000 * low:  # few powers of ten, perhaps none: name what lies between
-            axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        place_log_ticks(axis, *axis.get_data_interval())
     _name_curves(picture)
     return picture
 
@@ -244,7 +248,10 @@ def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts=
             text = texts.format(value) if isinstance(texts, str) else texts[row][column]
             colour = "black" if light[row, column] > 0.5 else "white"
             panel.text(column, row, text, color=colour, ha="center", va="center")
-    picture.colorbar(image, ax=picture.axes, label=label).ax.yaxis.set(**PLAIN)
+    axis = picture.colorbar(image, ax=picture.axes, label=label).ax.yaxis
+    axis.set(**PLAIN)
+    if log:
+        place_log_ticks(axis, *axis.get_view_interval())
     return picture
 
 

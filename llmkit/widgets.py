@@ -180,7 +180,8 @@ class AttentionExplorer(View):
     def __init__(self, weights, text: Sequence[str]):
         self.layers = weights if isinstance(weights, Mapping) else dict(enumerate(weights))
         self.tokens, self.picture = text, picture_box()
-        self.layer = ipywidgets.Dropdown(options=list(self.layers), description="layer")
+        # No drop-down list: JupyterLab takes the arrow keys from it.
+        self.layer = ipywidgets.SelectionSlider(options=list(self.layers), description="layer")
         self.head = ipywidgets.IntSlider(max=0, description="head")
         super().__init__([self.layer, self.head], [self.picture])
 

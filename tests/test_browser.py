@@ -49,18 +49,18 @@ SHUT_DOWN = {
 }
 FAILED = "[data-mime-type='application/vnd.jupyter.error'], .output_error"
 CELLS = ".jp-Notebook .jp-Cell, #notebook .cell"
-FAILED = "[data-mime-type='application/vnd.jupyter.error'], .output_error"
-# What is typed into each control of a notebook's views, from the top down.
+# What is typed into each control of a notebook's view, from the top down.
 KEYS = {
     "02_char_tokenizer": ["x"],
     "03_bigram": ["h"],
-    "04_attention": ["ArrowDown", "ArrowRight"],
+    "04_attention": ["ArrowLeft or ArrowRight", "ArrowLeft or ArrowRight"],
     "06_training": [],
     "08_generation": ["x", "ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowUp"],
     "09_subword_tokenizers": ["x", "ArrowLeft"],
     "13_instruction_tuning": ["Space", "Enter", "Space"],
 }
-CONTROLS = "textarea, select, .noUi-handle, .ui-slider-handle, input[type=number], button"
+CONTROLS = "textarea, .noUi-handle, .ui-slider-handle, input[type=number], button"
+PLACE = "handle => handle.style.left + handle.ariaValueNow"
 SHOWN = """view => [...view.querySelectorAll('.widget-html-content, img')]
     .map(e => e.src || e.innerHTML).join('\\n')"""
 
@@ -150,6 +150,7 @@ def test_each_control_can_be_reached_and_moved_by_keyboard(name, jupyter, browse
     nbformat.write(notebook, folder / f"{name}.ipynb")
 
     page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.set_default_timeout(120_000)
     complaints = []
     page.on(
         "console",
@@ -157,7 +158,7 @@ def test_each_control_can_be_reached_and_moved_by_keyboard(name, jupyter, browse
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{address}/{'lab/tree' if front_end == 'lab' else 'notebooks'}/{name}.ipynb")
-    page.wait_for_function(READY[front_end], timeout=60_000)
+    page.wait_for_function(READY[front_end])
     page.wait_for_timeout(3000)  # widgets that come while the page asks for older ones get lost
     page.evaluate(RUN_ALL[front_end])
     page.wait_for_function(
@@ -181,14 +182,17 @@ def test_each_control_can_be_reached_and_moved_by_keyboard(name, jupyter, browse
                 page.keyboard.press("Tab")
         assert control.evaluate("control => control === document.activeElement"), n
         view.screenshot(path=folder / f"{name}-{n}.png")
-        page.keyboard.press(keys)
-        page.wait_for_timeout(1000)
+        for key in keys.split(" or "):  # a slider may stand at either end
+            place = control.evaluate(PLACE)
+            page.keyboard.press(key)
+            page.wait_for_timeout(1000)
+            if control.evaluate(PLACE) != place:
+                break
         page.keyboard.press("Tab")  # some boxes report a change when they are left
         page.keyboard.press("Shift+Tab")
         page.wait_for_function(
             f"([view, before]) => ({SHOWN})(view) !== before",
             arg=[view.element_handle(), before],
-            timeout=30_000,
         )
     assert page.locator(CELLS).count() == cells  # no key was taken for a shortcut
     for image in view.locator("img:visible").all():
@@ -204,5 +208,6 @@ def test_each_control_can_be_reached_and_moved_by_keyboard(name, jupyter, browse
             assert contrast(text) >= 4.5, text
     page.evaluate(SHUT_DOWN[front_end])
     page.close()
-    # The badge's picture is the one thing that a notebook fetches from elsewhere.
-    assert [c for c in complaints if not c.endswith("/colab-badge.svg")] == []
+    # The badge's picture is the one thing that a notebook fetches from elsewhere; the classic
+    # notebook's MathJax asks for a font at about:blank.
+    assert [c for c in complaints if not re.search(r"/colab-badge\.svg$|about:blank", c)] == []

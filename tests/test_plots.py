@@ -298,6 +298,11 @@ def test_matrix_in_logarithms_leaves_zeros_empty():
     assert shades == pytest.approx([0, 0.5, 1])
 
 
+def test_the_colours_of_less_than_three_powers_of_ten_are_named_between_them():
+    few = plots.matrix([[24, 457]], None, None, "T", log=True)
+    assert {"50", "100", "200"} <= {text for text, _ in drawn(few)}
+
+
 def test_several_matrices_share_their_colours():
     picture = plots.matrix({"a": [[0, 1]], "b": [[2, 5]]}, None, None, "T")
     first, second, _bar = picture.axes

@@ -27,11 +27,12 @@ class Rater(View):
         self.shown, self.picture = ipywidgets.HTML(), picture_box()
         self.buttons = [ipywidgets.Button(description=option) for option in self.options]
         for button in self.buttons:
+            # Never disabled, not even at the end: the focus would be lost with the button.
             button.on_click(lambda button: self.rate(button.description))
         super().__init__([], [self.shown, ipywidgets.HBox(self.buttons), self.picture])
 
     def rate(self, option: str) -> None:
-        """Mark the answer that is shown, and show the next."""
+        """Mark the answer that is shown, and show the next; after the last one nothing happens."""
         if option not in self.options:
             raise ValueError(f"rate {' or '.join(self.options)}, not {option!r}")
         if len(self.ratings) < len(self.pairs):
@@ -42,8 +43,6 @@ class Rater(View):
         n, of = len(self.ratings), len(self.pairs)
         text = "\n".join(self.pairs[n]) if n < of else "Thank you: all are rated."
         self.shown.value = PRE.format(escape(text))
-        for button in self.buttons:
-            button.disabled = n == of
         counts = [self.ratings.count(option) for option in self.options] + [of - n]
         names, title = [*self.options, "not rated yet"], f"{n} of {of} answers are rated"
         self.picture.value = plots.bars(names, counts, title, xlabel="answers").png()

@@ -264,8 +264,8 @@ print(bpe)
 print("the longest tokens:", *(plots.visible(token.decode()) for token in longest[:10]))
 
 # %% [markdown]
-# Move the slider, and see a line grow together, merge by merge. Type a text of your own; try one that is not
-# English.
+# In a running notebook, move the slider and see a line grow together, merge by merge. Type a text of your own; try one
+# that is not English.
 
 # %%
 explorer = MergeExplorer(bpe, "And who is paid for hearing? Not my horse!", merges=100)

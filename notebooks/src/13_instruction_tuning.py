@@ -363,7 +363,7 @@ assert one_word < 1
 
 # %% [markdown]
 # So: exact match where an answer is right or wrong; BLEU and ROUGE over *many* longer answers, to compare systems of one kind.
-# Where the meaning matters, people read. Mark some answers yourself:
+# Where the meaning matters, people read. In a running notebook, mark some answers yourself with the buttons:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 pairs = [
