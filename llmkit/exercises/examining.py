@@ -147,7 +147,7 @@ def compare(got: Any, expected: Any, tolerance: float = 1e-4) -> str | None:
 def show(value: Any, most: int = 400) -> str:
     """A result in few words: of a tensor, its shape first."""
     try:
-        text = repr(_rounded(value.tolist() if isinstance(value, Tensor) else value))
+        text = repr(_rounded(value))
     except Exception:  # numbers that are not there (device "meta"), an object that cannot be shown
         text = _kind(value)
     if isinstance(value, Tensor):
@@ -156,7 +156,11 @@ def show(value: Any, most: int = 400) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers with four digits after the point, in lists and tuples too."""
+    """Numbers with four digits after the point, in lists, tuples, dicts and tensors too."""
+    if isinstance(value, Tensor):
+        return _rounded(value.tolist())
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(map(_rounded, value))
     return round(value, 4) if isinstance(value, float) else value

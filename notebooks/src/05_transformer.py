@@ -673,42 +673,90 @@ for result in llmkit.checks.run(llmkit.GPT(config)):
 # %% [markdown]
 # ## Exercises
 #
-# The stubs run as they stand. Worked solutions are folded away below.
-#
-# **1 · A budget** (easy). Your memory holds 1,000,000 numbers. With `vocab_size=65`, `block_size=64` and four
-# blocks: how wide can the GPT be, if the width has to be a multiple of 4? Use `count`.
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck? `hint` gives one
+# step more at each call. Worked solutions are folded away below.
 
-# %% tags=["exercise"]
-widest = None  # your width
-print(widest)
+# %%
+from llmkit.exercises import check, hint
 
-# %% [markdown]
-# **2 · Waves and distance** (easy). Take the product of every row of `waves(64, 64)` with every other. Does
-# it depend on the distance alone, as rotary scores do?
-
-# %% tags=["exercise"]
-products = torch.zeros(64, 64)
-print(products[0, 3], products[40, 43])  # both pairs are 3 apart
-
+hint("05.shapes")  # so it is asked for
 
 # %% [markdown]
-# **3 · A norm across the batch** (medium). Somebody replaces `LayerNorm` by `BatchNorm1d`, which takes its means over
-# all rows and all places. Write it as a module for `(B, T, C)` (BatchNorm1d wants the features second), put it
-# into a `Model`, and ask the checks. How many of them complain, and in which mode?
+# **1 · Shapes first** (easy, 3 minutes). A GPT with `vocab_size=65, block_size=32, n_head=4, n_embd=64` reads a batch of
+# 2 texts, 5 characters each. Predict, with no computer, the shape of: the stream after the embedding; the queries, cut
+# into heads; the attention weights; the middle of the feed-forward layer; the scores.
+
+# %% tags=["exercise"]
+shapes = None  # your answer: five shapes, ((..., ..., ...), ...)
+
+# %%
+check("05.shapes", shapes)
+
+
+# %% [markdown]
+# **2 · A budget** (easy, 5 minutes). Your memory holds so many numbers, 1,000,000 say. With `vocab_size=65`, `block_size=64`
+# and four blocks of four heads: how wide can the GPT be, if the width has to be a multiple of 4? Use `count`.
+
+# %% tags=["exercise"]
+def widest(memory):
+    return None  # your answer, a width
+
+
+# %%
+check("05.widest", widest)
+
+
+# %% [markdown]
+# **3 · Waves and distance** (medium, 10 minutes). Take the product of row t of `waves(T, C)` with row t + d. Which t you take
+# makes no difference: as with rotary scores, the distance d alone counts. Show it: compute the product from d and C, with
+# no rows. For C = 2, where row t is (sin t, cos t), pen and paper will do.
+
+# %% tags=["exercise"]
+def wave_product(distance, C):
+    return None  # your answer, a number
+
+
+# %%
+check("05.wave_product", wave_product)
+
+
+# %% [markdown]
+# **4 · A norm across the batch** (medium, 10 minutes). Somebody replaces `LayerNorm` by `nn.BatchNorm1d`, which takes its
+# means over all texts and all places. Write it as a module for `(B, T, C)` (BatchNorm1d wants the features second). Before
+# you ask `leaks_future` and `mixes_batch` about a `Model` with it: which of them will complain, and why?
 
 # %% tags=["exercise"]
 class NormAcrossBatch(nn.Module):
+    def __init__(self, C):
+        super().__init__()
+
     def forward(self, x):  # (B, T, C) -> (B, T, C)
         return x
 
 
-print(NormAcrossBatch()(torch.ones(2, 3, C)).shape)
+# %%
+check("05.norm_across_batch", NormAcrossBatch)
 
 
 # %% [markdown]
-# **4 · Decoder-only by masks** (hard). `nn.TransformerEncoder` with a causal mask is a GPT as well. Build the
-# three-block model from `nn.TransformerEncoderLayer` (norm first, GELU), have it pass `leaks_future`, and say why its
-# parameters are as many as those of our blocks.
+# **5 · Repair it** (medium, 10 minutes). This block runs, has the right shapes, and trains. It is wrong in two ways. Find
+# them, and mend both.
+
+# %% tags=["exercise"]
+class RepairedBlock(Block):
+    def forward(self, x):
+        y = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_1(y))
+
+
+# %%
+check("05.repaired_block", RepairedBlock)
+
+
+# %% [markdown]
+# **6 · Decoder-only by masks** (hard, 25 minutes). `nn.TransformerEncoder` with a causal mask is a GPT as well. Build one of
+# any depth from `nn.TransformerEncoderLayer` (norm first, GELU, no dropout), which passes `leaks_future` and has as many
+# trainable numbers as our GPT of the same `config`. Why can it have just as many?
 
 # %% tags=["exercise"]
 class FromPyTorch(nn.Module):
@@ -716,39 +764,58 @@ class FromPyTorch(nn.Module):
         super().__init__()
         self.config = config
 
+    def forward(self, ids):  # (B, T) -> (B, T, V)
+        return torch.zeros(*ids.shape, self.config.vocab_size)
 
-print(sum(parameter.numel() for parameter in FromPyTorch(config).parameters()), "numbers so far")
 
+# %%
+check("05.from_pytorch", FromPyTorch)
 
 # %% [markdown]
 # ### Solutions
 
 # %% tags=["solution"]
-# @title Solution 1: a budget
-def size(width):
-    return sum(count(llmkit.GPTConfig(65, 64, n_layer=4, n_head=4, n_embd=width)).values())
-
-
-widest = max(width for width in range(4, 1000, 4) if size(width) <= 1_000_000)
-print(f"{widest} wide: {size(widest):,} numbers")
-assert size(widest) <= 1_000_000 < size(widest + 4)
+# @title Solution 1: shapes first
+# B = 2, T = 5 (block_size is only the most there may be), C = 64, H = 4, D = 16; V = 65
+shapes = ((2, 5, 64), (2, 4, 5, 16), (2, 4, 5, 5), (2, 5, 256), (2, 5, 65))
+check("05.shapes", shapes)
 
 # %% tags=["solution"]
-# @title Solution 2: waves and distance
-products = waves(64, 64) @ waves(64, 64).T  # (64, 64)
-for distance in range(64):
-    diagonal = products.diagonal(distance)
-    assert torch.allclose(diagonal, diagonal.mean().expand_as(diagonal), atol=1e-3)
-print("yes: sin a sin b + cos a cos b = cos(a - b), for each pair of columns")
+# @title Solution 2: a budget
+
+
+def widest(memory):
+    def size(width):
+        return sum(count(llmkit.GPTConfig(65, 64, n_layer=4, n_head=4, n_embd=width)).values())
+
+    width = 4
+    while size(width + 4) <= memory:
+        width += 4
+    return width
+
+
+print(f"a million numbers: {widest(1_000_000)} wide")
+check("05.widest", widest)
+
+# %% tags=["solution"]
+# @title Solution 3: waves and distance
+
+
+def wave_product(distance, C):
+    speed = 10000 ** (-torch.arange(0, C, 2) / C)  # a speed for each pair of columns
+    return (distance * speed).cos().sum()  # sin a sin b + cos a cos b = cos(a - b)
+
+
 # But the stream holds waves plus characters, and queries and keys are made of the sum: there the
 # distance is mixed with everything else. Rotary keeps it apart.
+check("05.wave_product", wave_product)
 
 # %% tags=["solution"]
-# @title Solution 3: a norm across the batch
+# @title Solution 4: a norm across the batch
 
 
 class NormAcrossBatch(nn.Module):
-    def __init__(self):
+    def __init__(self, C):
         super().__init__()
         self.norm = nn.BatchNorm1d(C)
 
@@ -756,22 +823,35 @@ class NormAcrossBatch(nn.Module):
         return self.norm(x.transpose(1, 2)).transpose(1, 2)
 
 
-model = Model(nn.Sequential(Add(NormAcrossBatch(), attention())))
-for check in (llmkit.checks.leaks_future, llmkit.checks.mixes_batch):
-    print(check(model))
-    assert not check(model).passed
-# Both, in training mode only: there the means are taken over other rows, and over later places too.
+crossed = Model(nn.Sequential(Add(NormAcrossBatch(C), attention())))
+for question in (llmkit.checks.leaks_future, llmkit.checks.mixes_batch):
+    print(question(crossed))
+    assert not question(crossed).passed
+# Both, in training mode only: there the means are taken over other texts, and over later places too.
+check("05.norm_across_batch", NormAcrossBatch)
 
 # %% tags=["solution"]
-# @title Solution 4: decoder-only by masks
+# @title Solution 5: repair it
+
+
+class RepairedBlock(Block):
+    def forward(self, x):
+        y = x + self.attn(self.ln_1(x))
+        return y + self.mlp(self.ln_2(y))  # from y: the stream keeps what attention added to it
+
+
+check("05.repaired_block", RepairedBlock)
+
+# %% tags=["solution"]
+# @title Solution 6: decoder-only by masks
 
 
 class FromPyTorch(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.config = config
-        C = config.n_embd
-        self.wte, self.wpe = nn.Embedding(V, C), nn.Embedding(T, C)
+        self.config, C = config, config.n_embd
+        self.wte = nn.Embedding(config.vocab_size, C)
+        self.wpe = nn.Embedding(config.block_size, C)
         layer = nn.TransformerEncoderLayer(
             C, config.n_head, 4 * C, 0.0, "gelu", batch_first=True, norm_first=True
         )
@@ -784,9 +864,6 @@ class FromPyTorch(nn.Module):
         return self.ln_f(x) @ self.wte.weight.T
 
 
-model = FromPyTorch(config)
-assert llmkit.checks.leaks_future(model).passed
-assert sum(p.numel() for p in model.parameters()) == sum(count(config).values())
-print(
-    "no leak, and", f"{sum(count(config).values()):,}", "numbers: the same parts under other names"
-)
+# An encoder's layer is attention and feed-forward, as our block is: the same parts under other
+# names. What makes it a decoder is the mask, and a mask has nothing to learn.
+check("05.from_pytorch", FromPyTorch)
