@@ -22,6 +22,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAIN = "python -m pip install -q -r requirements.txt && python -m llmkit train"
 TESTS = "python -m pip install -q -r requirements-dev.txt && python -m pytest"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PYTHONS = [
+    line.removeprefix("Programming Language :: Python :: ")
+    for line in PROJECT["project"]["classifiers"]
+]
 
 
 def commands(markdown: str) -> list[str]:
@@ -96,12 +100,15 @@ def test_nothing_is_pinned_twice():
 
 def test_the_python_versions_agree():
     least = PROJECT["project"]["requires-python"].removeprefix(">=")
-    assert f"llmkit by itself: {least})" in README
+    assert [f"3.{int(least[2:]) + i}" for i in range(len(PYTHONS))] == PYTHONS
+    assert f"llmkit by itself: {least}; tested up to {PYTHONS[-1]})" in README
     assert PROJECT["tool"]["mypy"]["python_version"] == least
     assert PROJECT["tool"]["ruff"]["target-version"] == f"py{least.replace('.', '')}"
     workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
-    pinned = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"][0]
+    pinned, newest = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]
     assert f"You need Python {pinned} or newer" in README
+    assert newest == PYTHONS[-1]
+    assert workflow["jobs"]["pythons"]["strategy"]["matrix"]["python"] == [least, newest]
 
 
 @pytest.fixture
