@@ -60,6 +60,7 @@ KEYS = {
     "13_instruction_tuning": ["Space", "Enter", "Space"],
 }
 CONTROLS = "textarea, .noUi-handle, .ui-slider-handle, input[type=number], button"
+TEXTS = "label, textarea, .widget-readout, .widget-html-content, .widget-html-content *, button"
 PLACE = "handle => handle.style.left + handle.ariaValueNow"
 SHOWN = """view => [...view.querySelectorAll('.widget-html-content, img')]
     .map(e => e.src || e.innerHTML).join('\\n')"""
@@ -204,7 +205,7 @@ def test_each_control_can_be_reached_and_moved_by_keyboard(name, jupyter, browse
         page.wait_for_timeout(1500)
         view.scroll_into_view_if_needed()
         view.screenshot(path=folder / f"{name}-{theme[11:]}.png")
-        for text in view.locator("label, .widget-html-content, pre, div[style], button").all():
+        for text in view.locator(TEXTS).all():
             assert contrast(text) >= 4.5, text
     page.evaluate(SHUT_DOWN[front_end])
     page.close()
