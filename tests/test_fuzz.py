@@ -270,10 +270,9 @@ def attempt(read, path: Path, folder: Path):
     """What a reader gives, or its error in one line; anything else is raised as it is."""
     try:
         return content(read(path))
-    except (ValueError, FileNotFoundError) as error:
-        plain = type(error) in (ValueError, FileNotFoundError)
-        said = str(error)
-        assert plain, f"{type(error).__name__}: {said}"
+    except (ValueError, FileNotFoundError) as caught:
+        said, kind = str(caught), type(caught)
+        assert kind in (ValueError, FileNotFoundError), f"{kind.__name__}: {said}"
         assert "\n" not in said, f"several lines: {said}"
         assert str(folder) in said or path.name in said, f"names no file: {said}"
         assert len(said) < 1000, f"{len(said)} characters: {said[:200]}"
