@@ -224,7 +224,8 @@ def read_header(folder: str | Path, *kinds: str) -> tuple[Path, dict[str, Any]]:
         header = files.read_json(folder / "config.json")
         kind = header["format"]
         if kind in kinds:
-            if header["checksum"] != _checksum(header):
+            known = header["files"].keys() <= KINDS[kind][1]
+            if header["checksum"] != _checksum(header) or not known:
                 raise ValueError
             header["config"] = files.make(GPTConfig, header["config"])
             return folder, header
@@ -234,7 +235,7 @@ def read_header(folder: str | Path, *kinds: str) -> tuple[Path, dict[str, Any]]:
             reason = f"says {KINDS[kind][0]}, not {wanted}: choose another folder"
         elif not kind.startswith("llmkit"):
             raise ValueError
-    except (OSError, LookupError, TypeError, AttributeError, ValueError):
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError):
         reason = "is missing, damaged or of another program: choose another folder"
     raise ValueError(f"{folder / 'config.json'} {reason}")
 

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import torch
@@ -168,8 +169,8 @@ def load(path: str | Path, model: Model) -> Model:
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
             raise ValueError(
-                f"{path} is for a base with {name} {theirs.get(name)}, not {ours.get(name)}: "
-                "load it onto the model that it was trained on"
+                f"{path} is for a base with {shorten(f'{name} {theirs.get(name)}', 80)}, not "
+                f"{ours.get(name)}: load it onto the model that it was trained on"
             )
     rank, alpha, dropout = about["rank"], about["alpha"], about["dropout"]
     linear, names = _linear(model), {name.rpartition(".")[0] for name in tensors}
@@ -184,7 +185,7 @@ def load(path: str | Path, model: Model) -> Model:
         for side, shape in (("A", (rank, layer.in_features)), ("B", (layer.out_features, rank)))
     }
     if wrong := wanted ^ {(name, tuple(tensor.shape)) for name, tensor in tensors.items()}:
-        raise ValueError(f"{path} does not fit its base: see {min(wrong)[0]}")
+        raise ValueError(f"{path} does not fit its base: see {shorten(min(wrong)[0], 80)}")
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # which leaves the caller's as it is
         layers = {name: LoRALinear(each, rank, alpha, dropout) for name, each in chosen.items()}
         for name, layer in layers.items():
@@ -219,7 +220,7 @@ def _check(
     model: nn.Module, chosen: dict[str, nn.Linear], rank: int, alpha: float, dropout: float
 ) -> None:
     """ValueError for what `apply` refuses."""
-    if not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
+    if not isinstance(alpha, (int, float)) or not 0 < alpha < 2**53:
         raise ValueError(f"alpha must be a number above 0, not {alpha!r}")
     if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, not {dropout!r}")

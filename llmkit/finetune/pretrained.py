@@ -21,7 +21,7 @@ from torch import Tensor
 
 from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES, read_json
 from llmkit.bpe.tokenizer import BPETokenizer
-from llmkit.files import replacing, unwritable
+from llmkit.files import reading, replacing, unwritable
 from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
 from llmkit.model import GPT, GPT2_SIZES, GPTConfig
 
@@ -53,13 +53,11 @@ def load_gpt2(name_or_folder: str | Path) -> tuple[GPT, BPETokenizer | None]:
     elif not folder.is_dir():
         sizes = ", ".join(GPT2_SIZES)
         raise FileNotFoundError(f"there is no folder {folder}; by name there are {sizes}")
-    config, tokenizer = _read_config(folder), _read_tokenizer(folder)
-    _check_vocabulary(tokenizer, config)
-    try:
+    with reading(folder):
+        config, tokenizer = _read_config(folder), _read_tokenizer(folder)
+        _check_vocabulary(tokenizer, config)
         tokens = tokenizer.vocab_size if tokenizer else None
         return from_gpt2(_read_weights(folder), config, tokens), tokenizer
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
 
 
 def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = None) -> Path:
