@@ -139,6 +139,12 @@ class Module(backend_registration._DummyBackendModule):
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.float16, torch.bfloat16]
 
+    def get_rng_state(self, device: Any = None) -> torch.Tensor:
+        return torch.get_rng_state()  # what is drawn here, the CPU's generator draws
+
+    def set_rng_state(self, state: torch.Tensor, device: Any = None) -> None:
+        torch.set_rng_state(state)
+
 
 # What would otherwise begin with an empty tensor and resize it.
 FACTORIES = ("arange", "arange.start", "arange.start_step", "linspace", "randperm", "eye", "eye.m",
@@ -212,4 +218,6 @@ def start() -> torch.device:
         for name in WIDENED:
             aten.impl(name, casting(name, lambda: torch.float32), "AutocastPrivateUse1")
         torch.tensor, PretendTensor.new_tensor = tensor, new_tensor
+        # As on a GPU, a module that is moved keeps its parameters, so that tied weights stay tied.
+        torch.__future__.set_swap_module_params_on_conversion(True)
     return torch.device(NAME, 0)
