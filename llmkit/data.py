@@ -124,11 +124,11 @@ def _read(name: str) -> bytes:
 def _download(url: str) -> bytes:
     """The bytes at `url`; ConnectionError, within seconds, where nobody sends them."""
     quoted = urllib.parse.quote(url, safe=string.punctuation)  # a space or an ä may stand in it
-    request = urllib.request.Request(quoted, headers={"User-Agent": "llmkit"})  # noqa: S310 - http(s)
     opened: Future[Any] = Future()
 
     def ask() -> None:
-        try:
+        try:  # a request raises too, for what is no address
+            request = urllib.request.Request(quoted, headers={"User-Agent": "llmkit"})  # noqa: S310 - http(s)
             opened.set_result(urllib.request.urlopen(request, timeout=PATIENCE))  # noqa: S310 - same
         except Exception as error:
             opened.set_exception(error)

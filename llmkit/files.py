@@ -80,7 +80,11 @@ def decode(raw: bytes, where: str | Path) -> str:
     r"""UTF-8 as text, likewise; ValueError says in which other encoding it may be."""
     try:
         text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            raise ValueError(
+                f"{where} is cut short within its last character, or not UTF-8; copy it again"
+            ) from None
         text = "\0"  # which no text has
     if "\0" not in text:
         return text.replace("\r\n", "\n").replace("\r", "\n")

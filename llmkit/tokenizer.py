@@ -17,6 +17,8 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import numpy as np
 import torch
 
+from llmkit import files
+from llmkit.data import as_tensor
 from llmkit.types import Tokenizer
 
 BLOCK = 65_536  # characters looked up at a time: these stay in the processor's cache, 10 MB do not
@@ -53,7 +55,7 @@ class BaseTokenizer:
 
     def decode(self, ids: torch.Tensor | Sequence[int] | int) -> str:
         """The text of `ids`, (N,) or a single id; ValueError for what is not an id."""
-        ids = torch.as_tensor(ids).cpu()
+        ids = as_tensor(ids).cpu()
         if ids.ndim > 1 or (ids.is_floating_point() and ids.numel()):
             raise ValueError(f"decode takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
         ids = ids.long().reshape(-1)
@@ -196,7 +198,7 @@ def load(path: str | Path) -> Tokenizer:
 
     Raises FileNotFoundError for no file, ValueError for one cut short or of another program.
     """
-    content = Path(path).read_bytes()
+    content = files.read_bytes(path)
     try:
         return from_json(content)
     except ValueError:
@@ -206,8 +208,8 @@ def load(path: str | Path) -> Tokenizer:
 def from_json(content: str | bytes) -> Tokenizer:
     """The tokenizer whose `to_json` gave the content; ValueError for anything else."""
     try:
-        fields = json.loads(content)
+        fields = files.parse_json(content)
         module, name = CLASSES[fields["kind"]]
         return getattr(import_module(module), name).from_fields(fields)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError("this is not a tokenizer's JSON; make it with to_json") from None

@@ -534,8 +534,8 @@ def test_files_that_do_not_belong_together_are_told(folder, text):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ('{"!": 0, "a"', r"encoder\.json is not whole"),
-        ("[1]", r"encoder\.json is not whole"),
+        ('{"!": 0, "a"', r"encoder\.json: this is no JSON object, or not a whole"),
+        ("[1]", r"encoder\.json: this is no JSON object, or not a whole"),
         ('{"!": 0, "a": 2}', "are not 0 to 1, each once"),
         ('{"!": 0, "a": "1"}', "are not 0 to 1, each once"),
         ('{"!": 0, "a": 1}', "do not belong together"),
@@ -575,7 +575,9 @@ def test_a_tokenizer_json_cut_short_is_told(small, tmp_path):
     path = tmp_path / "tokenizer.json"
     small.save_huggingface(path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not whole"):
+    with pytest.raises(
+        ValueError, match=r"tokenizer\.json: this is no JSON object, or not a whole"
+    ):
         BPETokenizer.from_huggingface(path)
 
 
@@ -606,3 +608,12 @@ def test_tokens_and_merges_must_fit():
 
 def test_repr_is_short(small):
     assert repr(small) == "BPETokenizer(vocab_size=512, special_tokens=['<|endoftext|>'])"
+
+
+def test_vocabulary_files_of_other_programs(folder):
+    """With a byte-order mark, line ends of Windows, and empty lines at the end."""
+    expected = BPETokenizer.gpt2(folder).encode("some words of a text")
+    for name in ("vocab.bpe", "encoder.json"):
+        text = (folder / name).read_text("utf-8").rstrip("\n").replace("\n", "\r\n")
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n\r\n\r\n")
+    assert torch.equal(BPETokenizer.gpt2(folder).encode("some words of a text"), expected)

@@ -805,3 +805,8 @@ def test_batches_take_lists_and_arrays():
         torch.testing.assert_close(next(Batches(ids, 4, 2)), expected, check_dtype=False)
     with pytest.raises(ValueError, match=r"ids must be token ids.*tokenizer\.encode"):
         Batches("some text", 4, 2)
+
+
+def test_an_address_that_is_none_is_told_in_a_sentence():
+    with pytest.raises(ConnectionError, match=r"cannot fetch http://\[ .*check address"):
+        load_text("http://[")

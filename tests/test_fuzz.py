@@ -256,7 +256,9 @@ def change(saves: Saves, kind: str, rng: random.Random) -> tuple[dict[str, bytes
         place, bit = rng.randrange(len(raw)), rng.randrange(8)
         files[name] = raw[:place] + bytes([raw[place] ^ 1 << bit]) + raw[place + 1 :]
         what = f"bit {bit} of byte {place}"
-    return files, f"{kind}/{name}: {how} {what}", kind in SEALED
+    # A config.json of another save agrees with itself: nobody can tell that it hides a state.
+    sealed = kind in SEALED and (how, name) != ("swap", "config.json")
+    return files, f"{kind}/{name}: {how} {what}", sealed
 
 
 def fill(folder: Path, files: dict[str, bytes]) -> None:
@@ -328,7 +330,6 @@ def test_a_changed_onnx_export_is_refused_in_one_sentence(saves, tmp_path):
     assert not faults, "\n".join(faults[:20])
 
 
-@pytest.mark.xfail(reason="the readers of texts are mended on a branch of their own")
 def test_a_changed_text_file_is_read_or_refused_in_one_sentence(saves, tmp_path):
     faults = fuzz(saves, range(QUICK * 3 // 10), tmp_path / "case", TEXTS)
     assert not faults, "\n".join(faults[:20])

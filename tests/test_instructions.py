@@ -366,3 +366,19 @@ def test_an_update_is_the_same_in_however_many_parts_it_is_made():
         assert history.loss == pytest.approx(histories[0].loss, abs=1e-5)
         for ours, theirs in zip(model.parameters(), models[0].parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+ITEM = '{"id": "1", "task": "t", "instruction": "Say é", "input": "", "answer": "é"}'
+
+
+def test_files_of_other_programs(tmp_path):
+    """A byte-order mark, line ends of Windows and empty lines at the end are read; another encoding
+    is told."""
+    path = tmp_path / "items.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{ITEM}\r\n\r\n\r\n".encode())
+    [item] = instructions.load(path)
+    assert item.answer == "é"
+    for encoding in ("cp1252", "utf-16"):
+        path.write_bytes(f"{ITEM}\n".replace("é", "é–").encode(encoding))
+        with pytest.raises(ValueError, match=rf"items.jsonl is not UTF-8 but probably {encoding}"):
+            instructions.load(path)

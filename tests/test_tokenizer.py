@@ -299,3 +299,21 @@ def test_the_wrong_class_and_a_missing_file_are_told(tmp_path):
         CharTokenizer.load(tmp_path / "t.json")
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         WordTokenizer.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("ids", [None, "abc", [[0], [1, 2]], object()])
+def test_what_cannot_be_ids_is_told(ids):
+    with pytest.raises(ValueError, match="ids must be token ids"):
+        CharTokenizer("abc").decode(ids)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 200_000, '{"kind": ["character"]}', '{"kind": "bpe", "merges": {}}',
+     '{"kind": "character", "tokens": 3, "unknown": null}',
+     '{"kind": "character", "tokens": NaN, "unknown": null}'],
+)  # fmt: skip
+def test_a_file_of_another_shape_is_told(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(ValueError, match=r"t\.json is not a whole tokenizer file"):
+        tokenizer_module.load(tmp_path / "t.json")

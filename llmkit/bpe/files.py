@@ -6,10 +6,11 @@ become merges, tokens and special tokens, and the other way round; what they do:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from llmkit import files
 
 # GPT-2's byte alphabet (https://github.com/openai/gpt-2/blob/master/src/encoder.py): a byte that is
 # a visible character in Latin-1 is spelled by it, the others by U+0100, U+0101 and so on in turn;
@@ -77,28 +78,12 @@ def read_gpt2(folder: str | Path) -> tuple[Merges, list[str], list[bytes]]:
     else:
         pairs = ", or ".join(" and ".join(names) for names in GPT2_FILES)
         raise FileNotFoundError(f"there is no GPT-2 vocabulary in {folder}: it takes {pairs}")
-    ids = read_json(folder / names[0])
-    try:
-        lines = (folder / names[1]).read_text("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise ValueError(f"{names[1]} is cut short, or not in UTF-8; copy it again") from None
-    if not lines[-1]:
-        lines.pop()
+    ids = files.read_json(folder / names[0])
+    lines = files.read_text(folder / names[1]).rstrip("\n").split("\n")
     skip = 1 if lines and lines[0].startswith("#version") else 0
     merges = unspell_merges(lines[skip:], names[1], first=1 + skip)
     special = [END_OF_TEXT] if END_OF_TEXT in ids else []
     return merges, special, in_order(ids, special, names[0])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file with an object in it; ValueError, with the file's name, for anything else."""
-    try:
-        content = json.loads(path.read_bytes())
-        if isinstance(content, dict):
-            return content
-    except ValueError:
-        pass
-    raise ValueError(f"{path} is not whole: it is cut short or no JSON object; copy it again")
 
 
 def in_order(ids: dict[str, int], special: Sequence[str], name: str) -> list[bytes]:
@@ -148,7 +133,7 @@ def read_huggingface(path: str | Path) -> tuple[Merges, list[str], list[bytes]]:
     Raises FileNotFoundError, or ValueError where it is not GPT-2's kind of BPE, or not whole.
     """
     path = Path(path).expanduser()
-    fields = read_json(path)
+    fields = files.read_json(path)
     try:
         model, before, added = fields["model"], fields["pre_tokenizer"], fields["added_tokens"]
         flags = ("lstrip", "rstrip", "single_word")

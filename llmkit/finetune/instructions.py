@@ -8,7 +8,6 @@ out. An `ExampleDataset` is what `train` takes in place of a text. How a token i
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.types import Device
 
+from llmkit import files
 from llmkit.data import packaged
 from llmkit.evaluation import IGNORE_INDEX
 from llmkit.generation import generate
@@ -58,7 +58,7 @@ def load(path: str | Path | None = None) -> list[Item]:
         )
     items: list[Item] = []
     asked: dict[str, int] = {}  # in which line a prompt came first
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
+    for number, line in enumerate(files.read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -76,11 +76,9 @@ def load(path: str | Path | None = None) -> list[Item]:
 def _item(line: str) -> Item:
     """The item of a line; ValueError for what is wrong with it."""
     try:
-        values = json.loads(line)
+        values = files.parse_json(line)
     except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise ValueError("not a JSON object; write one item a line, as in {...}")
+        raise ValueError("not a JSON object; write one item a line, as in {...}") from None
     names = [field.name for field in fields(Item)]
     for name in names:
         if name not in values:

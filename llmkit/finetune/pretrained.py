@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES, read_json
+from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES
 from llmkit.bpe.tokenizer import BPETokenizer
-from llmkit.files import reading, replacing, unwritable
+from llmkit.files import read_json, reading, replacing, unwritable
 from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
 from llmkit.model import GPT, GPT2_SIZES, GPTConfig
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from llmkit import files
 from llmkit.data import packaged
 from llmkit.evaluation import IGNORE_INDEX, eval_mode, token_losses
 from llmkit.types import LanguageModel, Tokenizer
@@ -33,7 +34,7 @@ def load_parallel(path: str | Path | None = None) -> Parallel:
     path = packaged("languages.tsv") if path is None else path
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {str(path)!r}; give the path of a parallel text")
-    lines = Path(path).read_text("utf-8-sig").rstrip("\n").split("\n")
+    lines = files.read_text(path).rstrip("\n").split("\n")
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines]
     names = rows[0]
     if len(names) < 2 or len(set(names)) < len(names):
