@@ -625,7 +625,7 @@ def test_damaged_files(folder):
             pretrained.load_gpt2(folder)
     for damaged in ("{", "[]", ""):
         (folder / "config.json").write_text(damaged)
-        with pytest.raises(ValueError, match=r"config.json is not whole"):
+        with pytest.raises(ValueError, match=r"config.json: this is no JSON object"):
             pretrained.load_gpt2(folder)
 
 

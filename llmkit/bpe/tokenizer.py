@@ -26,6 +26,7 @@ import torch
 from llmkit.bpe import files
 from llmkit.bpe.files import BYTES, Merges, spell
 from llmkit.bpe.training import learn_merges
+from llmkit.files import reading
 from llmkit.tokenizer import BLOCK, BaseTokenizer
 
 # GPT-2's: an ending such as 's; a run of letters, of digits or of other marks, each with the space
@@ -217,7 +218,8 @@ class BPETokenizer(BaseTokenizer):
 
         Raises FileNotFoundError, or ValueError for files cut short or that do not belong together.
         """
-        return cls(*files.read_gpt2(folder))
+        with reading(folder):
+            return cls(*files.read_gpt2(folder))
 
     @classmethod
     def from_huggingface(cls, path: str | Path) -> BPETokenizer:
@@ -225,7 +227,8 @@ class BPETokenizer(BaseTokenizer):
 
         Added tokens become special tokens; a post-processor (which adds tokens) is left out.
         """
-        return cls(*files.read_huggingface(path))
+        with reading(path):
+            return cls(*files.read_huggingface(path))
 
     def save_huggingface(self, path: str | Path) -> None:
         """Write a tokenizer.json, which `tokenizers` and `transformers` load."""

@@ -11,7 +11,6 @@ folder there is. Neither kind of export can be trained on.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -158,6 +157,6 @@ def _median(run: Callable[[], None], seconds: float) -> float:
 def _is_huggingface(folder: Path) -> bool:
     """Whether a config.json is one of transformers'."""
     try:
-        return "model_type" in json.loads((folder / "config.json").read_bytes())
-    except (OSError, TypeError, ValueError):
+        return "model_type" in files.read_json(folder / "config.json")
+    except (FileNotFoundError, ValueError):
         return False

@@ -36,6 +36,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from llmkit import bpe  # noqa: F401 - so that from_json knows its tokenizers too
+from llmkit.files import reading
 from llmkit.tokenizer import from_json
 from llmkit.types import Tokenizer
 
@@ -144,7 +145,8 @@ def load(path: str | Path) -> tuple[Tensor, Cuttable]:
         metadata = {}
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is not a whole token file of this llmkit; write it again")
-    tokenizer: Any = from_json(metadata["tokenizer"])
+    with reading(path, "write it again"):
+        tokenizer: Any = from_json(metadata["tokenizer"])
     start = path.stat().st_size - shape[0] * dtype.itemsize  # the ids are the last in the file
     try:
         mapped = np.memmap(path, dtype, "c", start, shape)  # a changed id changes no file
