@@ -827,7 +827,7 @@ crossed = Model(nn.Sequential(Add(NormAcrossBatch(C), attention())))
 for question in (llmkit.checks.leaks_future, llmkit.checks.mixes_batch):
     print(question(crossed))
     assert not question(crossed).passed
-# Both, in training mode only: there the means are taken over other texts, and over later places too.
+# Both, in training mode only: there the means go over other texts, and over later places too.
 check("05.norm_across_batch", NormAcrossBatch)
 
 # %% tags=["solution"]

@@ -269,5 +269,6 @@ WRONG = {
 EQUIVALENT = {
     "05.from_pytorch": {
         "enable_nested_tensor=True": "which is about texts of several lengths: here it only warns",
+        "- self.wpe.weight[": "their sign is learned as well",
     },
 }
