@@ -373,7 +373,7 @@ def test_the_command_line_prints_once_and_stops_with_torchrun(tmp_path):
     model, tokenizer = checkpoint.load(tmp_path / "run" / "checkpoint")
     _, val_ids = llmkit.split(tokenizer.encode(TEXT))
     assert report["val_loss"] == pytest.approx(llmkit.evaluate(model, val_ids).loss, abs=1e-6)
-    [step] = re.findall(r"stopped after step (\d+); the same command with --resume", job.stdout)
+    [step] = re.findall(r"stopped after step (\d+): the same with --resume", job.stdout)
     state = checkpoint.load_state(tmp_path / "endless" / "checkpoint")
     assert state["step"] == int(step) >= 5
 
