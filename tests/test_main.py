@@ -183,6 +183,14 @@ def test_a_run_killed_before_its_report_is_ended_by_resume(tmp_path, text_file, 
     assert checkpoint.load_state(out / "checkpoint") is None
 
 
+def test_what_a_run_killed_in_its_report_left_is_cleared_away(tmp_path, text_file):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".report.json.saving-123").write_text("{")
+    assert main(["train", "--text", str(text_file), "--steps", "1", "--out", str(out)]) == 0
+    assert not list(out.glob(".*saving*"))
+
+
 def test_a_run_killed_before_its_first_checkpoint_is_told_how_to_start(tmp_path, text_file, capsys):
     out = tmp_path / "run"
     out.mkdir()

@@ -31,6 +31,8 @@ def claimed(out: Path) -> Iterator[None]:
         raise ValueError(
             f"another training writes to {out}: wait for its end, or choose another --out"
         ) from None
+    for leftover in out.glob(".*.json.saving-*"):  # of a run that was killed while it reported
+        leftover.unlink()
     try:
         yield
     finally:
