@@ -30,9 +30,8 @@ class ProgressBar:
 
     def __call__(self, trainer: Trainer) -> None:
         first = trainer.step - 1  # a run that is resumed does not begin at 0
-        if (
-            self.bar is None or self.bar.disable or first < self.bar.n
-        ):  # none yet, or of another run
+        # A bar may be that of an earlier run, which has ended or was broken off.
+        if self.bar is None or self.bar.disable or first < self.bar.n:
             self.bar = tqdm(total=trainer.config.steps, initial=first, **self.options)
         self.bar.update(trainer.step - self.bar.n)
         if trainer.evaluated:

@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
 from functools import wraps
@@ -32,10 +32,12 @@ from torch import Tensor, nn
 
 from llmkit import files
 from llmkit import tokenizer as tokenizers
+from llmkit.evaluation import unwrapped
 from llmkit.model import GPT, GPTConfig
 from llmkit.types import Tokenizer
 
 CHECKPOINT, ONNX, INT8 = "llmkit checkpoint 3", "llmkit onnx 3", "llmkit int8 3"
+MOST_POSITIONS = 1 << 20  # where they are computed, and no weight says how many there are
 Loader = TypeVar("Loader", bound=Callable[..., Any])
 # Kinds of model folder: what each is called, and the files that may be in it.
 KINDS = {
@@ -62,15 +64,13 @@ def save(
     if any(hasattr(weight, "qdata") for weight in model.parameters()):
         raise TypeError("the model is quantized: save it with llmkit.deploy.export.save_int8")
     weights = dict(model.named_parameters())  # tied ones once
-    with torch.device("meta"):  # no memory, no time
-        own = dict(GPT(model.config).named_parameters())
-    for name in weights.keys() | own.keys():
-        if name not in own or name not in weights or weights[name].shape != own[name].shape:
-            raise ValueError(
-                f"{name} is not as the model's configuration has it: save a LoRA adapter with "
-                "lora.save, or lora.merge and lora.remove it first, and undo other changes"
-            )
-    files.check_finite(weights)  # or a good checkpoint would be lost
+    try:  # or a good checkpoint would be lost to one that cannot be loaded
+        check(model.config, weights)
+    except ValueError as error:
+        raise ValueError(
+            f"this model would not load again: {error} (a LoRA adapter is saved by lora.save, or "
+            "becomes part of the weights by lora.merge and lora.remove)"
+        ) from None
     stored = _storable(state, "state")
 
     def fill(place: Path) -> None:
@@ -109,8 +109,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[GPT, A
     path = folder / "model.safetensors"
     with files.reading(path, "choose another folder"):
         tensors = safetensors.load(read_file(path, header))
-        expected = outline(header["config"], tensors).named_parameters()
-        files.check_weights(tensors, {name: weight.shape for name, weight in expected})
+        check(header["config"], tensors)
     model = build(header["config"])
     weights = dict(model.named_parameters())
     model.to(tensors["wte.weight"].dtype)  # buffers, which are not saved, follow the weights
@@ -132,7 +131,7 @@ def load_state(folder: str | Path) -> Any:
 
 def plain(model: nn.Module) -> GPT:
     """The model without what torch.compile wrapped around it; TypeError for one not llmkit's."""
-    model = getattr(model, "_orig_mod", model)
+    model = unwrapped(model)
     if type(model) is not GPT:
         raise TypeError(f"the model must be llmkit's GPT, not {type(model)}")
     return model
@@ -144,13 +143,21 @@ def build(config: GPTConfig) -> GPT:
         return GPT(config)
 
 
-def outline(config: GPTConfig, found: dict[str, Tensor]) -> GPT:
+def check(config: GPTConfig, found: Mapping[str, Tensor]) -> None:
+    """ValueError unless these are the weights of a GPT of this configuration, and finite."""
+    expected = outline(config, found).named_parameters()
+    files.check_weights(found, {name: weight.shape for name, weight in expected})
+
+
+def outline(config: GPTConfig, found: Mapping[str, Tensor]) -> GPT:
     """A GPT of names and shapes, without memory for weights; ValueError for a configuration of
     another size than the weights that were found. It is compared with these before anything is
     built, because it may ask for more layers than there is time or memory for."""
     files.check_shape(found, "wte.weight", (config.vocab_size, config.n_embd))
     if config.position == "learned":
         files.check_shape(found, "wpe.weight", (config.block_size, config.n_embd))
+    elif config.block_size > MOST_POSITIONS:
+        raise ValueError(f"block_size {config.block_size} is more than {MOST_POSITIONS:,}")
     layers = len({name.split(".")[1] for name in found if name.startswith("h.")})
     if layers != config.n_layer:
         wanted = f"the configuration wants n_layer {config.n_layer}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from llmkit.runtime import ALONE, OneProcess
 from llmkit.types import LanguageModel, ModelConfig
 
 IGNORE_INDEX = -100  # the target that costs nothing, PyTorch's own choice
+Model = TypeVar("Model")
 SCORES = 2**24  # how many of a model's scores are held at a time, unless a single window has more
 PIECE = 2**21  # of how many of them the losses are computed together, in float64
 
@@ -151,3 +153,8 @@ def device_of(model: LanguageModel) -> torch.device:
 def vocab_size_of(model: LanguageModel) -> float:
     """How many ids the model knows; infinitely many where it does not say."""
     return getattr(model.config, "vocab_size", math.inf)
+
+
+def unwrapped(model: Model) -> Model:
+    """The model without what torch.compile wrapped around it."""
+    return getattr(model, "_orig_mod", model)

@@ -138,7 +138,7 @@ def make(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def check_weights(
-    found: dict[str, Tensor], shapes: Mapping[str, Sequence[int]], int8: Container[str] = ()
+    found: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], int8: Container[str] = ()
 ) -> None:
     """ValueError unless the weights that were found are those of these shapes, finite, and floats
     but for the names in `int8`."""
@@ -154,22 +154,13 @@ def check_weights(
         raise ValueError(f"the configuration has no weight {unknown[0]}")
 
 
-def check_shape(found: dict[str, Tensor], name: str, shape: Sequence[int]) -> None:
+def check_shape(found: Mapping[str, Tensor], name: str, shape: Sequence[int]) -> None:
     """ValueError for a weight that is missing or of another shape."""
     if name not in found:
         there = ", ".join(sorted(found)[:3]) or "none"
         raise ValueError(f"the weight {name} is missing; there are {there}")
     if (size := tuple(found[name].shape)) != tuple(shape):
         raise ValueError(f"the weight {name} is {size}, but the configuration wants {tuple(shape)}")
-
-
-def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """ValueError for a tensor that is not of floats, or has NaN or infinity among them."""
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise ValueError(f"{_short(name)} is of {tensor.dtype}, not of floats")
-        if tensor.numel() and not all(end.isfinite() for end in tensor.detach().aminmax()):
-            raise ValueError(f"{_short(name)} is not finite: it holds NaN or infinity")
 
 
 @contextmanager

@@ -111,7 +111,8 @@ class VocabularyTokenizer(BaseTokenizer):
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> VocabularyTokenizer:
-        return cls(fields["tokens"], fields["unknown"])
+        unknown = files.get(fields, "unknown", str, type(None))
+        return cls(files.get(fields, "tokens", list), unknown)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, unknown={self.unknown!r})"

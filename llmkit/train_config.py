@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmkit.evaluation import unwrapped
 from llmkit.optim import OPTIMIZERS
 
 # How the rows of an update are shared out may change when a run is resumed.
@@ -134,12 +135,12 @@ class History:
 def describe(model: nn.Module) -> dict[str, Any]:
     """What must be alike for a run to go on with a model: its class, its configuration, the shapes
     of its parameters, and their numbers (a checksum)."""
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    model = unwrapped(model)
     weights = dict(model.named_parameters())
     checksum = 0
     for weight in weights.values():
         numbers = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        checksum = zlib.crc32(numbers.numpy(), checksum)
+        checksum = zlib.crc32(numbers.numpy().data, checksum)
     settings = getattr(getattr(model, "config", None), "__dict__", {})
     return {
         "the model's class": type(model).__name__,

@@ -8,6 +8,7 @@ import random
 import re
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,9 +24,9 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 sys.path.insert(0, str(Path(__file__).parent / "exercises"))
 NUMBERS = checking.numbers()
 KNOWN = {
-    name: exercise
+    exercise.name: exercise
     for number in NUMBERS
-    for name, exercise in import_module(f"llmkit.exercises.notebook_{number}").EXERCISES.items()
+    for exercise in import_module(f"llmkit.exercises.notebook_{number}").EXERCISES
 }
 WRONG = {
     name: answers
@@ -295,3 +296,11 @@ def test_mutants_of_the_solutions_are_caught(number, monkeypatch):
     assert made >= 20
     left = [code for name, code in alive if not any(part in code for part in known.get(name, ()))]
     assert left == []
+
+
+def test_a_check_says_so_where_the_right_answer_fails(monkeypatch):
+    """On a machine so busy that even that takes too long."""
+    slow = checking.find(NAME)
+    monkeypatch.setattr(examining, "SECONDS", 0.1)
+    monkeypatch.setattr(checking, "find", lambda name: replace(slow, reference=endless))
+    assert repr(check(NAME, lambda T: torch.ones(T, T))).startswith("not checked: the right answer")

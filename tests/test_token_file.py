@@ -415,6 +415,8 @@ def test_another_file_is_refused(tmp_path):
         safetensors.numpy.save(other, {"format": "llmkit tokens 2"}),
         safetensors.numpy.save({"ids": np.zeros(3)}, {"format": token_file.FORMAT}),
         safetensors.numpy.save({"other": np.zeros(3)}, {"format": token_file.FORMAT}),
+        safetensors.numpy.save({"ids": np.zeros((), np.uint16)}, {"format": token_file.FORMAT}),
+        safetensors.numpy.save({"ids": np.zeros((2, 2), np.uint16)}, {"format": token_file.FORMAT}),
     ]
     for content in contents:
         path.write_bytes(content)

@@ -311,6 +311,8 @@ def test_what_cannot_be_ids_is_told(ids):
     "content",
     ["[" * 200_000, '{"kind": ["character"]}', '{"kind": "bpe", "merges": {}}',
      '{"kind": "character", "tokens": 3, "unknown": null}',
+     '{"kind": "character", "tokens": "abc", "unknown": null}',
+     '{"kind": "character", "tokens": ["a"], "unknown": 1}',
      '{"kind": "character", "tokens": NaN, "unknown": null}'],
 )  # fmt: skip
 def test_a_file_of_another_shape_is_told(tmp_path, content):

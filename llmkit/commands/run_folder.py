@@ -41,17 +41,17 @@ def claimed(out: Path) -> Iterator[None]:
 
 def make_room(out: Path, overwrite: bool) -> None:
     """Let a new run begin in the folder; ValueError where one is there that is not to be lost."""
-    places = [out / "report.json", out / "loss.png", out / "checkpoint"]
-    if not (places[0].exists() or _has_checkpoint(out)):
+    report, curve, saved = out / "report.json", out / "loss.png", out / "checkpoint"
+    has_one = _has_checkpoint(out)  # ValueError for a folder of that name which is somebody else's
+    if not (report.exists() or has_one):
         return
     if not overwrite:
-        was = "a finished run" if places[0].exists() else "a run that --resume goes on with"
+        was = "a finished run" if report.exists() else "a run that --resume goes on with"
         raise ValueError(f"{out} holds {was}: give --overwrite to lose it, or choose another --out")
-    for path in places[:2]:
-        path.unlink(missing_ok=True)
-    if places[2].exists():
-        checkpoint.read_header(places[2], checkpoint.CHECKPOINT)  # or it is somebody else's
-        shutil.rmtree(places[2])
+    report.unlink(missing_ok=True)
+    curve.unlink(missing_ok=True)
+    shutil.rmtree(saved, ignore_errors=True)
+    shutil.rmtree(checkpoint.previous(saved), ignore_errors=True)  # killed between two renames
 
 
 def go_on(out: Path, device: torch.device) -> tuple[GPT, Any, dict[str, Any]]:

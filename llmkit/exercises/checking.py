@@ -42,7 +42,8 @@ def find(name: str) -> Exercise:
     known: dict[str, Exercise] = {}
     for number in numbers():
         if not name.startswith("0123456789") or name.startswith(number):
-            known |= import_module(f"llmkit.exercises.notebook_{number}").EXERCISES
+            module = import_module(f"llmkit.exercises.notebook_{number}")
+            known |= {exercise.name: exercise for exercise in module.EXERCISES}
     if name in known:
         return known[name]
     near = get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)

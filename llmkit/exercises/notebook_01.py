@@ -150,166 +150,155 @@ def back_off(train: str, held_out: str, most: int) -> float:
     return share_right(remember([train], most), [held_out], most)
 """
 
-EXERCISES = {
-    each.name: each
-    for each in (
-        Exercise(
-            "01.how_many",
-            reference=(14, 1, 0),
-            checked="18 characters hold 18 - k exercises that read k of them",
-            mistakes={
-                "the last window has nothing after it, so it is no exercise: one less": (15, 2, 1),
-                "windows may overlap: the next one begins one character later": (3, 1, 0),
-                "windows may overlap, and each needs a character after it": (4, 1, 1),
-                "what is guessed need not be read as well: one more each": (13, 0, 0),
-            },
-            hints=(
-                "With 4 characters read, the first guess is the fifth character. And the last?",
-                "Each character with at least k before it is the answer of one exercise.",
-            ),
+EXERCISES = [
+    Exercise(
+        "01.how_many",
+        reference=(14, 1, 0),
+        checked="18 characters hold 18 - k exercises that read k of them",
+        mistakes={
+            "the last window has nothing after it, so it is no exercise: one less": (15, 2, 1),
+            "windows may overlap: the next one begins one character later": (3, 1, 0),
+            "windows may overlap, and each needs a character after it": (4, 1, 1),
+            "what is guessed need not be read as well: one more each": (13, 0, 0),
+        },
+        hints=(
+            "With 4 characters read, the first guess is the fifth character. And the last?",
+            "Each character with at least k before it is the answer of one exercise.",
         ),
-        Exercise(
-            "01.plain",
-            reference=_plain(),
-            checked="all six characters are replaced, and all others stay",
-            cases=[("a",), ("’twas",), ("‘No.’",), ("“No.”",), ("a—b",), ("…",), (TYPESET,)],
-            mistakes={
-                "our text has no double quote: each of the four becomes '": lambda string: _plain()(
-                    re.sub("[“”]", '"', string)
-                ),
-                "a dash becomes two hyphens, as our text has them": _plain(dash="-"),
-                "the characters are dropped: put others in their place": _plain("", "", ""),
-                "… is three full stops": _plain(ellipsis="."),
-                "… stays: it is one character, and our text does not have it": _plain(ellipsis="…"),
-            },
-            hints=(
-                "set(typeset) - set(text) shows what has to go. There are six of them.",
-                'string.replace("…", "...") replaces one of them everywhere.',
-                "str.maketrans takes a dict, and string.translate replaces all its keys at once.",
+    ),
+    Exercise(
+        "01.plain",
+        reference=_plain(),
+        checked="all six characters are replaced, and all others stay",
+        cases=[("a",), ("’twas",), ("‘No.’",), ("“No.”",), ("a—b",), ("…",), (TYPESET,)],
+        mistakes={
+            "our text has no double quote: each of the four becomes '": lambda string: _plain()(
+                re.sub("[“”]", '"', string)
             ),
-            stub=PLAIN,
+            "a dash becomes two hyphens, as our text has them": _plain(dash="-"),
+            "the characters are dropped: put others in their place": _plain("", "", ""),
+            "… is three full stops": _plain(ellipsis="."),
+            "… stays: it is one character, and our text does not have it": _plain(ellipsis="…"),
+        },
+        hints=(
+            "set(typeset) - set(text) shows what has to go. There are six of them.",
+            'string.replace("…", "...") replaces one of them everywhere.',
+            "str.maketrans takes a dict, and string.translate replaces all its keys at once.",
         ),
-        Exercise(
-            "01.repaired",
-            reference=_clean(),
-            checked="no mark, one \\n for each line end, and what is not UTF-8 is refused",
-            cases=[
-                (b"a",),
-                (b"\xef\xbb\xbfa",),
-                (b"a\r\nb",),
-                (b"Brut\xeb",),
-                (b"a\rb\nc",),
-                ("\ufeffBrutë\r\n\r\nEt tu?\r\n\r\n".encode(),),
-            ],
-            mistakes={
-                "; and ".join(FAULTS[fault] for fault in left): _clean(*left)
-                for left in [*((fault,) for fault in FAULTS), *itertools.combinations(FAULTS, 2)]
-            }
-            | {
-                "bytes that are not UTF-8 become �: leave errors out": _clean(errors="replace"),
-                "latin-1 reads any bytes, wrongly: nothing is ever refused": lambda raw: _clean()(
-                    raw.removeprefix(b"\xef\xbb\xbf").decode("latin-1").encode()
-                ),
-            },
-            hints=(
-                "Call it with each of the three faults that the section `Clean` shows, by itself.",
-                "After the first replace, is there any \\r\\n left for the second?",
-                'A byte-order mark goes with "utf-8-sig". And who asked for errors="ignore"?',
+        stub=PLAIN,
+    ),
+    Exercise(
+        "01.repaired",
+        reference=_clean(),
+        checked="no mark, one \\n for each line end, and what is not UTF-8 is refused",
+        cases=[
+            (b"a",),
+            (b"\xef\xbb\xbfa",),
+            (b"a\r\nb",),
+            (b"Brut\xeb",),
+            (b"a\rb\nc",),
+            ("\ufeffBrutë\r\n\r\nEt tu?\r\n\r\n".encode(),),
+        ],
+        mistakes={
+            "; and ".join(FAULTS[fault] for fault in left): _clean(*left)
+            for left in [*((fault,) for fault in FAULTS), *itertools.combinations(FAULTS, 2)]
+        }
+        | {
+            "bytes that are not UTF-8 become �: leave errors out": _clean(errors="replace"),
+            "latin-1 reads any bytes, wrongly: nothing is ever refused": lambda raw: _clean()(
+                raw.removeprefix(b"\xef\xbb\xbf").decode("latin-1").encode()
             ),
-            stub=BROKEN,
-            prepare=_refusing,
+        },
+        hints=(
+            "Call it with each of the three faults that the section `Clean` shows, by itself.",
+            "After the first replace, is there any \\r\\n left for the second?",
+            'A byte-order mark goes with "utf-8-sig". And who asked for errors="ignore"?',
         ),
-        Exercise(
-            "01.split_at_speech",
-            reference=_split(),
-            checked="the second part begins with a speaker, as near as can be, and nothing is lost",
-            cases=[
-                ("A:\nx\n\nB:\ny", 0.5),
-                (SPEECHES, 0.25),
-                (SPEECHES, 0.6),
-                (SPEECHES, 0.3),
-                (SPEECHES,),
-            ],
-            mistakes={
-                "it looks back only: the nearest start may come after the cut": _split("before"),
-                "it looks ahead only: the nearest start may come before the cut": _split("after"),
-                "the empty line went into the second part: cut after both \\n": _split(step=-2),
-                "one \\n went into the second part: cut after both": _split(step=-1),
-                "that is a share of the speeches: count characters": _split(by_speech=True),
-            },
-            hints=(
-                "A speech begins after each empty line, which is two \\n in a row.",
-                '[match.end() for match in re.finditer("\\n\\n", text)] has all these places.',
-                "min(starts, key=lambda start: abs(start - wanted)) is the one nearest to wanted.",
+        stub=BROKEN,
+        prepare=_refusing,
+    ),
+    Exercise(
+        "01.split_at_speech",
+        reference=_split(),
+        checked="the second part begins with a speaker, as near as can be, and nothing is lost",
+        cases=[
+            ("A:\nx\n\nB:\ny", 0.5),
+            (SPEECHES, 0.25),
+            (SPEECHES, 0.6),
+            (SPEECHES, 0.3),
+            (SPEECHES,),
+        ],
+        mistakes={
+            "it looks back only: the nearest start may come after the cut": _split("before"),
+            "it looks ahead only: the nearest start may come before the cut": _split("after"),
+            "the empty line went into the second part: cut after both \\n": _split(step=-2),
+            "one \\n went into the second part: cut after both": _split(step=-1),
+            "that is a share of the speeches: count characters": _split(by_speech=True),
+        },
+        hints=(
+            "A speech begins after each empty line, which is two \\n in a row.",
+            '[match.end() for match in re.finditer("\\n\\n", text)] has all these places.',
+            "min(starts, key=lambda start: abs(start - wanted)) is the one nearest to wanted.",
+        ),
+        stub=SPLIT,
+    ),
+    Exercise(
+        "01.longest_echo",
+        reference=_longest_echo,
+        checked="the longest string of both, for lengths from 0 to 400",
+        cases=[
+            ("a", "b"),
+            ("ab", "ca"),
+            ("abc", "xbcx"),
+            ("abcd", "xabcx"),
+            ("abcdefgh", "hfgabcdefx"),
+            ("So " + ECHO + "!", "Well: " + ECHO + "; o cursed spite"),
+            (LESSON + ECHO, ECHO + LESSON[:25]),
+            ("0" + LESSON * 10, "1" + (LESSON * 10)[:400] + "2"),
+        ],
+        mistakes={
+            "that is the longest word: an echo may begin and end anywhere": _longest_word,
+            "an echo need not stand at the beginning": _longest_opening,
+            "it stops at a power of two: look between it and its double": _doubled_only,
+            "it may be shorter than the longest: one character is missing": lambda a, b: (
+                _longest_echo(a, b)[:-1]
             ),
-            stub=SPLIT,
+        },
+        hints=(
+            "strings(one, k) & strings(other, k) is what they share at length k.",
+            "Shared at k means shared at all smaller k. So double k until nothing is shared.",
+            "Then nothing at `high`, something at `low`: try the middle, and halve the range.",
         ),
-        Exercise(
-            "01.longest_echo",
-            reference=_longest_echo,
-            checked="the longest string of both, for lengths from 0 to 400",
-            cases=[
-                ("a", "b"),
-                ("ab", "ca"),
-                ("abc", "xbcx"),
-                ("abcd", "xabcx"),
-                ("abcdefgh", "hfgabcdefx"),
-                ("So " + ECHO + "!", "Well: " + ECHO + "; o cursed spite"),
-                (LESSON + ECHO, ECHO + LESSON[:25]),
-                ("0" + LESSON * 10, "1" + (LESSON * 10)[:400] + "2"),
-            ],
-            mistakes={
-                "that is the longest word: an echo may begin and end anywhere": _longest_word,
-                "an echo need not stand at the beginning": _longest_opening,
-                "it stops at a power of two: look between it and its double": _doubled_only,
-                "it may be shorter than the longest: one character is missing": lambda a, b: (
-                    _longest_echo(a, b)[:-1]
-                ),
-            },
-            hints=(
-                "strings(one, k) & strings(other, k) is what they share at length k.",
-                "Shared at k means shared at all smaller k. So double k until nothing is shared.",
-                "Then nothing at `high`, something at `low`: try the middle, and halve the range.",
+        stub=ECHO_STUB,
+    ),
+    Exercise(
+        "01.back_off",
+        reference=_back_off(),
+        checked="the longest known beginning guesses, and held-out text is never remembered",
+        cases=[
+            ("ab", "ab", 1),
+            ("ab", "cb", 1),
+            ("abcbd", "abd", 2),
+            ("abcabd", "xabcd", 2),
+            ("abcab", "ababc", 2),
+            (LESSON, "not to see or to be", 4),
+            (LESSON, "be or not to see, or not. ", 6),
+        ],
+        mistakes={
+            "it gives up where the longest beginning is new: try a shorter one": _back_off("one"),
+            "the shortest beginning is asked first: begin with the longest": _back_off("rising"),
+            "it has seen the answers: remember `train` alone, not the held-out text": _back_off(
+                known="all"
             ),
-            stub=ECHO_STUB,
+            "what came first is remembered; `remember` keeps what came last": _back_off(first=True),
+            "that is the most frequent character's share: use what stands before": (_most_frequent),
+        },
+        hints=(
+            "Make a memory for each length: {k: remember([train], k) for k in ...}.",
+            "For each place in held_out go from k = most down, and stop at the first "
+            "beginning that is known.",
+            "Divide by the number of places, len(held_out) - most, also those without a guess.",
         ),
-        Exercise(
-            "01.back_off",
-            reference=_back_off(),
-            checked="the longest known beginning guesses, and held-out text is never remembered",
-            cases=[
-                ("ab", "ab", 1),
-                ("ab", "cb", 1),
-                ("abcbd", "abd", 2),
-                ("abcabd", "xabcd", 2),
-                ("abcab", "ababc", 2),
-                (LESSON, "not to see or to be", 4),
-                (LESSON, "be or not to see, or not. ", 6),
-            ],
-            mistakes={
-                "it gives up where the longest beginning is new: try a shorter one": _back_off(
-                    "one"
-                ),
-                "the shortest beginning is asked first: begin with the longest": _back_off(
-                    "rising"
-                ),
-                "it has seen the answers: remember `train` alone, not the held-out text": _back_off(
-                    known="all"
-                ),
-                "what came first is remembered; `remember` keeps what came last": _back_off(
-                    first=True
-                ),
-                "that is the most frequent character's share: use what stands before": (
-                    _most_frequent
-                ),
-            },
-            hints=(
-                "Make a memory for each length: {k: remember([train], k) for k in ...}.",
-                "For each place in held_out go from k = most down, and stop at the first "
-                "beginning that is known.",
-                "Divide by the number of places, len(held_out) - most, also those without a guess.",
-            ),
-            stub=BACK_OFF,
-        ),
-    )
-}
+        stub=BACK_OFF,
+    ),
+]

@@ -191,158 +191,143 @@ class FromPyTorch(nn.Module):
         return torch.zeros(*ids.shape, self.config.vocab_size)
 """
 
-EXERCISES = {
-    each.name: each
-    for each in (
-        Exercise(
-            "05.shapes",
-            reference=_shapes(),
-            checked="the stream is (B, T, C); heads cut C, weights are T by T, the middle is 4 C",
-            mistakes={
-                "the texts are 5 long: T is their length, block_size the longest possible": _shapes(
-                    32, (2, 4, 32, 32)
-                ),
-                "each head has weights of its own: (B, H, T, T)": _shapes(weights=(2, 5, 5)),
-                "a weight joins two positions: (B, H, T, T), with no D": _shapes(
-                    weights=(2, 4, 5, 16)
-                ),
-                "the queries are cut into 4 heads of 16 features: (B, H, T, D)": _shapes(
-                    heads=False
-                ),
-                "in its middle the feed-forward layer is four times as wide": _shapes(middle=64),
-            },
-            hints=(
-                "B = 2, T = 5, C = 64, H = 4, so D = C / H = 16. Block_size does not come into it.",
-                "A head's queries are (T, D) and so are its keys. What shape is q @ k.T?",
+EXERCISES = [
+    Exercise(
+        "05.shapes",
+        reference=_shapes(),
+        checked="the stream is (B, T, C); heads cut C, weights are T by T, the middle is 4 C",
+        mistakes={
+            "the texts are 5 long: T is their length, block_size the longest possible": _shapes(
+                32, (2, 4, 32, 32)
             ),
+            "each head has weights of its own: (B, H, T, T)": _shapes(weights=(2, 5, 5)),
+            "a weight joins two positions: (B, H, T, T), with no D": _shapes(weights=(2, 4, 5, 16)),
+            "the queries are cut into 4 heads of 16 features: (B, H, T, D)": _shapes(heads=False),
+            "in its middle the feed-forward layer is four times as wide": _shapes(middle=64),
+        },
+        hints=(
+            "B = 2, T = 5, C = 64, H = 4, so D = C / H = 16. Block_size does not come into it.",
+            "A head's queries are (T, D) and so are its keys. What shape is q @ k.T?",
         ),
-        Exercise(
-            "05.widest",
-            reference=_widest(),
-            checked="the widest that fits, also where it fits to the last number",
-            cases=[(_numbers(8) - less,) for less in (300, 1, 0)] + [(1_000_000,)],
-            mistakes={
-                "that does not fit any more: `count` says how much it takes": _widest(beyond=4),
-                "four more would fit still: at most means that it may fit exactly": _widest(
-                    beyond=-4
-                ),
-                "the table of positions takes numbers too": _widest(positions=False),
-                "biases take numbers too": _widest(biases=False),
-                "the table of characters serves twice and is stored once": _widest(twice=True),
-            },
-            hints=(
-                "sum(count(config).values()) is what a config takes.",
-                "llmkit.GPTConfig(65, 64, n_layer=4, n_head=4, n_embd=width) is a config. Try "
-                "widths 4, 8, 12, ... while they fit.",
+    ),
+    Exercise(
+        "05.widest",
+        reference=_widest(),
+        checked="the widest that fits, also where it fits to the last number",
+        cases=[(_numbers(8) - less,) for less in (300, 1, 0)] + [(1_000_000,)],
+        mistakes={
+            "that does not fit any more: `count` says how much it takes": _widest(beyond=4),
+            "four more would fit still: at most means that it may fit exactly": _widest(beyond=-4),
+            "the table of positions takes numbers too": _widest(positions=False),
+            "biases take numbers too": _widest(biases=False),
+            "the table of characters serves twice and is stored once": _widest(twice=True),
+        },
+        hints=(
+            "sum(count(config).values()) is what a config takes.",
+            "llmkit.GPTConfig(65, 64, n_layer=4, n_head=4, n_embd=width) is a config. Try "
+            "widths 4, 8, 12, ... while they fit.",
+        ),
+    ),
+    Exercise(
+        "05.wave_product",
+        reference=_product_of_rows,
+        checked="equal to the product of two rows of waves that lie so far apart",
+        cases=[(0, 2), (1, 2), (3, 4), (-3, 4), (17, 64), (1000, 64)],
+        mistakes={
+            "sin a sin b + cos a cos b is cos(a - b), not its sine": _product(torch.sin),
+            "there are C / 2 speeds, one for each pair of columns: take every second": _product(
+                step=1
             ),
-        ),
-        Exercise(
-            "05.wave_product",
-            reference=_product_of_rows,
-            checked="equal to the product of two rows of waves that lie so far apart",
-            cases=[(0, 2), (1, 2), (3, 4), (-3, 4), (17, 64), (1000, 64)],
-            mistakes={
-                "sin a sin b + cos a cos b is cos(a - b), not its sine": _product(torch.sin),
-                "there are C / 2 speeds, one for each pair of columns: take every second": _product(
-                    step=1
-                ),
-                "a product of rows is a sum, not a mean": _product(mean=True),
-                "the pairs have speeds of their own: they do not all turn by `distance`": (
-                    lambda distance, C: math.cos(distance) * C / 2
-                ),
-            },
-            hints=(
-                "Write the product for C = 2, where row t is (sin t, cos t).",
-                "cos(a - b) = cos a cos b + sin a sin b. What is a - b, for each pair of columns?",
-                "Sum cos(distance * speed) over the C / 2 speeds that `waves` has.",
+            "a product of rows is a sum, not a mean": _product(mean=True),
+            "the pairs have speeds of their own: they do not all turn by `distance`": (
+                lambda distance, C: math.cos(distance) * C / 2
             ),
+        },
+        hints=(
+            "Write the product for C = 2, where row t is (sin t, cos t).",
+            "cos(a - b) = cos a cos b + sin a sin b. What is a - b, for each pair of columns?",
+            "Sum cos(distance * speed) over the C / 2 speeds that `waves` has.",
         ),
-        Exercise(
-            "05.norm_across_batch",
-            reference=_norm(),
-            checked="equal to BatchNorm1d over all texts and places, in both modes",
-            cases=[(_draw(*shape),) for shape in ((1, 2, 1), (1, 2, 3), (2, 3, 4), (2, 4, 4))],
-            mistakes={
-                "that is a layer norm: BatchNorm1d takes its means over texts and places": _norm(
-                    nn.LayerNorm
-                ),
-                "`view` only cuts the numbers anew: transpose(1, 2) brings features second": _norm(
-                    view=True
-                ),
-                "the means are taken in each text for itself: not InstanceNorm1d": _norm(
-                    nn.InstanceNorm1d
-                ),
-            },
-            hints=(
-                "In __init__: self.norm = nn.BatchNorm1d(C).",
-                "It wants (B, C, T). Bring the features second, and back again.",
+    ),
+    Exercise(
+        "05.norm_across_batch",
+        reference=_norm(),
+        checked="equal to BatchNorm1d over all texts and places, in both modes",
+        cases=[(_draw(*shape),) for shape in ((1, 2, 1), (1, 2, 3), (2, 3, 4), (2, 4, 4))],
+        mistakes={
+            "that is a layer norm: BatchNorm1d takes its means over texts and places": _norm(
+                nn.LayerNorm
             ),
-            stub=NORM_ACROSS_BATCH,
-            prepare=_in_both_modes,
-        ),
-        Exercise(
-            "05.repaired_block",
-            reference=Block,
-            checked="equal to llmkit's block, whatever the weights",
-            cases=[(_draw(1, 1, 4),), (_draw(1, 2, 4),), (_draw(2, 5, 8),)],
-            mistakes={
-                "what attention found is lost: the second sum starts from y, not from x": _block(
-                    second_sum="old"
-                ),
-                "the second norm is ln_2: each layer reads through a norm of its own": _block(
-                    second_norm="ln_1"
-                ),
-                "the feed-forward layer reads x: it should work on what attention found": _block(
-                    reads="old"
-                ),
-                "the second layer replaces the stream: it should add to it": _block(
-                    second_sum="none"
-                ),
-                "the norms stand after the sums: GPT-2's stand before the layers": _block(
-                    norm_first=False
-                ),
-                "both faults are there: the second sum, and the norm before it": _block(
-                    "old", "ln_1"
-                ),
-            },
-            hints=(
-                "Where does what attention found go? Follow y to the end.",
-                "A block has two norms. Are both used?",
-                "Each line should read `x = x + layer(norm(x))`, with its own norm.",
+            "`view` only cuts the numbers anew: transpose(1, 2) brings features second": _norm(
+                view=True
             ),
-            stub=BROKEN,
-            prepare=_outputs,
-        ),
-        Exercise(
-            "05.from_pytorch",
-            reference=_from_pytorch(),
-            checked="no leak, norms first, GELU, and as many numbers as llmkit's GPT of that shape",
-            cases=[(GPTConfig(7, 4, n_layer=layers, n_head=2, n_embd=8),) for layers in (1, 2)],
-            mistakes={
-                "it sees the future: give the encoder a `mask`": _from_pytorch("none"),
-                "the mask is upside down: PyTorch's says what is hidden, so ~": _from_pytorch(
-                    "seen"
-                ),
-                "the norms stand after the sums: norm_first=True": _from_pytorch(norm_first=False),
-                "the layers bend by ReLU, as in 2017: activation='gelu'": _from_pytorch(
-                    activation="relu"
-                ),
-                "PyTorch's layers have dropout 0.1 unless told otherwise: dropout=0.0": (
-                    _from_pytorch(dropout=0.1)
-                ),
-                "the output has a matrix of its own: use the table of characters": _from_pytorch(
-                    tied=False
-                ),
-                "the norm before the output is missing": _from_pytorch(last_norm=False),
-            },
-            hints=(
-                "One nn.TransformerEncoderLayer(C, n_head, 4 * C, ...) with batch_first=True, "
-                "norm_first=True, activation='gelu', dropout=0.0; then nn.TransformerEncoder.",
-                "Its `mask` says what is hidden: ~llmkit.causal_mask(T).",
-                "Around it stand wte, wpe and a last norm; the scores are x @ self.wte.weight.T.",
+            "the means are taken in each text for itself: not InstanceNorm1d": _norm(
+                nn.InstanceNorm1d
             ),
-            stub=FROM_PYTORCH,
-            prepare=_judged,
+        },
+        hints=(
+            "In __init__: self.norm = nn.BatchNorm1d(C).",
+            "It wants (B, C, T). Bring the features second, and back again.",
         ),
-    )
-}
+        stub=NORM_ACROSS_BATCH,
+        prepare=_in_both_modes,
+    ),
+    Exercise(
+        "05.repaired_block",
+        reference=Block,
+        checked="equal to llmkit's block, whatever the weights",
+        cases=[(_draw(1, 1, 4),), (_draw(1, 2, 4),), (_draw(2, 5, 8),)],
+        mistakes={
+            "what attention found is lost: the second sum starts from y, not from x": _block(
+                second_sum="old"
+            ),
+            "the second norm is ln_2: each layer reads through a norm of its own": _block(
+                second_norm="ln_1"
+            ),
+            "the feed-forward layer reads x: it should work on what attention found": _block(
+                reads="old"
+            ),
+            "the second layer replaces the stream: it should add to it": _block(second_sum="none"),
+            "the norms stand after the sums: GPT-2's stand before the layers": _block(
+                norm_first=False
+            ),
+            "both faults are there: the second sum, and the norm before it": _block("old", "ln_1"),
+        },
+        hints=(
+            "Where does what attention found go? Follow y to the end.",
+            "A block has two norms. Are both used?",
+            "Each line should read `x = x + layer(norm(x))`, with its own norm.",
+        ),
+        stub=BROKEN,
+        prepare=_outputs,
+    ),
+    Exercise(
+        "05.from_pytorch",
+        reference=_from_pytorch(),
+        checked="no leak, norms first, GELU, and as many numbers as llmkit's GPT of that shape",
+        cases=[(GPTConfig(7, 4, n_layer=layers, n_head=2, n_embd=8),) for layers in (1, 2)],
+        mistakes={
+            "it sees the future: give the encoder a `mask`": _from_pytorch("none"),
+            "the mask is upside down: PyTorch's says what is hidden, so ~": _from_pytorch("seen"),
+            "the norms stand after the sums: norm_first=True": _from_pytorch(norm_first=False),
+            "the layers bend by ReLU, as in 2017: activation='gelu'": _from_pytorch(
+                activation="relu"
+            ),
+            "PyTorch's layers have dropout 0.1 unless told otherwise: dropout=0.0": (
+                _from_pytorch(dropout=0.1)
+            ),
+            "the output has a matrix of its own: use the table of characters": _from_pytorch(
+                tied=False
+            ),
+            "the norm before the output is missing": _from_pytorch(last_norm=False),
+        },
+        hints=(
+            "One nn.TransformerEncoderLayer(C, n_head, 4 * C, ...) with batch_first=True, "
+            "norm_first=True, activation='gelu', dropout=0.0; then nn.TransformerEncoder.",
+            "Its `mask` says what is hidden: ~llmkit.causal_mask(T).",
+            "Around it stand wte, wpe and a last norm; the scores are x @ self.wte.weight.T.",
+        ),
+        stub=FROM_PYTORCH,
+        prepare=_judged,
+    ),
+]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from llmkit.checkpoint import outline
+from llmkit.evaluation import unwrapped
 from llmkit.files import check_weights
 from llmkit.model import GPT, GPTConfig
 
@@ -87,7 +88,7 @@ def to_gpt2(model: GPT) -> dict[str, Tensor]:
 
     ValueError says which choice of the model is not GPT-2's; TypeError for another class of model.
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    model = unwrapped(model)
     if type(model) is not GPT:
         raise TypeError(f"only llmkit's GPT can be a GPT-2, not a {type(model).__name__}")
     for name, usual in CHOICES.items():

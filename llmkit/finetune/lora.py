@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from llmkit.evaluation import unwrapped
 from llmkit.files import replacing, unwritable
 
 FORMAT = "llmkit adapter 2"
@@ -90,7 +91,7 @@ def apply(
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
     """The adapted layers of a model, by name; empty if it has none."""
-    named = _unwrapped(model).named_modules()
+    named = unwrapped(model).named_modules()
     return {name: part for name, part in named if isinstance(part, LoRALinear)}
 
 
@@ -126,7 +127,7 @@ def remove(model: Model) -> Model:
     """Put the plain linear layers back, in place, and let all weights be trained again: those of
     the base, or where the adapter is merged, with it in them for good. Returns the model."""
     for name, layer in _adapted(model).items():
-        _unwrapped(model).set_submodule(name, layer.base)
+        unwrapped(model).set_submodule(name, layer.base)
     return model.requires_grad_(True)
 
 
@@ -202,14 +203,9 @@ def load(path: str | Path, model: Model) -> Model:
     return model
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model without what torch.compile wrapped around it."""
-    return getattr(model, "_orig_mod", model)
-
-
 def _linear(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers of a model by name, an adapted one's own under the name of the whole."""
-    named = _unwrapped(model).named_modules()
+    named = unwrapped(model).named_modules()
     adapted = adapters(model)
     linear = {name: part for name, part in named if isinstance(part, nn.Linear)}
     bases = {f"{name}.base": name for name in adapted}
@@ -228,7 +224,7 @@ def _check(
         most = min(layer.weight.shape)
         if not isinstance(rank, int) or not 1 <= rank <= most:
             raise ValueError(f"rank must be a whole number from 1 to {most} for {name}, not {rank}")
-        for other, part in _unwrapped(model).named_modules():
+        for other, part in unwrapped(model).named_modules():
             if part is not layer and getattr(part, "weight", None) is layer.weight:
                 raise ValueError(
                     f"{name} shares its weights with {other}, which merging would change too: "
@@ -240,7 +236,7 @@ def _put(model: nn.Module, layers: dict[str, LoRALinear]) -> None:
     """Freeze a model and put adapted layers in the places of its own."""
     model.requires_grad_(False)
     for name, layer in layers.items():
-        _unwrapped(model).set_submodule(name, layer)
+        unwrapped(model).set_submodule(name, layer)
 
 
 def _choose(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
@@ -264,7 +260,7 @@ def _adapted(model: nn.Module) -> dict[str, LoRALinear]:
 
 def _describe(model: nn.Module) -> dict[str, Any]:
     """What must be alike in two bases: their class and shape."""
-    model = _unwrapped(model)
+    model = unwrapped(model)
     config: Any = getattr(model, "config", None)  # llmkit's are dataclasses
     about = {
         "class": type(model).__name__,

@@ -143,7 +143,7 @@ def load(path: str | Path) -> tuple[Tensor, Cuttable]:
             dtype, shape = np.dtype(DTYPES[ids.get_dtype()]), tuple(ids.get_shape())
     except (SafetensorError, KeyError):
         metadata = {}
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != FORMAT or len(shape) != 1:
         raise ValueError(f"{path} is not a whole token file of this llmkit; write it again")
     with reading(path, "write it again"):
         tokenizer: Any = from_json(metadata["tokenizer"])
