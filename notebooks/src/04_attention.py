@@ -584,7 +584,7 @@ from llmkit.exercises import check, hint
 
 # %% [markdown]
 # **1 · Count before you look** (easy, 2 minutes). Predict, with no computer: in a causal mask for T = 5, how many positions
-# does row 0 let through, how many row 4, and how many are it in all five rows together?
+# does row 0 let through, how many does row 4, and how many do all five rows together?
 
 # %% tags=["exercise"]
 mask_rows = None  # your answer: (row 0, row 4, together)
