@@ -243,8 +243,8 @@ assert llmkit.data.strip_gutenberg(llmkit.load_text(caesar)) == clean(messy)
 # guesses it wrong may get another text without any error:
 
 # %%
-print(bytes("Brutë", "utf-8").decode("latin-1"))  # written in one encoding, read in another
-caesar.write_bytes("Brutë".encode("latin-1"))  # and now the other way round
+print(bytes("Et tu, Brutë?", "utf-8").decode("latin-1"))  # written in one encoding, read in another
+caesar.write_bytes("Et tu, Brutë?".encode("latin-1"))  # and now the other way round
 try:
     llmkit.load_text(caesar)
 except ValueError as error:
