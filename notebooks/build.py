@@ -82,7 +82,13 @@ class BuildError(Exception):
 
 def scripts(folder: Path = NOTEBOOKS) -> list[Path]:
     """The scripts in reading order."""
-    return sorted(folder.glob("src/[0-9][0-9]_*.py"))
+    found = folder.glob("src/[0-9][0-9]*_*.py")
+    return sorted(script for script in found if re.fullmatch(r"\d\d[b-z]?", number(script)))
+
+
+def number(script: Path) -> str:
+    """ "05" of 05_transformer.py, "05b" of a companion that comes after it."""
+    return script.stem.partition("_")[0]
 
 
 def notebook_of(script: Path) -> Path:
@@ -109,11 +115,11 @@ def tag(folder: Path = NOTEBOOKS) -> str:
 
 def title(script: Path) -> str:
     """`04 · Attention`, from the script's first heading."""
-    number = script.name[:2]
     for line in script.read_text(encoding="utf-8").splitlines():
-        if match := re.fullmatch(rf"# # ({number} · \S.*)", line):
+        if match := re.fullmatch(rf"# # ({number(script)} · \S.*)", line):
             return match[1]
-    raise BuildError(f"{script.name}: the first line of the first cell should be `# {number} · …`.")
+    wanted = f"`# {number(script)} · …`"
+    raise BuildError(f"{script.name}: the first line of the first cell should be {wanted}.")
 
 
 def colab(script: Path) -> str:
@@ -124,15 +130,30 @@ def colab(script: Path) -> str:
     return f"https://colab.research.google.com/github/{project}/{notebook}"
 
 
-def header(script: Path, cell: str) -> str:
-    """The first cell's text: title and promise as the author wrote them, then badge and links."""
+def minutes(cells: list[NotebookNode]) -> int:
+    """How long the page takes to read, exercises aside: 180 words or 12 lines of code a minute."""
+    words = lines = 0
+    for cell in cells:
+        if cell.cell_type == "code":
+            lines += 0 if "setup" in tags(cell) else len(re.findall(r"^.*\S", cell.source, re.M))
+        elif re.search(r"^## Exercises", cell.source, re.M):
+            break
+        else:
+            words += len(cell.source.split())
+    return round(words / 180 + lines / 12)
+
+
+def header(script: Path, cell: str, reading: int) -> str:
+    """The first cell's text: title and promise as the author wrote them, then badge, time, links."""
     written = [line for line in cell.splitlines() if line.strip()]
     if len(written) < 2 or not re.fullmatch(r"\*[^*]+\*", written[1]):
         raise BuildError(
             f"{script.name}: under its title the first cell should have one line that tells what "
             "the notebook promises, in *italics*."
         )
-    if not all(line.startswith(("[![Open in Colab]", "← [", "[")) for line in written[2:]):
+    if not all(
+        line.startswith(("[![Open in Colab]", "About ", "← [", "[")) for line in written[2:]
+    ):
         raise BuildError(
             f"{script.name}: the first cell holds title and promise only; what follows "
             "belongs in a cell of its own."
@@ -146,7 +167,11 @@ def header(script: Path, cell: str) -> str:
     if here + 1 < len(everything):
         after = everything[here + 1]
         links.append(f"[{title(after)}]({after.stem}.ipynb) →")
-    parts = [f"# {title(script)}\n{written[1]}", f"[![Open in Colab]({BADGE})]({colab(script)})"]
+    parts = [
+        f"# {title(script)}\n{written[1]}",
+        f"[![Open in Colab]({BADGE})]({colab(script)})",
+        f"About {reading} minutes to read, exercises aside.",
+    ]
     return "\n\n".join(parts + ([" · ".join(links)] if links else []))
 
 
@@ -178,7 +203,7 @@ def stamped(script: Path) -> NotebookNode:
     cells = notebook.cells
     if not cells or cells[0].cell_type != "markdown":
         raise BuildError(f"{script.name}: the first cell should be markdown, with the title.")
-    cells[0].source = header(script, cells[0].source)
+    cells[0].source = header(script, cells[0].source, minutes(cells[1:]))
     if len(cells) < 2 or "setup" not in tags(cells[1]):
         cells.insert(1, nbformat.v4.new_code_cell(metadata={"tags": ["setup"]}))
     cells[1].source = setup(script)
@@ -377,7 +402,7 @@ def stamp(script: Path) -> str:
     old, new = ([c for c in book.cells if c.cell_type == "code"] for book in (stored, notebook))
     ran, wanted = (["setup" in tags(c) or c.source for c in cells] for cells in (old, new))
     if ran != wanted:
-        raise BuildError(f"it must be run: `python notebooks/build.py {script.name[:2]}`.")
+        raise BuildError(f"it must be run: `python notebooks/build.py {number(script)}`.")
     for cell, before in zip(new, old, strict=True):
         cell.update(execution_count=before.execution_count, outputs=before.outputs)
     write(script, as_script(notebook, script))
@@ -390,7 +415,7 @@ def stamp(script: Path) -> str:
 
 def check(script: Path) -> list[str]:
     """What is out of date in one pair of script and notebook: a sentence each."""
-    path, advice = notebook_of(script), f"run `python notebooks/build.py {script.name[:2]}`."
+    path, advice = notebook_of(script), f"run `python notebooks/build.py {number(script)}`."
     try:
         wanted = as_script(stamped(script), script)
     except BuildError as error:
@@ -422,8 +447,8 @@ def orphans(folder: Path = NOTEBOOKS) -> list[str]:
 def chosen(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
     """The scripts that numbers and names stand for; without any, all of them."""
     everything = scripts(folder)
-    found = {int(s.name[:2]): s for s in everything} | {s.stem: s for s in everything}
-    names = [int(word) if word.isdigit() else Path(word).stem for word in words]
+    found = {number(s): s for s in everything} | {s.stem: s for s in everything}
+    names = [word.zfill(2) if word.isdigit() else Path(word).stem for word in words]
     for name in names:
         if name not in found:
             known = ", ".join(script.stem for script in everything) or "none"

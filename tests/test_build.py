@@ -112,13 +112,37 @@ def test_the_header_has_badge_and_neighbours(folder):
         "# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
         "(https://colab.research.google.com/github/your-account/llmkit/blob/v1.2.3/notebooks/{}.ipynb)"
     )
-    first = "# %% [markdown]\n# # 01 · Data\n# *Text is the only supervision.*\n#\n{}\n#\n{}\n\n"
+    first = "# %% [markdown]\n# # 01 · Data\n# *Text is the only supervision.*\n#\n{}\n"
+    first += "#\n# About 0 minutes to read, exercises aside.\n#\n{}\n\n"
     links = "# [02 · Tokens](02_tokens.ipynb) →"
     assert stamp(folder).startswith(first.format(badge.format("01_data"), links))
     assert "\n# ← [01 · Data](01_data.ipynb)\n\n" in stamp(folder, "02_tokens")
     (folder / "src/03_bigram.py").write_text("# %% [markdown]\n# # 03 · Bigram\n# *Count.*\n")
     both = "\n# ← [01 · Data](01_data.ipynb) · [03 · Bigram](03_bigram.ipynb) →\n\n"
     assert both in stamp(folder, "02_tokens")
+
+
+def test_a_companion_comes_after_its_notebook(folder):
+    (folder / "src/01b_more.py").write_text("# %% [markdown]\n# # 01b · More\n# *Much more.*\n")
+    (folder / "src/01_bare").mkdir()
+    (folder / "src/01bc_notes.py").touch()  # neither is a notebook
+    assert [build.number(script) for script in build.scripts(folder)] == ["01", "01b", "02"]
+    assert [script.stem for script in build.chosen(["1", "01b"], folder)] == ["01_data", "01b_more"]
+    links = "\n# ← [01 · Data](01_data.ipynb) · [02 · Tokens](02_tokens.ipynb) →\n\n"
+    assert links in stamp(folder, "01b_more")
+
+
+def test_minutes_are_of_words_and_lines_of_the_page_without_its_exercises():
+    def cell(kind, source, *tags):
+        return nbformat.NotebookNode(cell_type=kind, source=source, metadata={"tags": [*tags]})
+
+    page = [
+        cell("code", "long\n" * 500, "setup"),
+        cell("markdown", "word " * 360),
+        cell("code", "line\n\n" * 36),
+    ]
+    assert build.minutes(page) == 2 + 3
+    assert build.minutes([*page, cell("markdown", "## Exercises\n" + "word " * 900), page[1]]) == 5
 
 
 def test_stamping_twice_changes_nothing_and_keeps_what_the_author_wrote(folder):
@@ -404,7 +428,7 @@ def test_stamping_alone_keeps_the_outputs_of_the_same_code_and_refuses_other_cod
 
 def test_an_unknown_notebook_is_refused(folder):
     assert len(build.chosen([], folder)) == 2
-    with pytest.raises(SystemExit, match="no notebook 9; there are: 01_data, 02_tokens"):
+    with pytest.raises(SystemExit, match="no notebook 09; there are: 01_data, 02_tokens"):
         build.main(["9"], folder)
 
 

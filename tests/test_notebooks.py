@@ -378,7 +378,7 @@ def test_a_stale_header_or_setup_in_the_script_is_found(good, tmp_path):
     project, neighbour = tmp_path / "pyproject.toml", tmp_path / "notebooks/src/02_more.py"
     path = tmp_path / "notebooks/01_data.ipynb"
     neighbour.write_text(neighbour.read_text().replace("02 · More", "02 · Else"))
-    assert any("01_data.py: line 7" in found for found in faults(path))
+    assert any("01_data.py: line 9" in found for found in faults(path))
     neighbour.write_text(neighbour.read_text().replace("02 · Else", "02 · More"))
     assert faults(path) == []
     project.write_text(project.read_text().replace("your-account", "somebody"))

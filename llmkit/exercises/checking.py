@@ -41,7 +41,7 @@ def find(name: str) -> Exercise:
     """The exercise of that name; LookupError, which tells the nearest, where there is none."""
     known: dict[str, Exercise] = {}
     for number in numbers():
-        if not name.startswith("0123456789") or name.startswith(number):
+        if not name.startswith(tuple("0123456789")) or name.startswith(number):
             module = import_module(f"llmkit.exercises.notebook_{number}")
             known |= {exercise.name: exercise for exercise in module.EXERCISES}
     if name in known:

@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/03_bigram.ipynb)
 #
+# About 28 minutes to read, exercises aside.
+#
 # ← [02 · Character tokenizer](02_char_tokenizer.ipynb) · [04 · Attention](04_attention.ipynb) →
 
 # %% tags=["setup"]

@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/04_attention.ipynb)
 #
+# About 32 minutes to read, exercises aside.
+#
 # ← [03 · Bigram](03_bigram.ipynb) · [05 · Transformer](05_transformer.ipynb) →
 
 # %% tags=["setup"]

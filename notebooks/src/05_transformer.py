@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/05_transformer.ipynb)
 #
+# About 37 minutes to read, exercises aside.
+#
 # ← [04 · Attention](04_attention.ipynb) · [06 · Training](06_training.ipynb) →
 
 # %% tags=["setup"]

@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/06_training.ipynb)
 #
+# About 34 minutes to read, exercises aside.
+#
 # ← [05 · Transformer](05_transformer.ipynb) · [07 · Perplexity](07_perplexity.ipynb) →
 
 # %% tags=["setup"]

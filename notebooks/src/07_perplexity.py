@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/07_perplexity.ipynb)
 #
+# About 31 minutes to read, exercises aside.
+#
 # ← [06 · Training](06_training.ipynb) · [08 · Generation](08_generation.ipynb) →
 
 # %% tags=["setup"]

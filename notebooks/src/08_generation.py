@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/08_generation.ipynb)
 #
+# About 40 minutes to read, exercises aside.
+#
 # ← [07 · Perplexity](07_perplexity.ipynb) · [09 · Subword tokenizers](09_subword_tokenizers.ipynb) →
 
 # %% tags=["setup"]

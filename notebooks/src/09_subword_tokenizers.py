@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/09_subword_tokenizers.ipynb)
 #
+# About 27 minutes to read, exercises aside.
+#
 # ← [08 · Generation](08_generation.ipynb) · [10 · Speed](10_speed.ipynb) →
 
 # %% tags=["setup"]

@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/10_speed.ipynb)
 #
+# About 54 minutes to read, exercises aside.
+#
 # ← [09 · Subword tokenizers](09_subword_tokenizers.ipynb) · [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) →
 
 # %% tags=["setup"]

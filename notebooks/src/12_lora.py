@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/12_lora.ipynb)
 #
+# About 30 minutes to read, exercises aside.
+#
 # ← [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) · [13 · Instruction tuning](13_instruction_tuning.ipynb) →
 
 # %% tags=["setup"]

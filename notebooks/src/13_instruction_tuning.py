@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/13_instruction_tuning.ipynb)
 #
+# About 21 minutes to read, exercises aside.
+#
 # ← [12 · LoRA](12_lora.ipynb) · [14 · Deployment](14_deployment.ipynb) →
 
 # %% tags=["setup"]

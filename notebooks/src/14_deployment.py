@@ -4,6 +4,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/14_deployment.ipynb)
 #
+# About 34 minutes to read, exercises aside.
+#
 # ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [15 · Responsible use](15_responsible_use.ipynb) →
 
 # %% tags=["setup"]

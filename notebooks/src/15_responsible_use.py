@@ -4,7 +4,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/15_responsible_use.ipynb)
 #
-# ← [14 · Deployment](14_deployment.ipynb) · [16 · Project: code completion](16_project_code_completion.ipynb) →
+# About 63 minutes to read, exercises aside.
+#
+# ← [14 · Deployment](14_deployment.ipynb) · [17 · Project: code completion](17_project_code_completion.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.

@@ -1,10 +1,12 @@
 # %% [markdown]
-# # 16 · Project: code completion
+# # 17 · Project: code completion
 # *The same kit on Python source: from the library on your own disk to a line of code with its perplexity.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/16_project_code_completion.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/17_project_code_completion.ipynb)
 #
-# ← [15 · Responsible use](15_responsible_use.ipynb) · [17 · Project: several languages](17_project_multilingual.ipynb) →
+# About 38 minutes to read, exercises aside.
+#
+# ← [15 · Responsible use](15_responsible_use.ipynb) · [18 · Project: several languages](18_project_multilingual.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.

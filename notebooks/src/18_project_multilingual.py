@@ -1,10 +1,12 @@
 # %% [markdown]
-# # 17 · Project: several languages
+# # 18 · Project: several languages
 # *One model, five languages: what each of them costs, which one this is, and where to go from here.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/17_project_multilingual.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/18_project_multilingual.ipynb)
 #
-# ← [16 · Project: code completion](16_project_code_completion.ipynb)
+# About 38 minutes to read, exercises aside.
+#
+# ← [17 · Project: code completion](17_project_code_completion.ipynb)
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
@@ -577,8 +579,8 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [13](13_instruction_tuning.ipynb) | a model that answers | whether the answers are true |
 # | [14](14_deployment.ipynb) | a served model | thousands of users at once |
 # | [15](15_responsible_use.ipynb) | memory, bias, privacy, measured | what we did not think of measuring |
-# | [16](16_project_code_completion.ipynb) | a model that completes code | programs that do what was asked |
-# | 17 | one model, five languages | the other seven thousand |
+# | [17](17_project_code_completion.ipynb) | a model that completes code | programs that do what was asked |
+# | 18 | one model, five languages | the other seven thousand |
 
 # %% [markdown]
 # ## Where to go next
