@@ -144,7 +144,7 @@ def minutes(cells: list[NotebookNode]) -> int:
 
 
 def header(script: Path, cell: str, reading: int) -> str:
-    """The first cell's text: title and promise as the author wrote them, then badge, time, links."""
+    """The first cell's text: title and promise as its author wrote them; badge, time and links."""
     written = [line for line in cell.splitlines() if line.strip()]
     if len(written) < 2 or not re.fullmatch(r"\*[^*]+\*", written[1]):
         raise BuildError(

@@ -113,7 +113,7 @@ def test_the_header_has_badge_and_neighbours(folder):
         "(https://colab.research.google.com/github/your-account/llmkit/blob/v1.2.3/notebooks/{}.ipynb)"
     )
     first = "# %% [markdown]\n# # 01 · Data\n# *Text is the only supervision.*\n#\n{}\n"
-    first += "#\n# About 0 minutes to read, exercises aside.\n#\n{}\n\n"
+    first += "#\n# About 1 minutes to read, exercises aside.\n#\n{}\n\n"
     links = "# [02 · Tokens](02_tokens.ipynb) →"
     assert stamp(folder).startswith(first.format(badge.format("01_data"), links))
     assert "\n# ← [01 · Data](01_data.ipynb)\n\n" in stamp(folder, "02_tokens")
