@@ -7,5 +7,6 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 """
 
 from llmkit.drawings.attention import queries_keys_values
+from llmkit.drawings.finetune import low_rank_adapter
 
-__all__ = ["queries_keys_values"]
+__all__ = ["low_rank_adapter", "queries_keys_values"]
