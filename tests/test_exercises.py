@@ -8,6 +8,7 @@ import random
 import re
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -266,7 +267,9 @@ def solutions(number):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom))
         ]
         if "solution" not in tags(cell):
-            exec(compile(ast.Module(defined, []), "<notebook>", "exec"), around)
+            for node in defined:
+                with suppress(NameError):  # a default that the notebook computed
+                    exec(compile(ast.Module([node], []), "<notebook>", "exec"), around)
         elif found := re.search(r'check\("([\w.]+)", (\w+)\)', cell.source):
             answers = [node for node in defined if getattr(node, "name", None) == found[2]]
             yield found[1], ast.Module(answers, []), found[2], around
