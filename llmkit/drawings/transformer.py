@@ -1,4 +1,4 @@
-"""Drawings of the transformer: its block, the whole model, and what it may be varied in (05, 05b)."""
+"""Drawings of the transformer: its block, the whole model, what may be varied (05, 05b)."""
 
 import math
 
