@@ -140,14 +140,14 @@ def _mixes_by_derivative(layer: nn.Module, x: Tensor) -> bool:
 
 
 def _mixes(
-    places: Any = slice(None), exact: bool = False, still: bool = False, same: bool = False
+    tried: Any = slice(None), exact: bool = False, still: bool = False, same: bool = False
 ) -> Any:
     """Change one position after another and look at the rest; or less than that."""
 
     def mixes(layer: nn.Module, x: Tensor) -> bool:
         layer = layer.eval() if still else layer
         before, T = layer(x), x.size(1)
-        for s in list(range(T))[places]:
+        for s in list(range(T))[tried]:
             changed = x.clone()
             changed[:, s] += 1.0 if same else torch.randn_like(x[:, s])
             others = torch.arange(T) != s
@@ -288,7 +288,7 @@ EXERCISES = [
         reference=rotary,
         checked="equal to llmkit's rotary: lengths stay, and position 0 is not turned",
         cases=[(_draw(*shape),) for shape in ((1, 1, 1, 2), (1, 1, 2, 2), (1, 2, 3, 4))]
-        + [(_draw(2, 3, 5, 8),)],
+        + [(_draw(2, 3, 5, 8),), (_draw(1, 1, 400, 8),)],
         mistakes={
             "the speeds are wrong still: pair i turns by t / 10000^(2i/D)": _turn(halved=False),
             "the second half is wrong still: a turned arrow is a sin + b cos": _turn(values="a"),
@@ -306,10 +306,10 @@ EXERCISES = [
     Exercise(
         "05b.norm_across_batch",
         reference=_norm(),
-        checked="equal to BatchNorm1d over all texts and places, in both modes",
+        checked="equal to BatchNorm1d over all texts and positions, in both modes",
         cases=[(_draw(*shape),) for shape in ((1, 2, 1), (1, 2, 3), (2, 3, 4), (2, 4, 4))],
         mistakes={
-            "that is a layer norm: BatchNorm1d takes its means over texts and places": _norm(
+            "that is a layer norm: BatchNorm1d takes its means over texts and positions": _norm(
                 nn.LayerNorm
             ),
             "`view` only cuts the numbers anew: transpose(1, 2) brings features second": _norm(

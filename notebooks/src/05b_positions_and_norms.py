@@ -1,6 +1,27 @@
 # %% [markdown]
 # # 05b · Positions and norms
 # *Three ways to say where a token stands, two places for a norm, and why a GPT has no encoder.*
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/05b_positions_and_norms.ipynb)
+#
+# About 27 minutes to read, exercises aside.
+#
+# ← [05 · Transformer](05_transformer.ipynb) · [06 · Training](06_training.ipynb) →
+
+# %% tags=["setup"]
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("llmkit") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [source]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
+    importlib.invalidate_caches()
 
 # %% [markdown]
 # Notebook 05 built a GPT and made choices on the way: a trained row of features for each position, a norm before each
@@ -84,6 +105,7 @@ compare("no positions", blind)
 compare("learned rows", new())
 assert losses["learned rows"] < losses["no positions"] - 0.05
 
+
 # %% [markdown]
 # (A *nat* is the unit of the loss, the mean of −log of the probability given to the character that came. Lower is
 # better.) The rows are worth a good deal. The model without them is not quite lost: its stream still holds the present
@@ -131,8 +153,9 @@ plots.positions(
 #
 # ### The wrong shape
 #
-# Waves are easily added in the wrong place. A widely copied scheme keeps the rows as `(T, 1, C)` and adds them in that
-# shape to a stream `(B, T, C)`. Watch what happens:
+# Waves are easily added along the wrong dimension. PyTorch's examples
+# [keep the rows as `(T, 1, C)`](https://github.com/pytorch/examples/blob/main/word_language_model/model.py), which is right
+# there, for a stream of the shape `(T, B, C)`. Tutorials have copied it to streams `(B, T, C)`. Watch what happens:
 
 # %%
 rows = waves(T, C)[:, None]  # (T, 1, C)
@@ -198,15 +221,15 @@ for t, s in ((5, 3), (25, 23), (7, 3)):
 # With llmkit's `rotary`, the same query at every position and the same key at every position:
 
 # %%
-names = [str(t) for t in range(20)]
+labels = [str(t) for t in range(20)]
 q = k = torch.ones(1, 1, 20, 16)  # (B, H, T, D)
 scores = (rotary(q) @ rotary(k).transpose(-2, -1))[0, 0] / 4  # (T, T), divided by √D
 for distance in range(20):
     assert scores.diagonal(-distance).std(correction=0) < 1e-5  # constant along each diagonal
 plots.matrix(
     scores.masked_fill(~llmkit.causal_mask(20), torch.nan),
-    names,
-    names,
+    labels,
+    labels,
     "Rotary scores depend on the distance alone",
     axes=("position of the query", "position of the key"),
     label="score",
@@ -225,17 +248,46 @@ plots.matrix(
 compare("sinusoidal", new(position="sinusoidal"))
 compare("rotary", new(position="rotary"))
 assert losses["rotary"] < losses["learned rows"] - 0.03
+assert losses["sinusoidal"] > losses["learned rows"] + 0.03
+
+# %% [markdown]
+# Rotary is far ahead. The waves, though, have hardly helped: that is nearly the loss of the model without positions. Are
+# waves a bad idea, or is something wrong with ours? Compare how large the numbers are that meet in the sum:
+
+# %% tags=["trained"]
+character = models["sinusoidal"].wte.weight.std().item()
+wave = models["sinusoidal"].waves.std().item()
+row = models["learned rows"].wpe.weight.std().item()
+print(f"spread of the characters' rows ≈ {character:.3f}, of the waves ≈ {wave:.3f}")
+print(f"spread of the learned rows ≈ {row:.3f}")
+assert character > 4 * wave
+
+# %% [markdown]
+# llmkit makes its waves as small as the characters' rows are before training. The characters' rows have grown since,
+# and the waves cannot: they are drowned out. So make them larger from the start, 5 times, and 50 times:
+
+# %% tags=["trained"]
+for times in (5, 50):
+    waving = new(position="sinusoidal")
+    waving.waves *= times
+    compare(f"sinusoidal, {times} times as large", waving)
+assert losses["sinusoidal, 5 times as large"] < losses["sinusoidal"] - 0.05
+assert losses["sinusoidal, 50 times as large"] > losses["no positions"]
 plots.bars(
     list(losses),
     list(losses.values()),
-    "Rotary positions learn most in the same time",
+    "Rotary learns most; waves are worth what their size lets them",
     xlabel="held-out loss after 200 steps (nats per character)",
     highlight="rotary",
     fmt="{:.2f}",
 )
 
+
 # %% [markdown]
-# WAVES
+# Five times as large, they are worth as much as learned rows. Fifty times as large, they drown the characters, and
+# the model is worse off than with no positions at all. What is added to the stream has to have a fitting size. (The 2017
+# transformer multiplied the characters' rows by √C before it added waves.) A turn has no size to choose, which is one more
+# reason for rotary.
 #
 # ## Beyond the trained length
 #
@@ -247,6 +299,8 @@ def loss_by_position(model, length):
     """Mean held-out loss at each position of texts that long: (length,)"""
     longer = llmkit.GPT(replace(model.config, block_size=length)).to(runtime.device)
     longer.load_state_dict(model.state_dict())
+    if model.config.position == "sinusoidal":  # waves of the same size: cos 0 = 1 stands in [0, 1]
+        longer.waves = model.waves[0, 1] * sinusoids(length, C).to(runtime.device)
     B = (len(val_ids) - 1) // length
     x, y = val_ids[: B * length].view(B, length), val_ids[1 : B * length + 1].view(B, length)
     with torch.no_grad():
@@ -254,22 +308,25 @@ def loss_by_position(model, length):
 
 
 # %% tags=["trained"]
-curves = {name: loss_by_position(models[name], 128) for name in ("sinusoidal", "rotary")}
+names = ("sinusoidal, 5 times as large", "rotary")
+curves = {name.split(",")[0]: loss_by_position(models[name], 128) for name in names}
 for curve in curves.values():
     assert curve[96:].mean() > curve[16:32].mean() + 0.2
 groups = {name: curve.view(32, 4).mean(dim=1) for name, curve in curves.items()}  # four together
-plots.lines(
+picture = plots.lines(
     range(2, 128, 4),
     groups,
-    "Trained on 32 positions, both lose their way further on",
+    "Trained up to the dashed line, both lose their way behind it",
     xlabel="position",
     ylabel="held-out loss (nats per character)",
 )
+picture.axes[0].axvline(32, color="0.5", ls="--")
+picture
 
 # %% [markdown]
 # Up to position 32 more context helps. Further on the loss climbs: that something *can be computed* for a position does
-# not mean that the model has learned to use it. Rotary holds out for some characters longer, and then meets distances
-# that no training has shown it. To read longer texts, models are trained on longer texts, or at least a little
+# not mean that the model has learned to use it. Behind the line, queries meet keys at distances that no training has
+# shown. To read longer texts, models are trained on longer texts, or at least a little
 # further with turns that have been slowed down ([Chen et al. 2023](https://arxiv.org/abs/2306.15595)).
 #
 # ## Norm before, norm after
@@ -307,7 +364,9 @@ def stream_sizes(model, ids):
 
 # %%
 ids, _ = next(llmkit.Batches(train_ids.cpu(), block_size=T, batch_size=16, seed=0))  # (B, T)
-sizes = {name: stream_sizes(deep(name == "norm before"), ids) for name in ("norm before", "norm after")}
+sizes = {
+    name: stream_sizes(deep(name == "norm before"), ids) for name in ("norm before", "norm after")
+}
 assert sizes["norm before"][-1] > 2 * sizes["norm before"][0]
 assert max(abs(size - 1) for size in sizes["norm after"]) < 0.01
 plots.lines(
@@ -337,7 +396,8 @@ for rate in (0.05, 0.01):
         run = llmkit.train(model, train_ids, config=steps)
         last[f"{name}, rate {rate}"] = sum(run.loss[-20:]) / 20
         print(f"{name}, rate {rate}: ≈ {last[f'{name}, rate {rate}']:.2f}")
-assert last["norm before, rate 0.05"] < last["norm after, rate 0.05"] - 0.1
+assert last["norm after, rate 0.05"] > unigram - 0.1 > last["norm before, rate 0.05"]
+assert last["norm after, rate 0.01"] < last["norm before, rate 0.01"]
 
 # %% tags=["trained"]
 plots.bars(
@@ -349,8 +409,12 @@ plots.bars(
     fmt="{:.2f}",
 )
 
+
 # %% [markdown]
-# NORMS
+# In large steps the second kind has learned how frequent characters are, and no more. At a fifth of the rate both learn, and
+# the second is even ahead. So neither order is better in itself; norm before is the one that forgives. The 2017
+# transformer was given small steps at the start, a *warmup*, and why its order needs that has been worked out since
+# ([Xiong et al. 2020](https://arxiv.org/abs/2002.04745)). GPT-2 went over to norm first.
 #
 # ## A "GPT" that reads its own answer
 #
@@ -413,13 +477,14 @@ for masked in (False, True):
 #
 # ## What we saw
 #
-# - A row for each position has to be learned, and ends with the table. Without any positions the model learned much less.
-# - Waves and turns exist for every position. Rotary positions turn queries and keys, so that a score knows how far apart
-#   two tokens stand and nothing else. In the same time they learned most.
+# - A row for each position has to be learned, and ends with the table. Without positions the model learned less.
+# - Waves and turns exist for every position. Waves helped once they were large enough, and not too large.
+# - Rotary positions turn queries and keys, so that of two positions a score knows the distance alone. In the same time
+#   they learned most.
 # - Neither was of use far beyond the length it was trained on.
 # - Waves in the wrong shape crashed. Repaired in haste, they mixed the batch, and a check saw it.
 # - With the norm before each layer the stream grows. With the norm after, its size is always 1, and large steps did not
-#   train it; smaller ones did.
+#   train such a model; small ones did.
 # - The encoder-decoder fed with (x, x) read its answers, with a masked decoder as well.
 #
 # So from here on most models of this series have rotary positions, norms first, and no encoder. What we have not explained is

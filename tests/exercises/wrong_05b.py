@@ -275,6 +275,7 @@ WRONG = {
 
 # Changes of a solution that leave it right, and why.
 EQUIVALENT = {
+    "05b.repaired_rotary": {"x.shape[+2:]": "which is the same for four dimensions"},
     "05b.from_pytorch": {
         "enable_nested_tensor=True": "which is about texts of several lengths: here it only warns",
         "- self.wpe.weight[": "their sign is learned as well",
