@@ -120,8 +120,8 @@ grow("bigram")
 
 
 # %% [markdown]
-# A body without layers leaves the bigram: the next character is guessed from the present one. (A *parameter* is a number
-# that training changes.) Now let positions look back, with notebook 04's layer of four heads:
+# A body without layers leaves the bigram: the next character is guessed from the present one. (A *parameter* is a
+# number that training changes.) Now let positions look back, with notebook 04's layer of four heads:
 
 # %% tags=["trained"]
 def attention():
@@ -422,8 +422,8 @@ print(f"{'together':13}{sum(count(config).values()):9,}")
 assert sum(count(config).values()) == theirs.num_parameters()
 
 # %% [markdown]
-# Two thirds of a block are feed-forward. Does our count hold for the real ones? PyTorch can build a model
-# without the memory for its weights (on the device called "meta"), so let it check our sums for all four sizes of GPT-2:
+# Two thirds of a block are feed-forward. Does our count hold for the real ones? PyTorch can build a model without the
+# memory for its weights (on the device called "meta"), so let it check our sums for all four sizes of GPT-2:
 
 # %%
 for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
@@ -475,8 +475,9 @@ assert ends["three blocks"] < ends["one block"] - 0.005
 
 # %% [markdown]
 # Three blocks end lower, by a few hundredths of a nat: depth pays when there is time to train it. (GPT-2 has 12 to 48
-# blocks and read [40 GB of text](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf).)
-# The last model of the loop, with three blocks, is still there. What does it write?
+# blocks and read [40 GB of
+# text](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf).) The
+# last model of the loop, with three blocks, is still there. What does it write?
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 prompt = tokenizer.encode("\n").to(runtime.device)
@@ -510,9 +511,9 @@ plots.bars(
 
 # %% [markdown]
 # Nothing was retrained. The later blocks add refinements, and without one of them the model still predicts far better
-# than the frequencies of the characters would, and than the bigram. The first block is another matter: all that follows was trained to
-# read what it writes. (Image networks with a residual stream behave so too:
-# [Veit et al. 2016](https://arxiv.org/abs/1605.06431).)
+# than the frequencies of the characters would, and than the bigram. The first block is another matter: all that
+# follows was trained to read what it writes. (Image networks with a residual stream behave so too: [Veit et al.
+# 2016](https://arxiv.org/abs/1605.06431).)
 #
 # ## Four questions to every model
 #
@@ -553,9 +554,9 @@ for result in llmkit.checks.run(llmkit.GPT(config)):
 from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **1 · Shapes first** (easy, 3 minutes). A GPT with `vocab_size=65, block_size=32, n_head=4, n_embd=64` reads a batch of
-# 2 texts, 5 characters each. Predict, with no computer, the shape of: the stream after the embedding; the queries, cut
-# into heads; the attention weights; the middle of the feed-forward layer; the scores.
+# **1 · Shapes first** (easy, 3 minutes). A GPT with `vocab_size=65, block_size=32, n_head=4, n_embd=64` reads a batch
+# of 2 texts, 5 characters each. Predict, with no computer, the shape of: the stream after the embedding; the queries,
+# cut into heads; the attention weights; the middle of the feed-forward layer; the scores.
 
 # %% tags=["exercise"]
 shapes = None  # your answer: five shapes, ((..., ..., ...), ...)
@@ -568,8 +569,9 @@ hint("05.shapes")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **2 · A budget** (easy, 5 minutes). Your memory holds so many numbers, 1,000,000 say. With `vocab_size=65`, `block_size=64`
-# and four blocks of four heads: how wide can the GPT be, if the width has to be a multiple of 4? Use `count`.
+# **2 · A budget** (easy, 5 minutes). Your memory holds so many numbers, 1,000,000 say. With `vocab_size=65`,
+# `block_size=64` and four blocks of four heads: how wide can the GPT be, if the width has to be a multiple of 4? Use
+# `count`.
 
 # %% tags=["exercise"]
 def widest(memory):
@@ -581,9 +583,9 @@ check("05.widest", widest)
 
 
 # %% [markdown]
-# **3 · The norm by hand** (easy, 8 minutes). Write the whole layer norm, with its ε of 0.00001, gain and bias, for a stream
-# `(B, T, C)`, and without `nn.LayerNorm`. Before you test it: what should come out for a position whose features are all
-# equal?
+# **3 · The norm by hand** (easy, 8 minutes). Write the whole layer norm, with its ε of 0.00001, gain and bias, for a
+# stream `(B, T, C)`, and without `nn.LayerNorm`. Before you test it: what should come out for a position whose
+# features are all equal?
 
 # %% tags=["exercise"]
 def layer_norm(x, gain, bias):  # (B, T, C), (C,), (C,) -> (B, T, C)
@@ -595,8 +597,8 @@ check("05.layer_norm", layer_norm)
 
 
 # %% [markdown]
-# **4 · Repair it** (medium, 10 minutes). This block runs, has the right shapes, and trains. It is wrong in two ways. Find
-# them, and mend both.
+# **4 · Repair it** (medium, 10 minutes). This block runs, has the right shapes, and trains. It is wrong in two ways.
+# Find them, and mend both.
 
 # %% tags=["exercise"]
 class RepairedBlock(Block):
@@ -610,11 +612,11 @@ check("05.repaired_block", RepairedBlock)
 
 
 # %% [markdown]
-# **5 · Read the stream on its way** (hard, 20 minutes). If blocks only add to the stream, it can be read at any depth as if
-# the model ended there. Give the list of scores that a `GPT` would show before its first block, after it, after the
-# second, and so on: `n_layer + 1` tensors `(B, T, V)`. Then guess, and measure with the trained `model`: how does the
-# loss change from one to the next? (Its inventor calls it the
-# [logit lens](https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens).)
+# **5 · Read the stream on its way** (hard, 20 minutes). If blocks only add to the stream, it can be read at any depth
+# as if the model ended there. Give the list of scores that a `GPT` would show before its first block, after it, after
+# the second, and so on: `n_layer + 1` tensors `(B, T, V)`. Then guess, and measure with the trained `model`: how does
+# the loss change from one to the next? (Its inventor calls it the [logit
+# lens](https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens).)
 
 # %% tags=["exercise"]
 def lens(model, ids):  # a GPT, (B, T) -> a list of n_layer + 1 tensors (B, T, V)
@@ -660,7 +662,7 @@ def layer_norm(x, gain, bias):
     return (x - mean) / (variance + 1e-5).sqrt() * gain + bias
 
 
-# Where all features are equal, x - mean is 0, so the bias comes out. Without the ε it would be 0 / 0.
+# Where all features are equal, x - mean is 0, so the bias comes out. Without ε it would be 0 / 0.
 check("05.layer_norm", layer_norm)
 
 # %% tags=["solution"]
@@ -698,5 +700,5 @@ for depth, loss in enumerate(losses):
 assert losses[0] > math.log(V)
 assert losses == sorted(losses, reverse=True)
 # Before the first block the stream still holds the character itself, and the same table reads it
-# out again: a sure guess, and a wrong one. Each block then brings the stream nearer to the next one.
+# out again: a sure guess, and a wrong one. Each block brings the stream nearer to the next one.
 check("05.lens", lens)

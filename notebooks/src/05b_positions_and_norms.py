@@ -50,9 +50,9 @@ drawings.gpt_architecture()
 
 # %% [markdown]
 # Each character is looked up in a table of features (`wte`), each position in another (`wpe`), and the sum starts the
-# *residual stream*. A block reads the stream through a norm, and adds to it, twice: what *attention* fetched from earlier
-# positions, and what a *feed-forward* network made of each position alone. At the end the stream is turned into
-# a score for each possible next character.
+# *residual stream*. A block reads the stream through a norm, and adds to it, twice: what *attention* fetched from
+# earlier positions, and what a *feed-forward* network made of each position alone. At the end the stream is turned
+# into a score for each possible next character.
 #
 # The text, its characters as numbers, and the sizes:
 
@@ -76,9 +76,9 @@ except ValueError as error:
     print("ValueError:", error)
 
 # %% [markdown]
-# Row 32 does not exist, and nothing could have been learned about it: no text of the training reached so far. Do we need
-# rows at all? To attention the past is a bag of characters (notebook 04), so let us see what a model loses without them.
-# Both get the same 200 small corrections. (`train` and its settings are the subject of notebook 06.)
+# Row 32 does not exist, and nothing could have been learned about it: no text of the training reached so far. Do we
+# need rows at all? To attention the past is a bag of characters (notebook 04), so let us see what a model loses
+# without them. Both get the same 200 small corrections. (`train` and its settings are the subject of notebook 06.)
 
 # %%
 training = llmkit.TrainConfig(steps=200, batch_size=16, optimizer="muon", learning_rate=0.03)
@@ -154,9 +154,9 @@ plots.positions(
 #
 # ### The wrong shape
 #
-# Waves are easily added along the wrong dimension. PyTorch's examples
-# [keep the rows as `(T, 1, C)`](https://github.com/pytorch/examples/blob/main/word_language_model/model.py), which is right
-# there, for a stream of the shape `(T, B, C)`. Tutorials have copied it to streams `(B, T, C)`. Watch what happens:
+# Waves are easily added along the wrong dimension. PyTorch's examples [keep the rows as `(T, 1,
+# C)`](https://github.com/pytorch/examples/blob/main/word_language_model/model.py), which is right there, for a stream
+# of the shape `(T, B, C)`. Tutorials have copied it to streams `(B, T, C)`. Watch what happens:
 
 # %%
 rows = waves(T, C)[:, None]  # (T, 1, C)
@@ -187,9 +187,9 @@ print(llmkit.checks.mixes_batch(Crooked(config)))
 assert not llmkit.checks.mixes_batch(Crooked(config)).passed
 
 # %% [markdown]
-# Now it runs, and trains. But every position of a text gets the same wave, so the order is lost, and the predictions for
-# a text depend on which row of the batch it happens to be. The right shape is `(T, C)`: lined up from the right it meets
-# time, and every row of the batch alike. **Code that runs without an error can still add the wrong things.**
+# Now it runs, and trains. But every position of a text gets the same wave, so the order is lost, and the predictions
+# for a text depend on which row of the batch it happens to be. The right shape is `(T, C)`: lined up from the right it
+# meets time, and every row of the batch alike. **Code that runs without an error can still add the wrong things.**
 #
 # ## Turning queries and keys
 #
@@ -203,8 +203,8 @@ drawings.rotary_turns()
 
 
 # %% [markdown]
-# The dot product of two arrows depends on their lengths and on the angle between them. A turn keeps the lengths, and the
-# angle changes by the *difference* of the two positions alone:
+# The dot product of two arrows depends on their lengths and on the angle between them. A turn keeps the lengths, and
+# the angle changes by the *difference* of the two positions alone:
 
 # %%
 def turned(pair, t):
@@ -252,8 +252,8 @@ assert losses["rotary"] < losses["learned rows"] - 0.03
 assert losses["sinusoidal"] > losses["learned rows"] + 0.03
 
 # %% [markdown]
-# Rotary is far ahead. The waves, though, have hardly helped: that is nearly the loss of the model without positions. Are
-# waves a bad idea, or is something wrong with ours? Compare how large the numbers are that meet in the sum:
+# Rotary is far ahead. The waves, though, have hardly helped: that is nearly the loss of the model without positions.
+# Are waves a bad idea, or is something wrong with ours? Compare how large the numbers are that meet in the sum:
 
 # %% tags=["trained"]
 character = models["sinusoidal"].wte.weight.std().item()
@@ -286,11 +286,10 @@ plots.bars(
 
 
 # %% [markdown]
-# Five times as large, which is near the size that the learned rows have found for themselves, they are worth as much as
-# those. Fifty times as large, they drown the characters, and
-# the model is worse off than with no positions at all. What is added to the stream has to have a fitting size. (The 2017
-# transformer multiplied the characters' rows by √C before it added waves.) A turn has no size to choose, which is one more
-# reason for rotary.
+# Five times as large, which is near the size that the learned rows have found for themselves, they are worth as much
+# as those. Fifty times as large, they drown the characters, and the model is worse off than with no positions at all.
+# What is added to the stream has to have a fitting size. (The 2017 transformer multiplied the characters' rows by √C
+# before it added waves.) A turn has no size to choose, which is one more reason for rotary.
 #
 # ## Beyond the trained length
 #
@@ -329,9 +328,10 @@ picture
 
 # %% [markdown]
 # Up to position 32 more context helps. Further on the loss climbs: that something *can be computed* for a position does
-# not mean that the model has learned to use it. Waves that it has never seen confuse it at once. Rotary holds out for some ten
-# characters, until too many queries meet keys at distances that no training has shown. To read longer texts, models are trained on longer texts, or at least a little
-# further with turns that have been slowed down ([Chen et al. 2023](https://arxiv.org/abs/2306.15595)).
+# not mean that the model has learned to use it. Waves that it has never seen confuse it at once. Rotary holds out for
+# some ten characters, until too many queries meet keys at distances that no training has shown. To read longer texts,
+# models are trained on longer texts, or at least a little further with turns that have been slowed down
+# ([Chen et al. 2023](https://arxiv.org/abs/2306.15595)).
 #
 # ## Norm before, norm after
 #
@@ -417,10 +417,10 @@ plots.bars(
 
 
 # %% [markdown]
-# In large steps the second kind has learned how frequent characters are, and no more. At a fifth of the rate both learn, and
-# the second is even ahead. So neither order is better in itself; norm before is the one that forgives. The 2017
-# transformer was given small steps at the start, a *warmup*, and why its order needs that has been worked out since
-# ([Xiong et al. 2020](https://arxiv.org/abs/2002.04745)). GPT-2 went over to norm first.
+# In large steps the second kind has learned how frequent characters are, and no more. At a fifth of the rate both
+# learn, and the second is even ahead. So neither order is better in itself; norm before is the one that forgives. The
+# 2017 transformer was given small steps at the start, a *warmup*, and why its order needs that has been worked out
+# since ([Xiong et al. 2020](https://arxiv.org/abs/2002.04745)). GPT-2 went over to norm first.
 #
 # ## A "GPT" that reads its own answer
 #
@@ -493,8 +493,9 @@ for masked in (False, True):
 #   train such a model; small ones did.
 # - The encoder-decoder fed with (x, x) read its answers, with a masked decoder as well.
 #
-# So from here on most models of this series have rotary positions, norms first, and no encoder. What we have not explained is
-# `train`. How is such a model trained, how long, and when should one stop? That is [notebook 06](06_training.ipynb).
+# So from here on most models of this series have rotary positions, norms first, and no encoder. What we have not
+# explained is `train`. How is such a model trained, how long, and when should one stop? That is [notebook
+# 06](06_training.ipynb).
 
 # %% [markdown]
 # ## Exercises
@@ -506,11 +507,10 @@ for masked in (False, True):
 from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **1 · What will change?** (easy, 3 minutes). One layer of causal attention reads ten characters. Predict for each case,
-# True or False, whether what comes out at the *last* position changes:
-# (a) there are no positions, and the first two characters, which differ, are swapped; (b) the same with learned rows;
-# (c) the same with rotary; (d) the text stays, but takes positions 7 to 16 of a table of learned rows instead of 0 to 9;
-# (e) the same move with rotary.
+# **1 · What will change?** (easy, 3 minutes). One layer of causal attention reads ten characters. Predict for each
+# case, True or False, whether what comes out at the *last* position changes: (a) there are no positions, and the first
+# two characters, which differ, are swapped; (b) the same with learned rows; (c) the same with rotary; (d) the text
+# stays, but takes positions 7 to 16 of a table of learned rows instead of 0 to 9; (e) the same move with rotary.
 
 # %% tags=["exercise"]
 changes = None  # your answer: (a, b, c, d, e), each True or False
@@ -523,9 +523,9 @@ hint("05b.changes")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **2 · Waves and distance** (medium, 10 minutes). Take the dot product of row t of `waves(T, C)` with row t + d. Which t you
-# take makes no difference: as with rotary scores, the distance d alone counts. Show it: compute the product from d and
-# C, with no rows. For C = 2, where row t is (sin t, cos t), pen and paper will do.
+# **2 · Waves and distance** (medium, 10 minutes). Take the dot product of row t of `waves(T, C)` with row t + d. Which
+# t you take makes no difference: as with rotary scores, the distance d alone counts. Show it: compute the product from
+# d and C, with no rows. For C = 2, where row t is (sin t, cos t), pen and paper will do.
 
 # %% tags=["exercise"]
 def wave_product(distance, C):
@@ -537,9 +537,9 @@ check("05b.wave_product", wave_product)
 
 
 # %% [markdown]
-# **3 · Repair it** (medium, 10 minutes). This should turn queries as llmkit's `rotary` does: feature i of the first half and
-# feature i of the second half are a pair. It runs, has the right shape, and a model with it trains. It is wrong in two
-# ways. Find them, and mend both. (What should happen at position 0, and to the length of an arrow?)
+# **3 · Repair it** (medium, 10 minutes). This should turn queries as llmkit's `rotary` does: feature i of the first
+# half and feature i of the second half are a pair. It runs, has the right shape, and a model with it trains. It is
+# wrong in two ways. Find them, and mend both. (What should happen at position 0, and to the length of an arrow?)
 
 # %% tags=["exercise"]
 def repaired_rotary(x):  # (B, H, T, D) -> (B, H, T, D)
@@ -555,9 +555,9 @@ check("05b.repaired_rotary", repaired_rotary)
 
 
 # %% [markdown]
-# **4 · A norm across the batch** (medium, 10 minutes). Somebody replaces `LayerNorm` by `nn.BatchNorm1d`, which takes its
-# means over all texts and all positions. Write it as a module for `(B, T, C)` (BatchNorm1d wants the features second).
-# Before you ask `leaks_future` and `mixes_batch` about a GPT with it: which of them will complain, and why?
+# **4 · A norm across the batch** (medium, 10 minutes). Somebody replaces `LayerNorm` by `nn.BatchNorm1d`, which takes
+# its means over all texts and all positions. Write it as a module for `(B, T, C)` (BatchNorm1d wants the features
+# second). Before you ask `leaks_future` and `mixes_batch` about a GPT with it: which of them will complain, and why?
 
 # %% tags=["exercise"]
 class NormAcrossBatch(nn.Module):
@@ -573,9 +573,9 @@ check("05b.norm_across_batch", NormAcrossBatch)
 
 
 # %% [markdown]
-# **5 · Does it mix positions?** (medium, 12 minutes). Which layers let one position see another? Write a function that finds
-# out for any layer `(B, T, C) -> (B, T, C)`, as it is given, by changing its input: `True` if what comes out at some
-# position depends on what goes in at another. Guess first for a feed-forward network, attention, `LayerNorm` and
+# **5 · Does it mix positions?** (medium, 12 minutes). Which layers let one position see another? Write a function that
+# finds out for any layer `(B, T, C) -> (B, T, C)`, as it is given, by changing its input: `True` if what comes out at
+# some position depends on what goes in at another. Guess first for a feed-forward network, attention, `LayerNorm` and
 # `BatchNorm1d`.
 
 # %% tags=["exercise"]
@@ -588,10 +588,10 @@ check("05b.mixes_positions", mixes_positions)
 
 
 # %% [markdown]
-# **6 · Decoder-only by masks** (hard, 25 minutes). `nn.TransformerEncoder` with a causal mask is a GPT as well. Build one of
-# any depth from `nn.TransformerEncoderLayer` (norm first, GELU, no dropout), which passes `leaks_future` and has as many
-# parameters as `llmkit.GPT` with the same `config`: a table of rows for positions, and one table for characters that
-# also gives the scores. Why can it have just as many?
+# **6 · Decoder-only by masks** (hard, 25 minutes). `nn.TransformerEncoder` with a causal mask is a GPT as well. Build
+# one of any depth from `nn.TransformerEncoderLayer` (norm first, GELU, no dropout), which passes `leaks_future` and
+# has as many parameters as `llmkit.GPT` with the same `config`: a table of rows for positions, and one table for
+# characters that also gives the scores. Why can it have just as many?
 
 # %% tags=["exercise"]
 class FromPyTorch(nn.Module):
