@@ -154,9 +154,10 @@ plots.positions(
 #
 # ### The wrong shape
 #
-# Waves are easily added along the wrong dimension. PyTorch's examples [keep the rows as `(T, 1,
-# C)`](https://github.com/pytorch/examples/blob/main/word_language_model/model.py), which is right there, for a stream
-# of the shape `(T, B, C)`. Tutorials have copied it to streams `(B, T, C)`. Watch what happens:
+# Waves are easily added along the wrong dimension. [PyTorch's
+# example](https://github.com/pytorch/examples/blob/main/word_language_model/model.py) keeps the rows in the shape
+# `(T, 1, C)`. That is right there, for a stream `(T, B, C)`, and tutorials have copied it to streams `(B, T, C)`.
+# Watch what happens:
 
 # %%
 rows = waves(T, C)[:, None]  # (T, 1, C)
@@ -448,7 +449,7 @@ class EncoderDecoder(nn.Module):
 
 
 # %% [markdown]
-# (`dropout=0.0`, because PyTorch's layers would else set a random tenth of their numbers to zero while training.)
+# (`dropout=0.0`, because PyTorch's layers would otherwise set a random tenth of their numbers to zero while training.)
 
 # %% tags=["trained"]
 torch.manual_seed(runtime.seed)
