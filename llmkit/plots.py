@@ -266,7 +266,7 @@ def attention_maps(weights: Any, labels: Sequence[str], title: str) -> Picture:
 
 def positions(vectors: Any, title: str) -> Picture:
     """A position scheme's vectors (T, C), or several {name: vectors}: a row for each position."""
-    return matrix(vectors, None, None, title, axes=("position", "channel"), label="value")
+    return matrix(vectors, None, None, title, axes=("position", "feature"), label="value")
 
 
 def text_heat(text: str, values: Any, title: str, *, label: str, width: int = 64) -> Picture:

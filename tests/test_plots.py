@@ -339,7 +339,7 @@ def test_small_multiples_are_labelled_at_the_left_and_below():
 def test_positions_have_a_row_per_position():
     axes = plots.positions(np.arange(6).reshape(2, 3), "T").axes[0]
     assert axes.images[0].get_array().tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("position", "channel")
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("position", "feature")
 
 
 @settings(deadline=None, max_examples=12)

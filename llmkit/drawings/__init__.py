@@ -8,5 +8,13 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 
 from llmkit.drawings.attention import queries_keys_values
 from llmkit.drawings.finetune import low_rank_adapter
+from llmkit.drawings.transformer import block, gpt_architecture, norm_places, rotary_turns
 
-__all__ = ["low_rank_adapter", "queries_keys_values"]
+__all__ = [
+    "block",
+    "gpt_architecture",
+    "low_rank_adapter",
+    "norm_places",
+    "queries_keys_values",
+    "rotary_turns",
+]

@@ -6,7 +6,7 @@
 #
 # About 34 minutes to read, exercises aside.
 #
-# ← [05 · Transformer](05_transformer.ipynb) · [07 · Perplexity](07_perplexity.ipynb) →
+# ← [05b · Positions and norms](05b_positions_and_norms.ipynb) · [07 · Perplexity](07_perplexity.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
@@ -26,7 +26,7 @@ if importlib.util.find_spec("llmkit") is None:
 # %% [markdown]
 # A model with fresh weights knows nothing: it gives each of our 65 characters about the same chance. Its *loss*, the
 # average of -ln p over the characters that really come, is then about ln 65 *nats* (the unit, where the logarithm is the
-# natural one). Notebook 05 ended there. What exactly has to be done, how often, and in what order, so that a hundred
+# natural one), as notebook 05 saw. What exactly has to be done, how often, and in what order, so that a hundred
 # thousand random numbers become a model of a play? And how would we notice that it has begun to learn the wrong thing?
 
 # %%
