@@ -7,5 +7,6 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 """
 
 from llmkit.drawings.attention import queries_keys_values
+from llmkit.drawings.responsible import clip_and_noise, exposure_rank, paired_probe
 
-__all__ = ["queries_keys_values"]
+__all__ = ["clip_and_noise", "exposure_rank", "paired_probe", "queries_keys_values"]
