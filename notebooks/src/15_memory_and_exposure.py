@@ -98,7 +98,6 @@ steps = runtime.pick(cpu=300, gpu=500)
 
 
 def trained(parts: list[str], steps: int) -> tuple[llmkit.GPT, llmkit.GPT]:
-    """The model at the end, and halfway."""
     torch.manual_seed(runtime.seed)
     config = llmkit.GPTConfig(V, 128, n_head=4, position="rotary", **shape)
     model, copies = llmkit.GPT(config).to(runtime.device), []
@@ -106,7 +105,7 @@ def trained(parts: list[str], steps: int) -> tuple[llmkit.GPT, llmkit.GPT]:
 
     def keep(trainer) -> None:
         if trainer.step == max(1, steps // 2):
-            copies.append(copy.deepcopy(trainer.model).eval())
+            copies.append(copy.deepcopy(trainer.model).eval())  # halfway
 
     ids = tokenizer.encode("\n\n".join(parts))
     llmkit.train(model, ids, config=settings, callbacks=[keep])
