@@ -189,8 +189,8 @@ plots.lines(
 # by heart, it says whenever it can. Only what lies *above* the base rate tells us that the prompt's own text is known.
 #
 # **Copyright.** A model that gives back pages of a book has, in some sense, a copy in it. How much of which books open models
-# give back has been measured ([Cooper et al. 2025](https://arxiv.org/abs/2505.12546)): of most very little, of some a great
-# deal. Whether training on protected text is allowed differs from country to country. In the European Union collecting text for
+# give back has been measured ([Cooper et al. 2025](https://arxiv.org/abs/2505.12546)): most models give back little of most
+# books, and one of them a few famous books nearly whole. Whether training on protected text is allowed differs from country to country. In the European Union collecting text for
 # mining is, unless its owner has said no in a form that machines can read
 # ([Directive 2019/790, article 4](https://eur-lex.europa.eu/eli/dir/2019/790/oj)). Elsewhere courts are still deciding. No
 # measurement answers that, but the verbatim share is a fact both sides can check.

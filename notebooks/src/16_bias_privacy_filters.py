@@ -74,9 +74,9 @@ print("\n".join(sentence.text for sentence in sentences[:4]))
 
 # %%
 chance = random.Random(1)
-PEOPLE = "Alder Birch Clover Dill Fennel Hazel Juniper Maple Olive Rowan".split()
+names = "Alder Birch Clover Dill Fennel Hazel Juniper Maple Olive Rowan"
 notes = []
-for name in PEOPLE:
+for name in names.split():
     notes += [
         f"{name} can be reached at 020 7946 0{chance.randrange(1000):03d}.",
         f"Letters for {name} go to {name.lower()}@wend.example.",
