@@ -273,8 +273,8 @@ intervals(
 # may be the secret. A *membership inference* attack ([Shokri et al. 2017](https://arxiv.org/abs/1610.05820)) has to tell; the
 # plainest one says "yes" where the loss is low ([Yeom et al. 2018](https://arxiv.org/abs/1709.01604)). To judge it without a
 # threshold, take every pair of a member and a stranger: how often has the member the lower loss? With losses 1.9 and 2.4 of
-# members, 2.1 and 2.4 of strangers, that is two pairs of four, and half of the tie: 2.5 / 4. This is the *AUC*, the area under the
-# curve that plots true against false alarms. A coin has 0.5.
+# members, 2.1 and 2.4 of strangers, that is two pairs of four, and half of the tie: 2.5 / 4. This is the *AUC*, so called
+# because it is also the area under the curve of hits against false alarms. A coin has 0.5.
 
 # %% tags=["trained"]
 members, strangers = torch.tensor([1.9, 2.4]), torch.tensor([2.1, 2.4])
@@ -369,7 +369,7 @@ drawings.clip_and_noise()
 
 # %% [markdown]
 # In each step, take every example's gradient *by itself*, shorten it to length C if it is longer, add up, and add normal noise of
-# standard deviation σC. Our examples are pieces of 33 characters of the play, and each note on a pin is one. The model is a
+# standard deviation σC; σ is the *noise multiplier*. Our examples are pieces of 33 characters of the play, and each note on a pin is one. The model is a
 # tiny one.
 
 # %%

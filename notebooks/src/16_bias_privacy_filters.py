@@ -88,7 +88,7 @@ print("\n".join(notes[:3]))
 print(f"{len(notes)} notes; in all {len(raw):,} parts, {len(raw_text):,} characters")
 
 # %% [markdown]
-# One model, the GPT of notebook 05 with rotary positions, reads all of it, about five times over.
+# One model, the GPT of notebook 05 with rotary positions, reads all of it, between five and six times over.
 
 # %% tags=["trained"]
 tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789@")  # the play has but one digit
@@ -295,9 +295,9 @@ def passes(number: str) -> bool:
     return total % 10 == 0
 
 
-for number_ in ("4111 1111 1111 1111", "4111 1111 1111 1112"):
-    print(number_, passes(number_))
-    assert passes(number_) == personal_data.passes_luhn(number_)
+for shown in ("4111 1111 1111 1111", "4111 1111 1111 1112"):
+    print(shown, passes(shown))
+    assert passes(shown) == personal_data.passes_luhn(shown)
 
 # %% [markdown]
 # `personal_data.find` has a pattern for each of five kinds, and checks cards, accounts and network addresses beyond their looks.
@@ -362,8 +362,8 @@ for note in notes[:3]:
 assert not any(c.isdigit() or c == "@" for note in notes for c in masked(note))
 
 # %% [markdown]
-# "Letters for Alder go to [EMAIL]" still tells that there is somebody called Alder. A masked text is not an anonymous one: of the
-# people in the United States 87 % were found to be told apart by post code, sex and date of birth
+# "Letters for Alder go to [EMAIL]" still tells that there is somebody called Alder. A masked text is not an anonymous one: post
+# code, sex and date of birth together were found to single out most people in the United States, 87 % of them
 # ([Sweeney 2000](https://dataprivacylab.org/projects/identifiability/)), and none of the three is in our patterns.
 #
 # ## Both remedies, and measured again
