@@ -143,6 +143,7 @@ def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="", t
         axis.set(**PLAIN)
         place_log_ticks(axis, *axis.get_data_interval())
     if len(ticks):
+        axes.set_xticks([], minor=True)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     _name_curves(picture)
     return picture

@@ -2,11 +2,11 @@
 # # 15 · Memory and exposure
 # *What a model remembers of its text: recited, ranked, told apart; and what taking it out costs.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/15_responsible_use.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/15_memory_and_exposure.ipynb)
 #
-# About 63 minutes to read, exercises aside.
+# About 28 minutes to read, exercises aside.
 #
-# ← [14 · Deployment](14_deployment.ipynb) · [17 · Project: code completion](17_project_code_completion.ipynb) →
+# ← [14 · Deployment](14_deployment.ipynb) · [16 · Bias, privacy, filters](16_bias_privacy_filters.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
@@ -86,7 +86,7 @@ print(notes[1], "...", f"{len(notes)} notes on {sum(n > 0 for n in times.values(
 print(f"{len(raw):,} parts, {len(raw_text):,} characters")
 
 # %% [markdown]
-# One model, the GPT of notebook 05 with rotary positions, reads all of it, about seven times over. We keep a copy from halfway,
+# One model, the GPT of notebook 05 with rotary positions, reads all of it, about six times over. We keep a copy from halfway,
 # to compare with.
 
 # %% tags=["trained"]
@@ -94,7 +94,7 @@ tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789")  # the play has 
 V = tokenizer.vocab_size
 shape = runtime.pick(cpu=dict(n_layer=2, n_embd=128), gpu=dict(n_layer=4, n_embd=256))
 batch_size = runtime.pick(cpu=8, gpu=32)
-steps = runtime.pick(cpu=300, gpu=500)
+steps = runtime.pick(cpu=250, gpu=430)
 
 
 def trained(parts: list[str], steps: int) -> tuple[llmkit.GPT, llmkit.GPT]:
@@ -176,7 +176,7 @@ assert abs(shares["rest of the play, once"][-1] - shares["never read"][-1]) < 0.
 plots.lines(
     lengths,
     {name: [100 * share for share in curve] for name, curve in shares.items()},
-    "What was there eight times comes back; what was there once does not",
+    "What stood there eight times comes back, once does not",
     xlabel="characters of prompt",
     ylabel="verbatim for 50 characters (%)",
     log="x",
@@ -185,8 +185,8 @@ plots.lines(
 
 # %% [markdown]
 # (A hundred prompts: each share is good to some ten points.) The curve `never read` is the *base rate*, and every other curve has
-# to be held against it. Its prompts were not in the text, and still the model now and then answers with the text: what it knows
-# by heart, it says whenever it can. Only what lies *above* the base rate tells us that the prompt's own text is known.
+# to be held against it. Its prompts were not in the text, and still the model answers with the text in a good tenth of the
+# cases: what it knows by heart, it says whenever it can. Only what lies *above* the base rate tells us that the prompt's own text is known.
 #
 # **Copyright.** A model that gives back pages of a book has, in some sense, a copy in it. How much of which books open models
 # give back has been measured ([Cooper et al. 2025](https://arxiv.org/abs/2505.12546)): most models give back little of most
@@ -234,10 +234,12 @@ print(f"{len(every):,} pins scored, one of them by hand: the same")
 
 
 # %%
-def exposures(model, start: str = "\n\n") -> dict[int, list[float]]:
+def exposures(model, start: str = "\n\n", counts=tuple(COUNTS)) -> dict[int, list[float]]:
     """How often a pin was written -> the exposures of those pins, in bits."""
-    found = {count: [] for count in COUNTS}
+    found = {count: [] for count in counts}
     for name, pin in pins.items():
+        if times[name] not in counts:
+            continue
         prefix = f"{start}The pin of {name} is "
         log_p = memorisation.code_log_probabilities(model, tokenizer, prefix)
         found[times[name]].append(memorisation.exposure(log_p, pin))
@@ -294,8 +296,9 @@ for name, one in {"halfway": halfway, "at the end": model}.items():
 assert often > 0.9
 assert once > 0.75
 
+
 # %% [markdown]
-# Even what stood there once is told from the unread far better than by a coin: our model went over it seven times, and its loss
+# Even what stood there once is told from the unread far better than by a coin: our model went over it six times, and its loss
 # on the held-out text says how much it learned by heart. Large models mostly read a page once, and there such attacks do hardly
 # better than a coin
 # ([Duan et al. 2024](https://arxiv.org/abs/2402.07841)). A caution about the mean: an attack that is sure of ten people and
@@ -318,7 +321,9 @@ def without_repeats(parts: list[str], form) -> list[str]:
 
 
 to_the_letter = without_repeats(raw, str)
-forgiving = without_repeats(raw, memorisation.normal_form)  # "The pin ... 4821!" -> "the pin ... 4821"
+forgiving = without_repeats(
+    raw, memorisation.normal_form
+)  # "The pin ... 4821!" -> "the pin ... 4821"
 assert memorisation.drop_duplicates(raw)[0] == forgiving
 for name, kept in {"to the letter": to_the_letter, "forgiving": forgiving}.items():
     pins_left = sum(part.startswith("The pin") for part in kept)
@@ -354,8 +359,9 @@ intervals(
 )
 
 # %% [markdown]
-# Better, and not solved. What was written *once* is still more exposed than what was never written: removing repetitions makes
-# all secrets alike, it does not make them safe. For that, the secret must not be read at all (notebook 16 looks for it), or the
+# Better, and not solved. (Even the pins written once are less exposed than before, though their notes are the same: the second
+# model takes fewer steps, and has fewer notes to learn from what a pin looks like.) What was written *once* is still more exposed
+# than what was never written: removing repetitions makes all secrets alike, it does not make them safe. For that, the secret must not be read at all (notebook 16 looks for it), or the
 # training must promise not to depend on it.
 #
 # ## Optional: what a guarantee costs
@@ -444,8 +450,8 @@ def trained_on_examples(noise: float | None) -> llmkit.GPT:
 # %% tags=["trained"]
 for name, noise in {"plain": None, "private": 1.0}.items():
     model_3 = trained_on_examples(noise)
-    loss[name], exposed[name] = llmkit.evaluate(model_3, held_ids).loss, exposures(model_3, "")
-    often = mean(exposed[name][30])
+    loss[name] = llmkit.evaluate(model_3, held_ids).loss
+    often = mean(exposures(model_3, "", counts=[30])[30])
     print(f"{name:8} held-out loss ≈ {loss[name]:.2f}, exposure of 30 times ≈ {often:.1f} bits")
 assert loss["plain"] < loss["private"] < math.log(V)
 

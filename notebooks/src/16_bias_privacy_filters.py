@@ -2,11 +2,11 @@
 # # 16 · Bias, privacy, filters
 # *Faults of known size, found by measuring; and a card that is filled from measurements alone.*
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/15_responsible_use.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/16_bias_privacy_filters.ipynb)
 #
-# About 63 minutes to read, exercises aside.
+# About 33 minutes to read, exercises aside.
 #
-# ← [14 · Deployment](14_deployment.ipynb) · [17 · Project: code completion](17_project_code_completion.ipynb) →
+# ← [15 · Memory and exposure](15_memory_and_exposure.ipynb) · [17 · Project: code completion](17_project_code_completion.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
@@ -282,6 +282,7 @@ pattern = r"""
 for line in ("Call 020 7946 0018.", "Take 1200 sacks.", "Room 0203 0405 0607."):
     print(line, re.findall(pattern, line, re.VERBOSE))
 
+
 # %% [markdown]
 # The room is a false alarm. Some data carries a check against that. In a card's number double every second digit from the right,
 # add up all digits (14 counts 1 + 4), and the sum is a multiple of ten: *Luhn's check*. An account's number (IBAN), its letters
@@ -466,7 +467,9 @@ filters = {"substring": substring, "word, any separator": word_filter(".-_*' "),
 should = {case for case, bad in CASES.items() if bad}
 stops = {name: {case for case in CASES if blocks(case)} for name, blocks in filters.items()}
 for name, hits in stops.items():
-    print(f"{name:20} stops {len(hits & should)} of 7 bad ones, {len(hits - should)} of 6 good ones")
+    print(
+        f"{name:20} stops {len(hits & should)} of 7 bad ones, {len(hits - should)} of 6 good ones"
+    )
 assert len(stops["word"] & should) > len(stops["substring"] & should)
 assert len(stops["word"] - should) < len(stops["substring"] - should)
 
@@ -483,6 +486,7 @@ for name, hits in stopped.items():
 innocent = sorted(stopped["word, any separator"] - stopped["word"])[:2]
 print("lines that any separator costs:", *innocent, sep="\n  ")
 assert len(stopped["word"]) < len(stopped["substring"])
+
 
 # %% [markdown]
 # What the substring filter stops and the last one lets pass has the letters inside a longer word, as in `passing`: nearly always
@@ -698,7 +702,9 @@ def check_digits(country: str, rest: str) -> str:
     return f"{98 - int(digits) % 97:02d}"
 
 
-assert personal_data.passes_iban("GB" + check_digits("GB", "NWBK60161331926819") + "NWBK60161331926819")
+assert personal_data.passes_iban(
+    "GB" + check_digits("GB", "NWBK60161331926819") + "NWBK60161331926819"
+)
 check("16.check_digits", check_digits)
 
 # %% tags=["solution"]
