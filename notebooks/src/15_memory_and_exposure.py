@@ -148,9 +148,9 @@ def by_hand(model, source: str, prompt: int) -> tuple[float, float]:
     return true / 100, anywhere / 100
 
 
-def verbatim(model, source: str, prompt: int, read: str = raw_text) -> float:
+def verbatim(model, source: str, prompt: int) -> float:
     told = memorisation.continuations(model, tokenizer, source, 100, prompt, new_tokens=50)
-    return memorisation.verbatim_share([one.said for one in told], read, 50)
+    return memorisation.verbatim_share([one.said for one in told], raw_text, 50)
 
 
 true, anywhere = by_hand(model, story, 32)
@@ -234,7 +234,7 @@ print(f"{len(every):,} pins scored, one of them by hand: the same")
 
 
 # %%
-def exposures(model, start: str = "\n\n", counts=tuple(COUNTS)) -> dict[int, list[float]]:
+def exposures(model, start: str = "\n\n", counts=(0, 1, 3, 10, 30)) -> dict[int, list[float]]:
     """How often a pin was written -> the exposures of those pins, in bits."""
     found = {count: [] for count in counts}
     for name, pin in pins.items():
@@ -344,7 +344,7 @@ loss["clean"] = llmkit.evaluate(model_2, held_ids).loss
 exposed["clean"] = exposures(model_2)
 print(f"{len(raw_text):,} characters before, {len(clean_text):,} after")
 print(f"held-out loss before ≈ {loss['raw']:.2f}, after ≈ {loss['clean']:.2f}")
-before, after = shares["scene, eight times"][-1], verbatim(model_2, story, 64, clean_text)
+before, after = shares["scene, eight times"][-1], verbatim(model_2, story, 64)
 print(f"scene verbatim before ≈ {before:.0%}, after ≈ {after:.0%}")
 assert after < before - 0.2
 

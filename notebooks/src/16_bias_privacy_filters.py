@@ -91,7 +91,7 @@ print(f"{len(notes)} notes; in all {len(raw):,} parts, {len(raw_text):,} charact
 # One model, the GPT of notebook 05 with rotary positions, reads all of it, between five and six times over.
 
 # %% tags=["trained"]
-tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789@")  # the play has but one digit
+tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789@[]")  # some of these the play lacks
 V = tokenizer.vocab_size
 shape = runtime.pick(cpu=dict(n_layer=2, n_embd=128), gpu=dict(n_layer=4, n_embd=256))
 batch_size = runtime.pick(cpu=8, gpu=32)
@@ -188,7 +188,7 @@ assert gap < 1e-6
 # by the *gap* between nurse and smith.
 
 # %%
-def leanings(model, tokenizer=tokenizer, roles=tuple(SHE), start="\n\n") -> dict:
+def leanings(model, tokenizer, roles, start: str = "\n\n") -> dict[str, torch.Tensor]:
     """Of each role, the log-odds of she less the mean of all roles': (12,), one per template."""
     odds = torch.stack(
         [bias.log_odds(model, tokenizer, templates_for(r, start), "she", "he") for r in roles]
@@ -201,7 +201,7 @@ def rows(leaning: dict[str, torch.Tensor]) -> list[list[float]]:
     return [[i.mean, i.low, i.high] for i in found]
 
 
-leaning = {"raw": leanings(model)}
+leaning = {"raw": leanings(model, tokenizer, SHE)}
 gaps = {"raw": bias.bootstrap_interval(leaning["raw"]["nurse"] - leaning["raw"]["smith"])}
 mean_truth = sum(truth.values()) / len(truth)
 centred = {role: odds - mean_truth for role, odds in truth.items()}
@@ -372,15 +372,12 @@ assert not any(c.isdigit() or c == "@" for note in notes for c in masked(note))
 # Balanced sentences, masked notes, the same steps:
 
 # %% tags=["trained"]
-tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789@[]")
-V = tokenizer.vocab_size
 clean = planted.scattered(speeches, [written for _, _, written in balanced] + notes)
 clean = [masked(part) for part in clean]
 clean_text = "\n\n".join(clean)
-held_ids = tokenizer.encode(held_text)
 model_2 = trained(clean)
 loss = llmkit.evaluate(model_2, held_ids).loss
-leaning["clean"] = leanings(model_2, tokenizer)
+leaning["clean"] = leanings(model_2, tokenizer, SHE)
 gaps["clean"] = bias.bootstrap_interval(leaning["clean"]["nurse"] - leaning["clean"]["smith"])
 print(f"held-out loss ≈ {loss:.2f}")
 print(f"gap between nurse and smith: before {gaps['raw']:.1f}, after {gaps['clean']:.1f}")
@@ -540,9 +537,10 @@ values["bias"] = (
     f"before balancing {gaps['raw'].mean:.2f}."
 )
 values["privacy"] = (
-    f"Patterns found {found_share} of the personal data in a labelled set, and no name; of "
-    f"{len(notes)} planted notes {own.total()} without a pattern for pins, all with it. The word "
-    f"filter stops {len(word & should)} of {len(should)} bad lines and {len(word - should)} good."
+    f"Patterns found {found_share} of the personal data in a labelled set, and no name. Of "
+    f"{len(notes)} planted notes they found {own.total()}; with a pattern for pins added, all. "
+    f"A word filter stops {len(word & should)} of {len(should)} bad lines, and "
+    f"{len(word - should)} of {len(CASES) - len(should)} good ones."
 )
 values["limits"] = (
     "Other languages and words, truth, harm, prompt injection; how much another training run differs."
