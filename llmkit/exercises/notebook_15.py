@@ -200,6 +200,7 @@ EXERCISES = [
         cases=[
             (torch.tensor([[3.0, 4.0]]), 1.0, 1.0),
             (torch.tensor([[3.0, 4.0], [0.3, 0.4], [-6.0, 0.0]]), 1.0, 2.0),
+            (torch.tensor([[0.3, 0.4], [0.06, 0.08]]), 0.25, 2.0),
             (torch.zeros(2, 3), 1.0, 4.0),
             (torch.zeros(0, 3), 1.0, 4.0),
         ],
@@ -217,7 +218,7 @@ EXERCISES = [
         hints=(
             "gradients.norm(dim=1) has the length of each row.",
             "The factor of a row is clip / length, but never above 1.",
-            "A row of zeros has length 0: (clip / length.clamp(min=1e-12)).clamp(max=1).",
+            "(clip / length).clamp(max=1): a row of zeros has clip / 0 = inf, and so the factor 1.",
         ),
     ),
     Exercise(

@@ -724,11 +724,11 @@ check("16.precision_recall", precision_recall)
 
 def sign_flip_p(gaps: torch.Tensor) -> float:
     signs = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * len(gaps)).view(-1, len(gaps))
-    means = (signs * gaps).mean(dim=1).abs()
+    means = (signs * gaps.double()).mean(dim=1).abs()
     return (means >= means[0] - 1e-9).double().mean().item()  # row 0 flips nothing
 
 
-p = sign_flip_p((leaning["raw"]["nurse"] - leaning["raw"]["smith"]).float())
+p = sign_flip_p(leaning["raw"]["nurse"] - leaning["raw"]["smith"])
 print(f"nurse less smith, twelve templates: p ≈ {p:.5f}; the least is 2 / 4096 = {2 / 4096:.5f}")
 check("16.sign_flip_p", sign_flip_p)
 

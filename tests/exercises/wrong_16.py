@@ -142,6 +142,6 @@ WRONG = {
 # Changes of a solution that leave it right, and why.
 EQUIVALENT = {
     "16.sign_flip_p": {
-        "1e-10": "the small number only allows for rounding",
+        "means[-1]": "all signs flipped, the mean is as far from 0",
     },
 }
