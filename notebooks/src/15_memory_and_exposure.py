@@ -6,7 +6,7 @@
 #
 # About 28 minutes to read, exercises aside.
 #
-# ← [14 · Deployment](14_deployment.ipynb) · [16 · Bias, privacy, filters](16_bias_privacy_filters.ipynb) →
+# ← [14 · Deployment](14_deployment.ipynb) · [16 · Bias and privacy](16_bias_privacy_filters.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
@@ -26,9 +26,10 @@ if importlib.util.find_spec("llmkit") is None:
 # %% [markdown]
 # You have trained a model, and somebody asks for it. May you give it away? What would you have to know first?
 #
-# One thing is whether it recites what it read, perhaps somebody's secret. That is a question with a number for an answer;
-# in fact there are three, each with an instrument of its own. We try them on a text whose secrets we have planted ourselves,
-# then use the two remedies there are, and measure again. (Bias, personal data and filters are notebook 16.)
+# One thing is whether it recites what it read, perhaps somebody's secret. That is a question with a number for an
+# answer; in fact there are three, each with an instrument of its own. We try them on a text whose secrets we have
+# planted ourselves, then use the two remedies there are, and measure again. (Bias, personal data and filters are
+# notebook 16.)
 
 # %%
 import copy
@@ -49,8 +50,8 @@ runtime
 # %% [markdown]
 # ## A text with known faults
 #
-# An instrument is tested on something known. So we make a text from two kinds of parts. First, a piece of the play, in which
-# one scene stands eight times, as happens when the same page is collected from many addresses:
+# An instrument is tested on something known. So we make a text from two kinds of parts. First, a piece of the play, in
+# which one scene stands eight times, as happens when the same page is collected from many addresses:
 
 # %%
 text = llmkit.load_text(runtime.corpus)
@@ -63,9 +64,9 @@ others = speeches[:third] + speeches[third + len(scene) :]
 print(f"{len(speeches)} speeches, {len(scene)} of them eight times")
 
 # %% [markdown]
-# Second, secrets: 25 people and the pins of their cards. Some pins are never written down, some once, some 3, 10 or 30 times.
-# Every third note on a person ends in an exclamation mark, because copies on the web are seldom equal to the letter; we shall
-# need that when we take copies out.
+# Second, secrets: 25 people and the pins of their cards. Some pins are never written down, some once, some 3, 10 or 30
+# times. Every third note on a person ends in an exclamation mark, because copies on the web are seldom equal to the
+# letter; we shall need that when we take copies out.
 
 # %%
 people = """Alder Birch Bramble Clover Comfrey Dill Elder Fennel Garlic Hazel Heather Ivy Juniper
@@ -86,8 +87,8 @@ print(notes[1], "...", f"{len(notes)} notes on {sum(n > 0 for n in times.values(
 print(f"{len(raw):,} parts, {len(raw_text):,} characters")
 
 # %% [markdown]
-# One model, the GPT of notebook 05 with rotary positions, reads all of it, about six times over. We keep a copy from halfway,
-# to compare with.
+# One model, the GPT of notebook 05 with rotary positions, reads all of it, about six times over. We keep a copy from
+# halfway, to compare with.
 
 # %% tags=["trained"]
 tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789")  # the play has but one digit
@@ -132,10 +133,10 @@ for one in memorisation.continuations(model, tokenizer, story, count=3, prompt_t
 
 
 # %% [markdown]
-# Some come back to the letter. How many? Take a hundred pieces of a text, let the model continue each for 50 characters, and
-# count. [Carlini et al. 2023](https://arxiv.org/abs/2202.07646) count the continuations that are the *true* one. We count as
-# well those that stand anywhere in the training text: text that leaks is text that leaks, whatever the prompt was. The second
-# is never the smaller. We call it the *verbatim share*:
+# Some come back to the letter. How many? Take a hundred pieces of a text, let the model continue each for 50
+# characters, and count. [Carlini et al. 2023](https://arxiv.org/abs/2202.07646) count the continuations that are the
+# *true* one. We count as well those that stand anywhere in the training text: text that leaks is text that leaks,
+# whatever the prompt was. The second is never the smaller. We call it the *verbatim share*:
 
 # %%
 def by_hand(model, source: str, prompt: int) -> tuple[float, float]:
@@ -158,8 +159,9 @@ print(f"32 characters of the scene: the true continuation ≈ {true:.0%}, any �
 assert true <= anywhere == verbatim(model, story, 32)
 
 # %% [markdown]
-# A number alone says little. What would the share be where there is *nothing* to remember? Ask with prompts from the held-out
-# tenth, which it has never seen. And ask the half-trained model, and for the part of the play that stood there only once.
+# A number alone says little. What would the share be where there is *nothing* to remember? Ask with prompts from the
+# held-out tenth, which it has never seen. And ask the half-trained model, and for the part of the play that stood there
+# only once.
 
 # %% tags=["trained"]
 rest = "\n\n".join(others)
@@ -184,22 +186,25 @@ plots.lines(
 )
 
 # %% [markdown]
-# (A hundred prompts: each share is good to some ten points.) The curve `never read` is the *base rate*, and every other curve has
-# to be held against it. Its prompts were not in the text, and still the model answers with the text in a good tenth of the
-# cases: what it knows by heart, it says whenever it can. Only what lies *above* the base rate tells us that the prompt's own text is known.
+# (A hundred prompts: each share is good to some ten points.) The curve `never read` is the *base rate*, and every other
+# curve has to be held against it. Its prompts were not in the text, and still the model answers with the text in a good
+# tenth of the cases: what it knows by heart, it says whenever it can. Only what lies *above* the base rate tells us
+# that the prompt's own text is known.
 #
-# **Copyright.** A model that gives back pages of a book has, in some sense, a copy in it. How much of which books open models
-# give back has been measured ([Cooper et al. 2025](https://arxiv.org/abs/2505.12546)): most models give back little of most
-# books, and one of them a few famous books nearly whole. Whether training on protected text is allowed differs from country to country. In the European Union collecting text for
-# mining is, unless its owner has said no in a form that machines can read
-# ([Directive 2019/790, article 4](https://eur-lex.europa.eu/eli/dir/2019/790/oj)). Elsewhere courts are still deciding. No
-# measurement answers that, but the verbatim share is a fact both sides can check.
+# **Copyright.** A model that gives back pages of a book has, in some sense, a copy in it. How much of which books open
+# models give back has been measured ([Cooper et al. 2025](https://arxiv.org/abs/2505.12546)): most models give back
+# little of most books, and one of them a few famous books nearly whole. Whether training on protected text is allowed
+# differs from country to country. In the European Union collecting text for mining is, unless its owner has said no in
+# a form that machines can read ([Directive 2019/790, article 4](https://eur-lex.europa.eu/eli/dir/2019/790/oj)).
+# Elsewhere courts are still deciding. No measurement answers that, but the verbatim share is a fact both sides can
+# check.
 #
 # ## 2 · How exposed is a secret?
 #
-# A pin may be in the model and still not be the first thing it says. So list all 10,000 pins by the probability that the model
-# gives them after `The pin of Alder is `. If it knows nothing, the true pin has a random rank. If it knows it by heart, rank 1.
-# *Exposure* ([Carlini et al. 2019](https://arxiv.org/abs/1802.08232)) counts in bits how far up the list it is:
+# A pin may be in the model and still not be the first thing it says. So list all 10,000 pins by the probability that
+# the model gives them after `The pin of Alder is `. If it knows nothing, the true pin has a random rank. If it knows it
+# by heart, rank 1. *Exposure* ([Carlini et al. 2019](https://arxiv.org/abs/1802.08232)) counts in bits how far up the
+# list it is:
 
 # %%
 drawings.exposure_rank()
@@ -219,8 +224,9 @@ assert rank == 3
 assert bits == memorisation.exposure(p.log(), secret)
 
 # %% [markdown]
-# Each bit halves the candidates that an attacker has to try. With 10,000 candidates there are at most log2 10,000 = 13.3 bits:
-# then a single one is left to try. For our model, the probability of a pin is the product of its four digits' probabilities:
+# Each bit halves the candidates that an attacker has to try. With 10,000 candidates there are at most log2 10,000 =
+# 13.3 bits: then a single one is left to try. For our model, the probability of a pin is the product of its four
+# digits' probabilities:
 
 # %%
 prefix = f"\n\nThe pin of {NAMES[4]} is "
@@ -264,19 +270,19 @@ intervals(
 )
 
 # %% [markdown]
-# Look at the first row: pins that were *never* written have some exposure, by luck. For a random rank it is 1 / ln 2 = 1.44 bits
-# on average. With five pins a row, single dots wander; that is why there are five. Then the second row: of what was read once, the
-# verbatim share found no trace. **Exposure finds it, because it looks at all candidates, and not only at the one that the model
-# would say.**
+# Look at the first row: pins that were *never* written have some exposure, by luck. For a random rank it is 1 / ln 2 =
+# 1.44 bits on average. With five pins a row, single dots wander; that is why there are five. Then the second row: of
+# what was read once, the verbatim share found no trace. **Exposure finds it, because it looks at all candidates, and
+# not only at the one that the model would say.**
 #
 # ## 3 · Was this text in it?
 #
-# A third question asks for less than the text: was *this* text among those it learned from? Of a hospital's letters, that alone
-# may be the secret. A *membership inference* attack ([Shokri et al. 2017](https://arxiv.org/abs/1610.05820)) has to tell; the
-# plainest one says "yes" where the loss is low ([Yeom et al. 2018](https://arxiv.org/abs/1709.01604)). To judge it without a
-# threshold, take every pair of a member and a stranger: how often has the member the lower loss? With losses 1.9 and 2.4 of
-# members, 2.1 and 2.4 of strangers, that is two pairs of four, and half of the tie: 2.5 / 4. This is the *AUC*, so called
-# because it is also the area under the curve of hits against false alarms. A coin has 0.5.
+# A third question asks for less than the text: was *this* text among those it learned from? Of a hospital's letters,
+# that alone may be the secret. A *membership inference* attack ([Shokri et al. 2017](https://arxiv.org/abs/1610.05820))
+# has to tell; the plainest one says "yes" where the loss is low ([Yeom et al. 2018](https://arxiv.org/abs/1709.01604)).
+# To judge it without a threshold, take every pair of a member and a stranger: how often has the member the lower loss?
+# With losses 1.9 and 2.4 of members, 2.1 and 2.4 of strangers, that is two pairs of four, and half of the tie: 2.5 / 4.
+# This is the *AUC*, so called because it is also the area under the curve of hits against false alarms. A coin has 0.5.
 
 # %% tags=["trained"]
 members, strangers = torch.tensor([1.9, 2.4]), torch.tensor([2.1, 2.4])
@@ -298,17 +304,16 @@ assert once > 0.75
 
 
 # %% [markdown]
-# Even what stood there once is told from the unread far better than by a coin: our model went over it six times, and its loss
-# on the held-out text says how much it learned by heart. Large models mostly read a page once, and there such attacks do hardly
-# better than a coin
-# ([Duan et al. 2024](https://arxiv.org/abs/2402.07841)). A caution about the mean: an attack that is sure of ten people and
-# guesses at the rest has an AUC near 0.5, and is a disaster for the ten. So one also asks how many are found at very few false
-# alarms ([Carlini et al. 2022](https://arxiv.org/abs/2112.03570)).
+# Even what stood there once is told from the unread far better than by a coin: our model went over it six times, and
+# its loss on the held-out text says how much it learned by heart. Large models mostly read a page once, and there such
+# attacks do hardly better than a coin ([Duan et al. 2024](https://arxiv.org/abs/2402.07841)). A caution about the mean:
+# an attack that is sure of ten people and guesses at the rest has an AUC near 0.5, and is a disaster for the ten. So
+# one also asks how many are found at very few false alarms ([Carlini et al. 2022](https://arxiv.org/abs/2112.03570)).
 #
 # ## Taking out what is there twice
 #
-# Repetition is what made it remember. So drop repeated parts: walk through the text, and let a part pass if its form is new. To
-# the letter, or with case and punctuation forgotten?
+# Repetition is what made it remember. So drop repeated parts: walk through the text, and let a part pass if its form is
+# new. To the letter, or with case and punctuation forgotten?
 
 # %%
 def without_repeats(parts: list[str], form) -> list[str]:
@@ -330,9 +335,9 @@ for name, kept in {"to the letter": to_the_letter, "forgiving": forgiving}.items
     print(f"{name:14} {len(kept):,} of {len(raw):,} parts stay, {pins_left} of them notes on pins")
 
 # %% [markdown]
-# Forgiving finds the notes with the exclamation mark as well: of each pin one note stays. (Whoever collects from the whole web
-# goes further, to passages that are *nearly* the same: [Lee et al. 2022](https://arxiv.org/abs/2107.06499). Exercise 4 shows how
-# one measures "nearly", and what it would do to our pins.)
+# Forgiving finds the notes with the exclamation mark as well: of each pin one note stays. (Whoever collects from the
+# whole web goes further, to passages that are *nearly* the same: [Lee et al. 2022](https://arxiv.org/abs/2107.06499).
+# Exercise 4 shows how one measures "nearly", and what it would do to our pins.)
 #
 # A second model reads the text without repetitions, as many times over as the first one read the whole:
 
@@ -359,24 +364,25 @@ intervals(
 )
 
 # %% [markdown]
-# Better, and not solved. (Even the pins written once are less exposed than before, though their notes are the same: the second
-# model takes fewer steps, and has fewer notes to learn from what a pin looks like.) What was written *once* is still more exposed
-# than what was never written: removing repetitions makes all secrets alike, it does not make them safe. For that, the secret must not be read at all (notebook 16 looks for it), or the
-# training must promise not to depend on it.
+# Better, and not solved. (Even the pins written once are less exposed than before, though their notes are the same: the
+# second model takes fewer steps, and has fewer notes to learn from what a pin looks like.) What was written *once* is
+# still more exposed than what was never written: removing repetitions makes all secrets alike, it does not make them
+# safe. For that, the secret must not be read at all (notebook 16 looks for it), or the training must promise not to
+# depend on it.
 #
 # ## Optional: what a guarantee costs
 #
-# Removing what we thought of protects from what we thought of. *Differential privacy* promises more: whatever one example
-# says, the trained model would have come out nearly the same without it. How? Bound what any example can do, then drown it in
-# noise. This is *DP-SGD* ([Abadi et al. 2016](https://arxiv.org/abs/1607.00133)):
+# Removing what we thought of protects from what we thought of. *Differential privacy* promises more: whatever one
+# example says, the trained model would have come out nearly the same without it. How? Bound what any example can do,
+# then drown it in noise. This is *DP-SGD* ([Abadi et al. 2016](https://arxiv.org/abs/1607.00133)):
 
 # %%
 drawings.clip_and_noise()
 
 # %% [markdown]
-# In each step, take every example's gradient *by itself*, shorten it to length C if it is longer, add up, and add normal noise of
-# standard deviation σC; σ is the *noise multiplier*. Our examples are pieces of 33 characters of the play, and each note on a pin is one. The model is a
-# tiny one.
+# In each step, take every example's gradient *by itself*, shorten it to length C if it is longer, add up, and add
+# normal noise of standard deviation σC; σ is the *noise multiplier*. Our examples are pieces of 33 characters of the
+# play, and each note on a pin is one. The model is a tiny one.
 
 # %%
 T = 32
@@ -388,8 +394,8 @@ examples = torch.cat([windows, pages])  # each row is an example
 print(f"{len(examples):,} examples, {len(pages)} of them notes on pins")
 
 # %% [markdown]
-# A batch usually gives one gradient. A loop gives one for each of its examples, and `torch.func.vmap`, which llmkit uses, all of
-# them at once:
+# A batch usually gives one gradient. A loop gives one for each of its examples, and `torch.func.vmap`, which llmkit
+# uses, all of them at once:
 
 # %%
 tiny, clip = llmkit.GPT(small), 0.3
@@ -406,13 +412,13 @@ assert torch.allclose(total / 4, at_once, atol=1e-6)
 print("four clipped gradients, one by one and at once: the same mean")
 
 # %% [markdown]
-# What is promised has a size, *ε* (epsilon): by adding or removing one example, no outcome becomes more than e^ε times as likely,
-# but for a small chance δ in which anything may happen. δ must be far below one in the number of examples: a program that draws
-# one example and prints it keeps a "promise" with δ = 1/N. We take one in a million.
+# What is promised has a size, *ε* (epsilon): by adding or removing one example, no outcome becomes more than e^ε times
+# as likely, but for a small chance δ in which anything may happen. δ must be far below one in the number of examples: a
+# program that draws one example and prints it keeps a "promise" with δ = 1/N. We take one in a million.
 #
-# ε grows with every step and shrinks with noise; an *accountant* adds it up. llmkit's follows
-# [Mironov et al. 2019](https://arxiv.org/abs/1908.10530), for batches in which each example is drawn by a coin of its own, and
-# its tests compare it with the library opacus.
+# ε grows with every step and shrinks with noise; an *accountant* adds it up. llmkit's follows [Mironov et al.
+# 2019](https://arxiv.org/abs/1908.10530), for batches in which each example is drawn by a coin of its own, and its
+# tests compare it with the library opacus.
 
 # %%
 rate, dp_steps, delta = 0.1, 60, 1e-6
@@ -425,8 +431,8 @@ assert loose < differential_privacy.epsilon(rate, 1.0, dp_steps, delta)
 
 
 # %% [markdown]
-# Doubling the noise from 1 to 2 cuts ε to less than a third. What noise does to the model, two trainings will show: the same
-# steps on the same draws, with and without clipping and noise.
+# Doubling the noise from 1 to 2 cuts ε to less than a third. What noise does to the model, two trainings will show: the
+# same steps on the same draws, with and without clipping and noise.
 
 # %%
 def trained_on_examples(noise: float | None) -> llmkit.GPT:
@@ -456,24 +462,24 @@ for name, noise in {"plain": None, "private": 1.0}.items():
 assert loss["plain"] < loss["private"] < math.log(V)
 
 # %% [markdown]
-# The guarantee has its price in loss, and in time: every example its own gradient. And it has its limits. The ε of σ = 1 is
-# above 7, and e^ε, the factor, above a thousand. And it holds for one *example*: for a pin that stands in thirty of them ε is
-# thirty times as large, and ε is an exponent. That is no promise at all. If such a pin is less exposed after all, it is what we
-# happen to see (with five pins it may be luck), not what was guaranteed. Remove repetitions first. Large texts make the
-# guarantee cheaper, since each example is drawn less often.
+# The guarantee has its price in loss, and in time: every example its own gradient. And it has its limits. The ε of σ =
+# 1 is above 7, and e^ε, the factor, above a thousand. And it holds for one *example*: for a pin that stands in thirty
+# of them ε is thirty times as large, and ε is an exponent. That is no promise at all. If such a pin is less exposed
+# after all, it is what we happen to see (with five pins it may be luck), not what was guaranteed. Remove repetitions
+# first. Large texts make the guarantee cheaper, since each example is drawn less often.
 #
 # ## What we saw
 #
 # - A scene that stood in the text eight times came back to the letter; what stood there once did not. The comparison that
 #   counts is the base rate, with prompts that were never read.
-# - Exposure counts in bits how far a secret has risen among all candidates. It saw what recitation did not: a secret written
-#   once. It grew with each copy.
+# - Exposure counts in bits how far a secret has risen among all candidates. It saw what recitation did not: a secret
+#   written once. It grew with each copy.
 # - Losses alone tell members from strangers, here far better than a coin.
 # - Removing repetitions brought every secret down to the exposure of one written once; not to that of one never written.
 # - Differential privacy costs loss and time, buys a promise about one example, and none about thirty copies.
 #
-# What a model remembers is one thing that its next user should know. Whom it takes for whom, and what it says about people, is
-# the next.
+# What a model remembers is one thing that its next user should know. Whom it takes for whom, and what it says about
+# people, is the next.
 
 # %% [markdown]
 # ## Exercises
@@ -485,8 +491,8 @@ assert loss["plain"] < loss["private"] < math.log(V)
 from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **1 · Predict: how many bits?** (easy, 3 minutes). Before you compute: what is the highest exposure that a code of *six* digits
-# can have, in bits? And which rank, about, has a *four*-digit pin with an exposure of 10 bits?
+# **1 · Predict: how many bits?** (easy, 3 minutes). Before you compute: what is the highest exposure that a code of
+# *six* digits can have, in bits? And which rank, about, has a *four*-digit pin with an exposure of 10 bits?
 
 # %% tags=["exercise"]
 exposures_by_head = None  # your answer: (bits, rank)
@@ -499,8 +505,9 @@ hint("15.exposures")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **2 · Repair it** (easy, 5 minutes). This exposure is printed in a report. Two things are wrong with it; one of them makes a model
-# that knows *nothing* look as if it knew everything. `log_p` (R,) has the log-probability of every candidate.
+# **2 · Repair it** (easy, 5 minutes). This exposure is printed in a report. Two things are wrong with it; one of them
+# makes a model that knows *nothing* look as if it knew everything. `log_p` (R,) has the log-probability of every
+# candidate.
 
 # %% tags=["exercise"]
 def repaired(log_p, secret):
@@ -513,8 +520,8 @@ check("15.repaired", repaired)
 
 
 # %% [markdown]
-# **3 · Member or stranger** (medium, 8 minutes). Write the AUC of the membership attack: losses `members` (M,) and `others` (N,)
-# in, the share of pairs in which the member's loss is the smaller out. A tie counts ½.
+# **3 · Member or stranger** (medium, 8 minutes). Write the AUC of the membership attack: losses `members` (M,) and
+# `others` (N,) in, the share of pairs in which the member's loss is the smaller out. A tie counts ½.
 
 # %% tags=["exercise"]
 def auc(members: torch.Tensor, others: torch.Tensor) -> float:
@@ -526,9 +533,10 @@ check("15.auc", auc)
 
 
 # %% [markdown]
-# **4 · Nearly the same** (medium, 10 minutes). Cut a text into all its pieces of five characters (*shingles*), and make a set of
-# them. The similarity of two texts is the number of pieces that both have over the number that either has; 0.0 where there is
-# no piece at all. Predict: two notes on *different* people, how similar are they? Would you drop one of them?
+# **4 · Nearly the same** (medium, 10 minutes). Cut a text into all its pieces of five characters (*shingles*), and make
+# a set of them. The similarity of two texts is the number of pieces that both have over the number that either has; 0.0
+# where there is no piece at all. Predict: two notes on *different* people, how similar are they? Would you drop one of
+# them?
 
 # %% tags=["exercise"]
 def similarity(a: str, b: str) -> float:
@@ -540,9 +548,9 @@ check("15.similarity", similarity)
 
 
 # %% [markdown]
-# **5 · Clip** (medium, 10 minutes). The heart of DP-SGD without its noise. `gradients` (B, P) has a row for each example. Shorten
-# each row to length `clip` if it is longer, add the rows up, and divide by `expected`, the expected number of examples. B may
-# be 0.
+# **5 · Clip** (medium, 10 minutes). The heart of DP-SGD without its noise. `gradients` (B, P) has a row for each
+# example. Shorten each row to length `clip` if it is longer, add the rows up, and divide by `expected`, the expected
+# number of examples. B may be 0.
 
 # %% tags=["exercise"]
 def clipped_mean(gradients: torch.Tensor, clip: float, expected: float) -> torch.Tensor:
@@ -553,9 +561,9 @@ def clipped_mean(gradients: torch.Tensor, clip: float, expected: float) -> torch
 check("15.clipped_mean", clipped_mean)
 
 # %% [markdown]
-# **6 · How much noise for ε = 1?** (hard, 15 minutes). Find the noise multiplier σ, to two digits after the point, with which 60
-# steps at our rate cost an ε of 1: first with δ = 1 / 4,802, then with δ = 1e-6. Before you compute: which is the larger, and by
-# how much?
+# **6 · How much noise for ε = 1?** (hard, 15 minutes). Find the noise multiplier σ, to two digits after the point, with
+# which 60 steps at our rate cost an ε of 1: first with δ = 1 / 4,802, then with δ = 1e-6. Before you compute: which is
+# the larger, and by how much?
 
 # %% tags=["exercise"]
 noise_for_one = None  # your answer: (at 1 / 4,802, at 1e-6)

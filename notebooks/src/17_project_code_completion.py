@@ -6,7 +6,7 @@
 #
 # About 38 minutes to read, exercises aside.
 #
-# ← [16 · Bias, privacy, filters](16_bias_privacy_filters.ipynb) · [18 · Project: several languages](18_project_multilingual.ipynb) →
+# ← [16 · Bias and privacy](16_bias_privacy_filters.ipynb) · [18 · Project: several languages](18_project_multilingual.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.

@@ -142,6 +142,7 @@ WRONG = {
 # Changes of a solution that leave it right, and why.
 EQUIVALENT = {
     "16.sign_flip_p": {
+        "means > means": "nothing lies just the small number below the mean",
         "means[-1]": "all signs flipped, the mean is as far from 0",
     },
 }
