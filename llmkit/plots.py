@@ -123,10 +123,11 @@ def place_log_ticks(axis, low: float, high: float) -> None:
 
 
 @styled
-def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -> Picture:
+def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="", ticks=()) -> Picture:
     """A curve (N,) over x (N,) for each entry of series, named at its end.
 
     x: also {name: x}, one for each curve. log: the logarithmic axes, "x", "y" (or True) or "xy".
+    ticks: where the x axis has its marks, if not where they are round.
     """
     picture = new_picture(title, 4)
     axes = picture.subplots()
@@ -141,6 +142,9 @@ def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -
         axes.set(**{f"{letter}scale": "log"})
         axis.set(**PLAIN)
         place_log_ticks(axis, *axis.get_data_interval())
+    if len(ticks):
+        axes.set_xticks([], minor=True)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     _name_curves(picture)
     return picture
 

@@ -250,7 +250,7 @@ def test_intervals_show_the_mean_its_ends_and_the_truth():
     assert (heights == heights[:, :1]).all()
     assert axes.yaxis_inverted()
     names_ = [text.get_text() for text in picture.legends[0].get_texts()]
-    assert names_ == ["a", "b", "truth"]
+    assert names_ == ["a", "one measurement (pale)", "b: mean", "truth"]
     with pytest.raises(ValueError, match="series 'a'"):
         intervals(["x"], {"a": [[1, 2, 3]] * 2}, "T", xlabel="nats")
 

@@ -8,13 +8,17 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 
 from llmkit.drawings.attention import queries_keys_values
 from llmkit.drawings.finetune import low_rank_adapter
+from llmkit.drawings.responsible import clip_and_noise, exposure_rank, paired_probe
 from llmkit.drawings.transformer import block, gpt_architecture, norm_places, rotary_turns
 
 __all__ = [
     "block",
+    "clip_and_noise",
+    "exposure_rank",
     "gpt_architecture",
     "low_rank_adapter",
     "norm_places",
+    "paired_probe",
     "queries_keys_values",
     "rotary_turns",
 ]

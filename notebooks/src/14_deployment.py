@@ -6,7 +6,7 @@
 #
 # About 34 minutes to read, exercises aside.
 #
-# ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [15 · Responsible use](15_responsible_use.ipynb) →
+# ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [15 · Memory and exposure](15_memory_and_exposure.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.

@@ -6,7 +6,7 @@
 #
 # About 38 minutes to read, exercises aside.
 #
-# ← [15 · Responsible use](15_responsible_use.ipynb) · [18 · Project: several languages](18_project_multilingual.ipynb) →
+# ← [16 · Bias and privacy](16_bias_privacy_filters.ipynb) · [18 · Project: several languages](18_project_multilingual.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.

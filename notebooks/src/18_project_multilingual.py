@@ -578,7 +578,8 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [12](12_lora.ipynb) | a few percent of the weights | which weights, and of what rank |
 # | [13](13_instruction_tuning.ipynb) | a model that answers | whether the answers are true |
 # | [14](14_deployment.ipynb) | a served model | thousands of users at once |
-# | [15](15_responsible_use.ipynb) | memory, bias, privacy, measured | what we did not think of measuring |
+# | [15](15_memory_and_exposure.ipynb) | what a model remembers, measured | how to make it forget |
+# | [16](16_bias_privacy_filters.ipynb) | bias, personal data, filters, a model card | what we did not think of measuring |
 # | [17](17_project_code_completion.ipynb) | a model that completes code | programs that do what was asked |
 # | 18 | one model, five languages | the other seven thousand |
 
