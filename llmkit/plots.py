@@ -123,10 +123,13 @@ def place_log_ticks(axis, low: float, high: float) -> None:
 
 
 @styled
-def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -> Picture:
+def lines(
+    x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="", points=False
+) -> Picture:
     """A curve (N,) over x (N,) for each entry of series, named at its end.
 
     x: also {name: x}, one for each curve. log: the logarithmic axes, "x", "y" (or True) or "xy".
+    points: mark each value, where there are few and what lies between was not measured.
     """
     picture = new_picture(title, 4)
     axes = picture.subplots()
@@ -135,7 +138,7 @@ def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -
     for name, values in series.items():
         own_x = as_array(x[name] if isinstance(x, Mapping) else x, "x", None)
         y = as_array(values, f"curve {name!r}", len(own_x))
-        axes.plot(own_x, y, lw=2, label=name)
+        axes.plot(own_x, y, lw=2, label=name, marker="o" if points else "", ms=5)
     for letter in "y" if log is True else log or "":
         axis = axes.xaxis if letter == "x" else axes.yaxis
         axes.set(**{f"{letter}scale": "log"})

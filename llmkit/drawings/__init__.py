@@ -7,5 +7,7 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 """
 
 from llmkit.drawings.attention import queries_keys_values
+from llmkit.drawings.deployment import request_to_worker
+from llmkit.drawings.projects import fill_in_the_middle
 
-__all__ = ["queries_keys_values"]
+__all__ = ["fill_in_the_middle", "queries_keys_values", "request_to_worker"]
