@@ -184,15 +184,11 @@ counting = llmkit.NGram(train_ids, 3, tokenizer.vocab_size, discount=None)
 counted = llmkit.evaluate(counting, val_ids).perplexity
 print(f"counting runs of three characters: perplexity ≈ {counted:.2f}")
 assert before < counted < perplexities[0]
-curves = {
-    "rounded": perplexities,
-    "counting": [counted] * len(bits),
-    "float32": [before] * len(bits),
-}
+ends = [bits[0], bits[-1]]
 plots.lines(
-    bits,
-    curves,
-    "Eight bits cost nothing; with two, counting would do better",
+    {"rounded": bits, "counting": ends, "float32": ends},
+    {"rounded": perplexities, "counting": [counted] * 2, "float32": [before] * 2},
+    "Eight bits cost next to nothing; with two, counting does better",
     xlabel="bits for each weight",
     ylabel="perplexity on all held-out text",
     points=True,
@@ -258,7 +254,7 @@ for name, each in rows.items():
 # In one of a thousand tokens it would.) So *this kind* of int8, where only the weights are bytes, buys memory and not
 # speed. Others round the activations too and multiply bytes with bytes, which is faster where the hardware and its
 # kernels can do it. ONNX buys *independence*. On the command line, `python -m llmkit export FOLDER --onnx --int8`
-# prints this table for any model.
+# prints this table for a model that you have saved.
 #
 # ## What goes over the network
 #
@@ -446,6 +442,7 @@ def ask(seed: int) -> tuple[float, float, int]:
     return arrived[0], arrived[-1], len(arrived)
 
 
+ask(3)  # a first one, which loads code and does not count
 measured, seconds = {}, {}
 for clients in (1, 2, 4, 8):
     began = time.perf_counter()
@@ -454,24 +451,24 @@ for clients in (1, 2, 4, 8):
     seconds[clients] = time.perf_counter() - began
 
 # %%
-median, slowest, speed = {}, {}, {}
+first_token, whole, speed = {}, {}, {}
 print("clients   first token   whole answer   the slowest   characters a second")
 for clients, answers in measured.items():
     first, last, count = answers.unbind(1)  # (24,) each
-    median[clients], slowest[clients] = last.median().item(), last.max().item()
+    first_token[clients], whole[clients] = first.median().item(), last.median().item()
     speed[clients] = count.sum().item() / seconds[clients]
-    print(f"{clients:7}    ≈ {first.median():6.2f} s     ≈ {median[clients]:6.2f} s ", end="")
-    print(f"   ≈ {slowest[clients]:6.2f} s               ≈ {speed[clients]:6.0f}")
-assert median[8] > 2 * median[1]
+    print(f"{clients:7}    ≈ {first_token[clients]:6.2f} s     ≈ {whole[clients]:6.2f} s ", end="")
+    print(f"   ≈ {last.max():6.2f} s               ≈ {speed[clients]:6.0f}")
+assert whole[8] > 2 * whole[1]
 assert speed[8] < 2 * speed[1]
 
 # %%
 plots.lines(
-    list(median),
-    {"slowest": list(slowest.values()), "median": list(median.values())},
-    "With one worker, waiting grows with the number who ask",
+    list(whole),
+    {"whole answer": list(whole.values()), "first token": list(first_token.values())},
+    "With one worker, the wait for the first token grows with the line",
     xlabel="clients that ask at the same time",
-    ylabel="seconds for a whole answer",
+    ylabel="median wait (seconds)",
     points=True,
 )
 
@@ -659,7 +656,7 @@ assert torch.equal(again(val_ids[None, :64]), gpt2_like(val_ids[None, :64]))
 #   Measure before you promise.
 # - ONNX is the computation as a file: equal within 1e-4 at every length, and without a cache.
 # - One worker and a bounded queue. Who cannot be served soon is told so at once, with 429.
-# - A stream takes as long as the whole, but begins at once.
+# - A stream takes about as long as the answer in one piece, but begins at once.
 # - With more clients the worker drew no more; the line grew, and the wait with it. Sixteen texts in one batch came at
 #   more than twice the speed of one.
 # - Unknown letters, huge bodies, strangers' names, misspelt settings: each has a status and a sentence, and the

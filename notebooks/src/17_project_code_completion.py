@@ -875,7 +875,7 @@ def scores_of(ids):
 
 def mended(prompt):
     """The prompt as healing leaves it."""
-    kept, new = healed(tokenizer.encode(prompt)[-100:].tolist(), tokenizer.tokens, scores_of)
+    _, new = healed(tokenizer.encode(prompt)[-100:].tolist(), tokenizer.tokens, scores_of)
     taken = tokenizer.decode(tokenizer.encode(prompt)[-1:])
     return prompt.removesuffix(taken) + tokenizer.decode([new])
 
