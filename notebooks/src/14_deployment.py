@@ -709,7 +709,7 @@ check("14.four_bits", four_bits)
 # it nearer to 20, 100 or 300? Write it for any share `p` and any probability `sure`.
 
 # %% tags=["exercise"]
-def answers_needed(p: float = 0.99, sure: float = 0.95) -> int:
+def answers_needed(p: float, sure: float) -> int:
     """The fewest answers of which one lies beyond the percentile p, with probability `sure`."""
 
 
@@ -803,14 +803,14 @@ check("14.four_bits", four_bits)
 # @title Solution 3: what 24 answers cannot say
 
 
-def answers_needed(p=0.99, sure=0.95):
+def answers_needed(p, sure):
     n = 1
     while 1 - p**n < sure:  # p^n: all n are within the percentile
         n += 1
     return n
 
 
-print(answers_needed(), "answers; with 24 the chance is", f"{1 - 0.99**24:.0%}")
+print(answers_needed(0.99, 0.95), "answers; with 24 the chance is", f"{1 - 0.99**24:.0%}")
 check("14.answers_needed", answers_needed)
 
 # %% tags=["solution"]

@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/17_project_code_completion.ipynb)
 #
-# About 38 minutes to read, exercises aside.
+# About 40 minutes to read, exercises aside.
 #
 # ← [15 · Responsible use](15_responsible_use.ipynb) · [18 · Project: several languages](18_project_multilingual.ipynb) →
 
@@ -337,6 +337,7 @@ plots.bars(
     xlabel="mean surprise (bits for the whole name, sign or line end)",
     fmt="{:.1f}",
 )
+
 
 # %% [markdown]
 # A name is a choice among very many, and costs several times what a bracket or a keyword does. It is also longer.
@@ -694,6 +695,8 @@ print(f"perplexity {marks[own]:.2f} per token")
 # one step more at each call. Worked solutions are folded away below.
 
 # %%
+import zlib  # for exercise 3
+
 from llmkit.exercises import check, hint
 
 # %% [markdown]
@@ -807,7 +810,6 @@ check("17.pass_at_k", pass_at_k)
 
 # %% tags=["solution"]
 # @title Solution 3: whole packages
-import zlib
 
 
 def by_package(names, val_fraction):

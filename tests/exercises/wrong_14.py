@@ -202,4 +202,13 @@ WRONG = {
 }
 
 # Changes of a solution that leave it right, and why.
-EQUIVALENT = {}
+EQUIVALENT = {
+    "14.four_bits": {
+        "clamp(-9, 7)": "no weight is further than 7.5 steps from zero, which rounds to -8 at most",
+    },
+    "14.answers_needed": {"n = 0": "the loop counts from there to the same number"},
+    "14.in_one_batch": {
+        "torch.ones(len(prompts), max(lengths)": "it does not matter what the padding is",
+        "argmax(dim=+1)": "the last dimension of two is dimension 1",
+    },
+}
