@@ -197,3 +197,5 @@ def test_what_a_gap_costs_is_the_gap_s_alone():
     characters = sum(len(FILL.decode(ids[start:end])) for ids, start, end in pieces)
     expected = tokens * math.log2(FILL.vocab_size) / characters
     assert code_completion.gap_bits(model, FILL, pieces) == pytest.approx(expected)
+    left = code_completion.gap_bits(model, FILL, pieces, rearrange=False)
+    assert left == pytest.approx(expected)

@@ -201,12 +201,15 @@ def rearranged(ids: Tensor, start: int, end: int, tokenizer: BPETokenizer) -> Te
 
 
 @torch.no_grad()
-def gap_bits(model: LanguageModel, tokenizer: BPETokenizer, pieces: Sequence[Gap]) -> float:
-    """What the gaps cost the model, each rearranged: bits per character of all gaps together."""
+def gap_bits(
+    model: LanguageModel, tokenizer: BPETokenizer, pieces: Sequence[Gap], rearrange: bool = True
+) -> float:
+    """What the gaps cost the model: bits per character of all gaps together. Each is read as
+    `rearranged` gives it, or, without that, after what stands before it alone."""
     bits, characters = 0.0, 0
     with eval_mode(model):
         for ids, start, end in pieces:
-            row = rearranged(ids, start, end, tokenizer)[:-1]
+            row = rearranged(ids, start, end, tokenizer)[:-1] if rearrange else ids[:end]
             losses = token_losses(model, row[None, :-1], row[None, 1:])[0]  # (N + 2,)
             bits += losses[len(losses) - (end - start) :].sum().item() / math.log(2)
             characters += len(tokenizer.decode(ids[start:end]))

@@ -299,7 +299,7 @@ assert of_text[blank].mean() < 0.6 * of_text[~blank].mean()
 plots.text_heat(
     text[-shown:],
     of_text.clamp(max=6),
-    "The layout is dark; bright is what somebody had to choose",
+    "The network expects the indentation; names surprise it",
     label="bits per character (6 and above are one colour)",
 )
 
@@ -480,7 +480,7 @@ shares.bars(
     ["comment, docstring" if name == "text" else name for name in groups],
     list(exact.values()),
     [len(group) for group in groups.values()],
-    "Code can be completed, prose hardly ever",
+    "How much can be completed depends on the kind of line",
     xlabel="lines completed to the letter (%), with 95 % intervals",
 )
 
@@ -612,10 +612,14 @@ own_bits = code_completion.gap_bits(filler, tokenizer, pieces)
 foreign_bits = code_completion.gap_bits(filler, tokenizer, foreign)
 print(f"bits per character with its own text after it ≈ {own_bits:.2f}")
 print(f"with another file's text after it             ≈ {foreign_bits:.2f}")
-assert own_bits < foreign_bits - 0.03
+assert own_bits < foreign_bits - 0.02
+left_bits = code_completion.gap_bits(model, tokenizer, pieces, rearrange=False)
+print(f"the first network, from the left alone        ≈ {left_bits:.2f}")
 
 # %% [markdown]
 # It has begun to: the right text after a gap makes the gap likelier. The order of the tokens is all that we changed.
+# After so few steps it is no match yet for the first network, which goes on from the left in the form it knows. Trained
+# so from the beginning, a model learns to fill gaps at no cost to the rest, as the paper found.
 #
 # ## Where a prompt may end
 #
