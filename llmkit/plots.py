@@ -123,11 +123,14 @@ def place_log_ticks(axis, low: float, high: float) -> None:
 
 
 @styled
-def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="", ticks=()) -> Picture:
+def lines(
+    x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="", ticks=(), points=False
+) -> Picture:
     """A curve (N,) over x (N,) for each entry of series, named at its end.
 
     x: also {name: x}, one for each curve. log: the logarithmic axes, "x", "y" (or True) or "xy".
-    ticks: where the x axis has its marks, if not where they are round.
+    ticks: where the x axis has its marks, if not where they are round. points: mark each value,
+    where there are few and what lies between was not measured.
     """
     picture = new_picture(title, 4)
     axes = picture.subplots()
@@ -136,7 +139,8 @@ def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="", t
     for name, values in series.items():
         own_x = as_array(x[name] if isinstance(x, Mapping) else x, "x", None)
         y = as_array(values, f"curve {name!r}", len(own_x))
-        axes.plot(own_x, y, lw=2, label=name)
+        dots = {"marker": "o", "ms": 5, "clip_on": False} if points else {}
+        axes.plot(own_x, y, lw=2, label=name, **dots)
     for letter in "y" if log is True else log or "":
         axis = axes.xaxis if letter == "x" else axes.yaxis
         axes.set(**{f"{letter}scale": "log"})

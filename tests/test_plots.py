@@ -372,6 +372,14 @@ def test_lines_are_named_at_their_ends():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
 
 
+def test_points_mark_what_was_measured():
+    for points, marker in ((False, "None"), (True, "o")):
+        axes = plots.lines([0, 1], {"a": [1, 2]}, "T", xlabel="x", ylabel="y", points=points).axes[
+            0
+        ]
+        assert axes.lines[0].get_marker() == marker
+
+
 @settings(deadline=None, max_examples=5)
 @given(st.lists(st.sampled_from([0, 0.001, 0.5, 0.52, 0.98, 1]), min_size=2, max_size=9))
 def test_names_stay_apart_however_close_the_ends(ends):

@@ -7,7 +7,9 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 """
 
 from llmkit.drawings.attention import queries_keys_values
+from llmkit.drawings.deployment import request_to_worker
 from llmkit.drawings.finetune import low_rank_adapter
+from llmkit.drawings.projects import fill_in_the_middle
 from llmkit.drawings.responsible import clip_and_noise, exposure_rank, paired_probe
 from llmkit.drawings.transformer import block, gpt_architecture, norm_places, rotary_turns
 
@@ -15,10 +17,12 @@ __all__ = [
     "block",
     "clip_and_noise",
     "exposure_rank",
+    "fill_in_the_middle",
     "gpt_architecture",
     "low_rank_adapter",
     "norm_places",
     "paired_probe",
     "queries_keys_values",
+    "request_to_worker",
     "rotary_turns",
 ]
