@@ -7,5 +7,6 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 """
 
 from llmkit.drawings.attention import queries_keys_values
+from llmkit.drawings.scale import accumulation, checkpointing
 
-__all__ = ["queries_keys_values"]
+__all__ = ["accumulation", "checkpointing", "queries_keys_values"]
