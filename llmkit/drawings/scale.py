@@ -17,7 +17,8 @@ def checkpointing() -> Sketch:
         for j, (first, rest) in enumerate(blocks):
             x = 170 + 138 * j
             drawing.box(x, y, 34, 34, "in", tint=1 if first else None, dashed=not first, size=12)
-            drawing.box(x + 40, y, 64, 34, tint=0 if rest else None, dashed=not rest)
+            tint = 0 if rest else None
+            drawing.box(x + 40, y, 64, 34, "rest", tint=tint, dashed=not rest, size=12)
             if j < 3:
                 ends = (x + 106, y + 17), (x + 136, y + 17)
                 drawing.arrow(*(ends[::-1] if i == 2 else ends))
@@ -36,11 +37,11 @@ def accumulation() -> Sketch:
     drawing.words(20, 187, "gradients", anchor="start")
     for j in range(4):
         x = 120 + 120 * j
-        drawing.cells(x, 14, [["", "", "", ""]], side=24, tints=j if j < 4 else 0)
+        drawing.cells(x, 14, [["", "", "", ""]], side=24, tints=j)
         drawing.box(x, 76, 96, 42, f"of part {j + 1}", tint=j)
         drawing.arrow((x + 48, 40), (x + 48, 74))
         drawing.arrow((x + 48, 118), (x + 48, 164), "+" if j else "", shift=(12, 0), size=15)
-        drawing.box(x, 166, 96, 42, "1" + "".join(f" + {n}" for n in range(2, j + 2)), tint=4)
+        drawing.box(x, 166, 96, 42, " + ".join("1234"[: j + 1]), tint=4, size=12)
         if j:
             drawing.arrow((x - 24, 187), (x - 2, 187))
     drawing.arrow((576, 187), (604, 187))
