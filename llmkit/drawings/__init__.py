@@ -11,10 +11,13 @@ from llmkit.drawings.deployment import request_to_worker
 from llmkit.drawings.finetune import low_rank_adapter
 from llmkit.drawings.projects import fill_in_the_middle
 from llmkit.drawings.responsible import clip_and_noise, exposure_rank, paired_probe
+from llmkit.drawings.scale import accumulation, checkpointing
 from llmkit.drawings.transformer import block, gpt_architecture, norm_places, rotary_turns
 
 __all__ = [
+    "accumulation",
     "block",
+    "checkpointing",
     "clip_and_noise",
     "exposure_rank",
     "fill_in_the_middle",

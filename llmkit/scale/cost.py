@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -33,8 +34,12 @@ PARTS = {  # what of a parameter's name tells its part of the model, the first t
 }
 
 
+@lru_cache(16)  # of GPT-2 XL it takes a second
 def skeleton(config: Any) -> GPT | FastGPT:
-    """The model of a configuration without its numbers: shapes only, on PyTorch's "meta" device."""
+    """The model of a configuration without its numbers: shapes only, on PyTorch's "meta" device.
+
+    To be read only: whoever asks for the same configuration again gets the same model.
+    """
     with torch.device("meta"):
         return FastGPT(config) if isinstance(config, FastGPTConfig) else GPT(config)
 

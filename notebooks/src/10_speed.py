@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 10 · Speed
-# *Where the time goes, and what scale costs.*
+# *Where the time of training goes, and how to need less of it.*
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/10_speed.ipynb)
 #
-# About 54 minutes to read, exercises aside.
+# About 38 minutes to read, exercises aside.
 #
 # ← [09 · Subword tokenizers](09_subword_tokenizers.ipynb) · [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) →
 
@@ -24,9 +24,8 @@ if importlib.util.find_spec("llmkit") is None:
     importlib.invalidate_caches()
 
 # %% [markdown]
-# To train a model is to wait. A textbook's loop on a laptop: some minutes for a text that looks a little like a play.
-# The largest models: months, on thousands of GPUs. What exactly are we waiting for? How much of it is needed? And how could
-# one know *before* a run how long it will take, and whether it will fit?
+# To train a model is to wait: minutes for a text that looks a little like a play, months on thousands of GPUs for the
+# largest models. What exactly are we waiting for, and how much of it is needed?
 #
 # There are two ways to wait less: make each step faster, or need fewer steps. We take the first, then the second, and
 # then race.
@@ -37,7 +36,6 @@ import math
 import os
 import statistics
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 
@@ -48,10 +46,7 @@ import torch.nn.functional as F
 
 import llmkit
 from llmkit import plots
-from llmkit.scale import cost
-from llmkit.scale.cost import peak_memory
-from llmkit.speed.cpu import best_dtype, fast_matmul
-from llmkit.speed.decoding import quick
+from llmkit.speed.cpu import best_dtype
 from llmkit.speed.fast_gpt import sprint
 
 runtime = llmkit.start(seed=1337)
@@ -60,15 +55,13 @@ runtime
 # %%
 text = llmkit.load_text(runtime.corpus)
 tokenizer = llmkit.CharTokenizer.from_text(text)
-train_text, val_text = llmkit.split(text)
+train_text, _ = llmkit.split(text)
 train_ids, val_ids = llmkit.split(tokenizer.encode(text))  # (N,) each
 V = tokenizer.vocab_size
 
+small = dict(block_size=64, n_layer=4, n_head=4, n_embd=128)
 large = dict(block_size=256, n_layer=6, n_head=6, n_embd=384)
-config = llmkit.GPTConfig(
-    vocab_size=V,
-    **runtime.pick(cpu=dict(block_size=64, n_layer=4, n_head=4, n_embd=128), gpu=large),
-)
+config = llmkit.GPTConfig(V, **runtime.pick(cpu=small, gpu=large))
 batch_size = runtime.pick(cpu=12, gpu=64)
 T, C, H = config.block_size, config.n_embd, config.n_head
 print(f"{config.n_layer} layers, {C} wide, windows of {T} characters, {batch_size} in a batch")
@@ -76,67 +69,54 @@ print(f"{config.n_layer} layers, {C} wide, windows of {T} characters, {batch_siz
 # %% [markdown]
 # ## The textbook's loop
 #
-# It is the one that printed tutorials share. First the batch: windows are cut out of the *text*, one after the other, and
+# It is the loop that printed tutorials share. First the batch: windows are cut out of the *text*, one after the other, and
 # turned into numbers character by character.
 
 # %%
 number_of = {character: i for i, character in enumerate(tokenizer.characters)}
 
 
-def textbook_batch(generator: torch.Generator) -> tuple:
+def textbook_batch(dice: torch.Generator) -> tuple:
     """x and y, each (B, T): random windows of the text, and the same, one character on."""
-    starts = torch.randint(len(train_text) - T, (batch_size,), generator=generator).tolist()
+    starts = torch.randint(len(train_text) - T, (batch_size,), generator=dice).tolist()
     windows = [train_text[i : i + T + 1] for i in starts]
     rows = torch.stack([torch.tensor([number_of[c] for c in window]) for window in windows])
     return rows[:, :-1].to(runtime.device), rows[:, 1:].to(runtime.device)
 
 
 # %% [markdown]
-# Then the model. Its attention goes head by head, as one explains it: every head has its own three matrices, makes its own
-# scores, hides the future, takes its own average.
+# Then the model. Its attention goes head by head, as one explains it: each head has three matrices of its own, makes its
+# own scores, hides the future and takes its own average. The weights we take from a layer of llmkit, cut into the
+# pieces that belong to the heads:
 
 # %%
-class Head(nn.Module):
-    def __init__(self, C: int, D: int):
+class HeadByHead(nn.Module):
+    def __init__(self, layer: llmkit.CausalSelfAttention):
         super().__init__()
-        self.query, self.key, self.value = (nn.Linear(C, D) for _ in range(3))
+        weights, biases = layer.c_attn.weight.detach(), layer.c_attn.bias.detach()
+        self.weights = nn.ParameterList(part.clone() for part in weights.chunk(3 * H))  # (D, C)
+        self.biases = nn.ParameterList(part.clone() for part in biases.chunk(3 * H))  # (D,)
+        self.proj = layer.c_proj
 
-    def forward(self, x):  # (B, T, C) -> (B, T, D)
-        q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, D) each
-        scores = q @ k.mT / math.sqrt(q.size(-1))  # (B, T, T)
-        future = torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).triu(1)
+    def head(self, x, h):  # (B, T, C) -> (B, T, D)
+        q, k, v = (F.linear(x, self.weights[i], self.biases[i]) for i in (h, H + h, 2 * H + h))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, T, T)
+        future = torch.ones_like(scores[0], dtype=torch.bool).triu(diagonal=1)
         return scores.masked_fill(future, -torch.inf).softmax(dim=-1) @ v
 
-
-class HeadByHead(nn.Module):
-    def __init__(self, C: int, H: int):
-        super().__init__()
-        self.heads = nn.ModuleList(Head(C, C // H) for _ in range(H))
-        self.proj = nn.Linear(C, C)
-
     def forward(self, x, cache=None):  # (B, T, C) -> (B, T, C)
-        return self.proj(torch.cat([head(x) for head in self.heads], dim=-1))
+        return self.proj(torch.cat([self.head(x, h) for h in range(H)], dim=-1))
 
 
 # %% [markdown]
-# All the rest (embeddings, feed-forward, norms) we take from llmkit's GPT, and the weights too. So the textbook's model and
-# llmkit's are one model, computed in two ways.
+# All the rest stays as it is in llmkit's GPT. So there is one model, computed in two ways:
 
 # %%
-@torch.no_grad()
 def head_by_head(model: llmkit.GPT) -> llmkit.GPT:
     """A copy of the model with the same weights, whose attention goes head by head."""
     model = copy.deepcopy(model)
     for block in model.h:
-        apart, both = HeadByHead(C, H).to(runtime.device), block.attn
-        weights = both.c_attn.weight.view(3, H, C // H, C)  # queries, keys, values of each head
-        biases = both.c_attn.bias.view(3, H, C // H)
-        for h, head in enumerate(apart.heads):
-            for i, linear in enumerate((head.query, head.key, head.value)):
-                linear.weight.copy_(weights[i, h])
-                linear.bias.copy_(biases[i, h])
-        apart.proj.load_state_dict(both.c_proj.state_dict())
-        block.attn = apart
+        block.attn = HeadByHead(block.attn)
     return model
 
 
@@ -147,67 +127,60 @@ assert torch.allclose(textbook(x), model(x), atol=1e-4)
 print(f"{textbook.num_parameters():,} parameters; the same predictions as llmkit's GPT")
 
 # %% [markdown]
-# Last the step: batch, loss, gradient, update. We note the time after each. (A GPU works on while Python runs ahead, so
-# a clock in Python shows nonsense there. To ask for a number makes Python wait until all before it is done.)
+# Last the step. It has four parts: cut a batch; go *forward*, from the characters to the loss; go *backward*, from the
+# loss to the gradients; let the optimizer change the weights. We note the time after each. (A GPU works on while Python
+# runs ahead, so a clock in Python measures only how fast work is handed out. To ask for a number makes Python wait until
+# all work before it is done.)
 
 # %%
-PARTS = ("batch", "forward", "backward", "optimizer")
+def clock() -> float:
+    """The time in seconds, once the device has done all its work."""
+    torch.zeros(1, device=runtime.device).item()
+    return time.perf_counter()
 
 
 def step(get_batch, model, optimizer, dtype: torch.dtype = torch.float32) -> list[float]:
     """One step of training; the seconds that its four parts took."""
-    marks = [time.perf_counter()]
-
-    def mark():
-        torch.zeros(1, device=runtime.device).item()  # wait for the device
-        marks.append(time.perf_counter())
-
+    marks = [clock()]
     x, y = get_batch()  # (B, T) each
-    mark()
+    marks.append(clock())
     with torch.autocast(runtime.device.type, dtype, enabled=dtype != torch.float32):
         loss = model.loss(x, y)
-    mark()
+    marks.append(clock())
     loss.backward()
-    mark()
+    marks.append(clock())
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    mark()
+    marks.append(clock())
     return [after - before for before, after in pairwise(marks)]
 
 
 # %% [markdown]
-# One timing is no timing: the first steps warm up, and any step can be disturbed by something else that the machine does.
-# So take several and the *median* of each part, which a few odd ones do not move.
+# (`autocast` is for later: it makes products in shorter numbers.) One timing is no timing. The first steps warm up, and
+# any step can be disturbed by something else that the machine does. So we take several and the *median* of each part,
+# which a few odd ones do not move.
 
 # %%
 dice = torch.Generator().manual_seed(0)
-textbook_step = (
-    lambda: textbook_batch(dice),
-    textbook,
-    torch.optim.AdamW(textbook.parameters(), lr=1e-3),
-)
+optimizer = torch.optim.AdamW(textbook.parameters(), lr=1e-3)
+textbook_step = (lambda: textbook_batch(dice), textbook, optimizer)
 steps = runtime.pick(cpu=8, gpu=20)
 times = [step(*textbook_step) for _ in range(steps)][2:] or [step(*textbook_step)]
-parts = [1000 * statistics.median(part) for part in zip(*times, strict=True)]
+parts = [1000 * statistics.median(part) for part in zip(*times, strict=True)]  # milliseconds
+PARTS = ("batch", "forward", "backward", "optimizer")
 assert parts[1] + parts[2] > sum(parts) / 2
 assert parts[0] < sum(parts) / 10
-plots.bars(
-    PARTS,
-    parts,
-    "Most of a step is spent in the model, on the way forward and back",
-    xlabel="milliseconds per step",
-    fmt="{:.1f}",
-)
+title = "Most of a step is spent in the model, forward and backward"
+plots.bars(PARTS, parts, title, xlabel="milliseconds per step", fmt="{:.1f}")
 
 # %% [markdown]
-# The clock says *how long*, not *on what*. PyTorch's profiler does: it notes every operation of its library that is
-# started, and how long each took by itself. There are dozens of names; gathered into five kinds:
+# The clock says *how long*, not *on what*. A *profiler* does. A model's step is a long list of *operations*: a matrix
+# product, a softmax, a copy. Each is carried out by a compiled program, its *kernel*. PyTorch's profiler notes every
+# operation that is started and how long it took by itself. There are dozens of names; we gather them into five kinds:
 
 # %%
-from torch.profiler import profile
-
-with profile(acc_events=True) as profiled:  # or some versions warn that they keep one step only
+with torch.profiler.profile(acc_events=True) as profiled:  # it warns without acc_events
     step(*textbook_step)
 
 KINDS = {  # what in an operation's name tells its kind, the first that is found
@@ -216,127 +189,127 @@ KINDS = {  # what in an operation's name tells its kind, the first that is found
     "norms and GELU": ("layer_norm", "gelu"),
     "copying": ("copy_", "cat", "clone"),
 }
+own_time = runtime.pick(cpu="self_cpu_time_total", gpu="self_device_time_total")
 spent, calls = dict.fromkeys([*KINDS, "all the rest"], 0.0), 0
 for event in profiled.key_averages():
-    if event.key.startswith(("aten::", "mkldnn::")):
+    if event.key.startswith(("aten::", "mkldnn::")):  # PyTorch's operations, not the profiler's own
         found = (kind for kind, signs in KINDS.items() if any(s in event.key for s in signs))
-        own_time = runtime.pick(cpu="self_cpu_time_total", gpu="self_device_time_total")
         spent[next(found, "all the rest")] += getattr(event, own_time)
         calls += event.count
+
+# %%
 print(f"one step calls an operation ≈ {calls:,} times")
-share = [time / max(1, sum(spent.values())) for time in spent.values()]
-plots.bars(
-    spent, share, "A step is more than matrix products", xlabel="share of the time", fmt="{:.0%}"
-)
+share = [100 * part / max(1, sum(spent.values())) for part in spent.values()]
+title = "A step is more than matrix products"
+plots.bars(spent, share, title, xlabel="share of the time (%)", fmt="{:.0f}")
 
 # %% [markdown]
 # The matrix products are what a model *is*; nobody can spare us those. Everything else is a cost that can be argued with:
-# numbers copied from place to place, and thousands of calls of which each does next to nothing.
+# numbers copied from place to place, and thousands of calls of which most do next to nothing.
 #
-# **Measure first: what feels slow and what is slow are seldom the same.** Now one cost at a time. Each change must first
+# **Measure first: what looks slow and what is slow are seldom the same.** Now one cost at a time. Each change must first
 # be shown to give the same numbers; only then is it worth a clock.
 #
 # ## One cost at a time
 #
 # *Encode once.* The text does not change, so its numbers need not be looked up again at every step. llmkit's `Batches`
-# takes the encoded text and cuts all windows out by one operation. From the same dice, the same batches:
+# takes the encoded text and cuts all windows out by one operation. Drawn with the same seed, the batches are the same:
 
 # %%
 batches = llmkit.Batches(train_ids, T, batch_size, seed=0, device=runtime.device)
 dice = torch.Generator().manual_seed(0)
-for _ in range(3):
-    for ours, theirs in zip(next(batches), textbook_batch(dice), strict=True):
-        assert torch.equal(ours, theirs)
+for ours, theirs in zip(next(batches), textbook_batch(dice), strict=True):
+    assert torch.equal(ours, theirs)
 
 
 def milliseconds(work, repeats: int = 30) -> float:
     """The median time of a piece of work."""
     times = []
     for _ in range(repeats):
-        before = time.perf_counter()
+        before = clock()
         work()
-        torch.zeros(1, device=runtime.device).item()
-        times.append(1000 * (time.perf_counter() - before))
+        times.append(1000 * (clock() - before))
     return statistics.median(times)
 
 
+# %%
 slow, fast = milliseconds(lambda: textbook_batch(dice)), milliseconds(lambda: next(batches))
 print(f"a batch in ≈ {slow:.2f} ms, now in ≈ {fast:.3f} ms: ≈ {slow / fast:.0f} times as fast")
+print(f"of a step that saves ≈ {(slow - fast) / sum(parts):.1%}")
 assert fast < slow
+assert slow - fast < sum(parts) / 10
 
 
 # %% [markdown]
-# *All heads at once.* The three matrices of all heads, one below the other, are one matrix. So one product makes all
-# queries, keys and values; and the heads become one more dimension, which a product of stacked matrices takes along.
+# Many times as fast, and next to nothing gained. A part that takes the share s of
+# the whole and becomes f times as fast leaves 1 - s + s/f of the time. This is Amdahl's law
+# ([1967](https://doi.org/10.1145/1465482.1465560)), and it says where to look: at the longest bar.
+#
+# *All heads at once.* The matrices of all heads, one below the other, are one matrix. So one product makes all queries, keys
+# and values, and the heads become one more dimension, which the products of attention carry along. That is the layer
+# which notebook 04 built. Its average is a function that can be exchanged; here is one in four plain operations:
 
 # %%
-def plain_attention(q, k, v):
-    """Each head's average of its past: q, k, v (B, H, T, D) and out."""
-    B, H, T, D = q.shape
-    future = torch.full((T, T), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
-    q, k, v = (part.reshape(B * H, T, D) for part in (q, k, v))
-    scores = torch.baddbmm(future, q, k.mT, alpha=D**-0.5)  # (B H, T, T)
-    return (scores.softmax(dim=-1) @ v).view(B, H, T, D)
+def plain_attention(q, k, v, dropout=0.0):
+    """Each head's average of its past: (B, H, T, D) three times -> (B, H, T, D)."""
+    T, D = q.shape[-2:]
+    mask = torch.full((T, T), -torch.inf, dtype=q.dtype, device=q.device).triu(diagonal=1)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(D)  # (B, H, T, T)
+    return (scores + mask).softmax(dim=-1) @ v
 
 
-class AllHeads(nn.Module):
-    """What HeadByHead computes, with the weights of llmkit's layer."""
-
-    def __init__(self, layer: llmkit.CausalSelfAttention, attend):
-        super().__init__()
-        self.c_attn, self.c_proj = layer.c_attn, layer.c_proj  # (C -> 3 C), (C -> C)
-        self.attend = attend
-
-    def forward(self, x, cache=None):  # (B, T, C) -> (B, T, C)
-        B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, H, C // H).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
-        y = self.attend(q, k, v).transpose(1, 2).reshape(B, T, C)  # heads side by side
-        return self.c_proj(y)
-
-
-def all_heads(model: llmkit.GPT, attend=plain_attention) -> llmkit.GPT:
+def with_attention(model: llmkit.GPT, attend) -> llmkit.GPT:
+    """A copy of the model whose layers average by this function."""
     model = copy.deepcopy(model)
     for block in model.h:
-        block.attn = AllHeads(block.attn, attend)
+        block.attn.attend = attend
     return model
 
 
 # %%
-together, apart = all_heads(model), head_by_head(model)
+together, apart = with_attention(model, plain_attention), head_by_head(model)
 together.loss(x, y).backward()
 apart.loss(x, y).backward()
 assert torch.allclose(together(x), apart(x), atol=1e-4)
 assert torch.allclose(together.wte.weight.grad, apart.wte.weight.grad, atol=1e-5)
-print(f"{3 * H + 1} products with weights in each layer become 2; predictions and gradients stay")
+print(f"{3 * H + 1} products with weights in each layer become 2")
 
 # %% [markdown]
-# *A fused optimizer.* AdamW's update of a tensor takes about a dozen small operations, and a model has many tensors.
-# `fused=True` makes it one pass over each number:
+# *A fused optimizer.* AdamW's update of a tensor takes about a dozen small operations, each of which reads and writes all
+# its numbers. To *fuse* operations is to do them in one kernel, which reads and writes once. `fused=True` does that:
 
 # %%
-one_by_one = torch.optim.AdamW(apart.parameters(), lr=1e-3)
-fused = torch.optim.AdamW(together.parameters(), lr=1e-3, fused=True)
-one_by_one.step()
-fused.step()
+torch.optim.AdamW(apart.parameters(), lr=1e-3).step()
+torch.optim.AdamW(together.parameters(), lr=1e-3, fused=True).step()
 assert torch.allclose(apart.wte.weight, together.wte.weight, atol=1e-5)
-assert torch.allclose(apart(x), together(x), atol=1e-2)
-print(f"{sum(1 for _ in apart.parameters())} tensors updated in two ways, the same weights after")
 
 # %% [markdown]
-# *Another library.* PyTorch does not multiply matrices itself: on a CPU it asks Intel's MKL, which on processors of other
-# makers leaves much of them idle. A second library, oneDNN, is there too, and `fast_matmul` lets it in. On an Intel
-# processor or a GPU it changes nothing.
+# (PyTorch does not multiply matrices itself. On a CPU of the x86 kind it asks Intel's MKL, which leaves half of an AMD
+# processor idle, [measured here](../benchmarks/README.md#what-was-found). Another library, oneDNN, is there too, and
+# `with llmkit.speed.cpu.fast_matmul():` lets it in. On an Intel processor and on a GPU that changes nothing.)
+#
+# ## Shorter numbers
+#
+# Up to here every number came out the same. The next change is of another kind. A number with a point is stored as sign,
+# exponent (how large) and fraction (which digits). Fewer bits mean less to move and, on processors that have units for
+# it, several products in the time of one. There are two ways to spend 16 bits:
 
 # %%
-expected = together(x)
-with fast_matmul(runtime.device):
-    assert torch.allclose(together(x), expected, atol=1e-4)
-print("the same predictions, whichever library multiplies")
+print(f"{'':9} bits  exponent  fraction  largest  smallest  step above 1")
+for dtype, exponent, fraction in [
+    (torch.float32, 8, 23), (torch.bfloat16, 8, 7), (torch.float16, 5, 10),
+]:  # fmt: skip
+    info = torch.finfo(dtype)
+    name = str(dtype).removeprefix("torch.")
+    print(f"{name:9}{info.bits:5}{exponent:10}{fraction:10}{info.max:9.0e}", end="")
+    print(f"{info.tiny:10.0e}{info.eps:14.1e}")
+    assert (1 + exponent + fraction, 2.0**-fraction) == (info.bits, info.eps)
 
 # %% [markdown]
-# *Fewer bits.* Up to here every number came out the same. This change is of another kind: `bfloat16` keeps 16 of the 32
-# bits of a number: all of its range, but two to three digits. Processors with units for it multiply several times as fast.
-# The weights themselves stay at 32 bits, only what is multiplied is rounded. Is that still the same model?
+# `bfloat16` has all of float32's range, but only two to three digits. `float16` has one digit more and a small range: a
+# gradient below its smallest number becomes 0, so the loss is multiplied by a large number first and the gradients divided by
+# it after. The weights themselves stay in float32 in either case, only what is multiplied is rounded (*mixed
+# precision*). Is that still the same model?
 
 # %%
 exact, exact_loss = together(x), together.loss(x, y)
@@ -350,76 +323,82 @@ assert torch.allclose(rounded_loss, exact_loss, atol=0.02)
 
 # %% [markdown]
 # Not quite; but another batch moves the loss by more than this rounding does, so training does not mind. Only some CPUs
-# have units for it (others imitate them, slowly), and the free GPU in Colab has not: there `llmkit.train` takes `float16`
-# and scales the loss up, so that small gradients do not vanish. Where the machine has no bfloat16, the last bar is missing.
+# have units for bfloat16 (others imitate them, slowly). Of the two, the T4, Colab's free GPU, has
+# units for float16 alone, and there `llmkit.train` takes that.
 #
-# Now the clock. All ways take turns, step by step, so that a disturbance hits all of them alike.
+# NVIDIA's GPUs from the A100 on have a third way, *TF32*: numbers stay float32 in memory, and the units for products read
+# only 10 bits of each fraction. PyTorch leaves it off until one says `torch.set_float32_matmul_precision("high")`. Its
+# [documentation](https://docs.pytorch.org/docs/stable/notes/cuda.html) reports a large product on an A100 in a seventh of
+# the time, with an error of 0.2 % in place of 0.004 %. On a T4 or a CPU without such units that line changes nothing.
+#
+# ## The clock
+#
+# All ways take turns, step by step, so that a disturbance hits all of them alike. Where the machine has no bfloat16, the
+# last bar is missing.
 
 # %%
-def way(model, fused=None, dtype=torch.float32, get_batch=lambda: next(batches)) -> tuple:
+def way(model, get_batch=lambda: next(batches), fused=None, dtype=torch.float32) -> tuple:
     """What `step` needs."""
     model = copy.deepcopy(model)
     return get_batch, model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused), dtype
 
 
 native = best_dtype(runtime.device) or str(runtime.dtype)  # what this machine is good at
-apart, together = head_by_head(model), all_heads(model)
+apart, together = head_by_head(model), with_attention(model, plain_attention)
 ways = {
-    "textbook": way(apart, get_batch=lambda: textbook_batch(dice)),
+    "textbook": way(apart, lambda: textbook_batch(dice)),
     "+ encode once": way(apart),
     "+ all heads at once": way(together),
     "+ fused AdamW": way(together, fused=True),
-    "+ faster library": way(together, fused=True),
 }
 if "bfloat16" in native:
     ways["+ bfloat16"] = way(together, fused=True, dtype=torch.bfloat16)
-times = {name: [] for name in ways}
-rounds_of_steps = runtime.pick(cpu=16, gpu=20)
-for _ in range(rounds_of_steps):
-    for i, (name, parts) in enumerate(ways.items()):
-        with fast_matmul(runtime.device) if i > 3 else nullcontext():
-            times[name].append(step(*parts))
 
-# %% tags=["trained"]
+# %%
+times = {name: [] for name in ways}
+for _ in range(runtime.pick(cpu=16, gpu=20)):
+    for name, its_parts in ways.items():
+        times[name].append(step(*its_parts))
 middle = {
     name: [1000 * statistics.median(part) for part in zip(*rows[1:], strict=True)]
     for name, rows in times.items()
 }
-total = {name: sum(parts) for name, parts in middle.items()}
-gain = {name: total["textbook"] / t for name, t in total.items()}
-assert max(gain.values()) > 1
+gain = {name: sum(middle["textbook"]) / sum(row) for name, row in middle.items()}
 
-# %%
-plots.stacked_bars(
-    list(middle),
-    {part: [row[i] for row in middle.values()] for i, part in enumerate(PARTS)},
-    f"The same training, ≈ {max(gain.values()):.1f} times as fast",
-    xlabel="milliseconds per step",
-    ends=[f"{ratio:.2f} ×" for ratio in gain.values()],
-)
+# %% tags=["trained"]
+assert max(gain.values()) > 1.1
+by_part = {part: [row[i] for row in middle.values()] for i, part in enumerate(PARTS)}
+title = f"The same training, ≈ {max(gain.values()):.1f} times as fast"
+labels = dict(xlabel="milliseconds per step", ends=[f"{ratio:.2f} ×" for ratio in gain.values()])
+plots.stacked_bars(list(middle), by_part, title, **labels)
 
 
 # %% [markdown]
 # Each bar is one change more than the bar above it, and its number says how many times as fast as the textbook it is. Not
-# every change pays on every machine: some of these bars may be as long as the one above, and on yours it may be others than
-# on the one where the picture was drawn.
+# every change pays on every machine, and on yours it may be others than where this picture was drawn.
+#
+# *A compiler.* `model = torch.compile(model)` goes further in the same direction. At its first call it reads what the model
+# does, fuses neighbouring operations and writes kernels for just these shapes. On a GPU that can be
+# worth more than all of the above: [nanoGPT](https://github.com/karpathy/nanoGPT#efficiency-notes)
+# tells of a step in 135 ms in place of 250. The compilation takes seconds to minutes, often again for a new shape; on a CPU
+# it needs a C++ compiler. It pays in long runs, and in none on this page.
 #
 # ## Fused is not always faster
 #
-# Surely PyTorch's own attention must be faster still: `scaled_dot_product_attention` is *one* operation in place of our
-# four, and never writes the (T, T) scores to memory at all
-# ([Dao et al. 2022](https://arxiv.org/abs/2205.14135)). The same numbers? And faster?
+# Surely PyTorch's own attention must be faster still: `scaled_dot_product_attention` is *one* kernel in place of our
+# four operations, and never writes the (T, T) scores to memory ([Dao et al. 2022](https://arxiv.org/abs/2205.14135)).
 
 # %%
-def fused_attention(q, k, v):  # (B, H, T, D) each
+def fused_attention(q, k, v, dropout=0.0):  # (B, H, T, D) each
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-assert torch.allclose(all_heads(model, fused_attention)(x), model(x), atol=1e-4)
+assert torch.allclose(with_attention(model, fused_attention)(x), together(x), atol=1e-4)
 formats = [torch.float32] + [torch.bfloat16] * ("bfloat16" in native)
 windows = (32, 64, 128, 256, 512)
-ratios = {str(dtype).removeprefix("torch."): [] for dtype in formats}
-for dtype, row in zip(formats, ratios.values(), strict=True):
+ratios = {"equally fast": [1.0] * len(windows)}
+for dtype in formats:
+    row = ratios[str(dtype).removeprefix("torch.")] = []
     for window in windows:
         shape = (2048 // window, 4, window, 32)  # (B, H, T, D): always 2,048 positions
         qkv = torch.randn(3, *shape, device=runtime.device, dtype=dtype, requires_grad=True)
@@ -430,30 +409,24 @@ for dtype, row in zip(formats, ratios.values(), strict=True):
         row.append(fused / plain)
 
 # %%
-plots.lines(
-    windows,
-    ratios,
-    "Below 1, the fused attention is faster: ask window and format",
-    xlabel="window (positions)",
-    ylabel="time of fused / time of plain",
-    log=True,
-)
+title = "Below 1, the fused attention is faster: ask window and format"
+axes = dict(xlabel="window (positions)", ylabel="time of fused / time of plain", log="xy")
+plots.lines(windows, ratios, title, **axes)
 
 # %% [markdown]
-# The fused one takes the whole (T, T) square in small tiles. That pays where the square is large, and on a GPU, whose memory
-# is slow against its arithmetic. On a CPU with short windows the tiles themselves can be the cost. So inside
-# `with llmkit.speed.cpu.tuned(model):` llmkit's models take plain products there in bfloat16 (and on some processors in
-# float32), and the fused kernel elsewhere.
+# The fused kernel takes the (T, T) square in small tiles. That pays where the square is large, and on a GPU, whose memory
+# is slow against its arithmetic. On a CPU with short windows the tiles themselves can be the cost: there, inside
+# `with llmkit.speed.cpu.tuned(model):`, llmkit's models take plain products where these are faster.
 #
 # ## Fewer steps
 #
-# So much for faster steps: the same training, sooner. Now let each step *learn more*. This time the numbers will differ,
-# and the measure is the loss on held-out text after the same few steps with the same batches.
+# Now let each step *learn more*. This time the numbers will differ, and the measure is the loss on held-out text after the
+# same 60 steps.
 #
-# Two things are changed. One is the optimizer. A matrix's gradient points in some directions far more than in others: a
-# *singular value* says how far a matrix stretches along one direction. *Muon*
-# ([Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)) takes the gradient's directions and gives all of
-# them a stretch of about one.
+# First the optimizer. A matrix stretches different directions differently, and a *singular value* is the stretch along one of
+# them. A gradient points in some directions far more than in others. *Muon*
+# ([Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)) keeps the directions and makes the stretches nearly
+# equal, by a few products of the matrix with itself.
 
 # %%
 model.zero_grad()
@@ -468,532 +441,327 @@ stretches = {
     "Muon's step": torch.linalg.svdvals(matrix.detach().float().cpu()),
 }
 stretches = {name: values / values[0] for name, values in stretches.items()}
-assert stretches["gradient"][C // 4] < 0.5 < stretches["Muon's step"][C // 4]
-plots.lines(
-    range(1, C + 1),
-    stretches,
-    "A gradient favours a few directions; Muon's step uses them all",
-    xlabel="direction, the strongest first",
-    ylabel="stretch, as a share of the strongest",
-)
+assert stretches["gradient"][C // 4] < 0.5 < stretches["Muon's step"][3 * C // 4]
+title = "A gradient favours a few directions; Muon's step uses nearly all"
+axes = dict(xlabel="direction, the strongest first", ylabel="stretch, as a share of the strongest")
+plots.lines(range(1, C + 1), stretches, title, **axes)
 
 # %% [markdown]
-# The other is the model. `FastGPT` has the parts that newer models have (rotary positions, norms without parameters, also of
-# queries and keys; blocks that start as the identity), and one of its own. A small model spends its first layers on
-# *counting*: after `th` comes `e`. A table can do that. Besides the vector of its character, each position gets a vector
-# for the pair, for the three and for the four characters that end there. For the pairs:
+# Nearly all of Muon's directions have more than half of the largest stretch. The last few stay weak: the products do not
+# reach them, and little of the gradient lies there.
+#
+# Second the positions: rotary ones, which notebook 05 has built. They tell attention how far apart two characters are, and
+# spare it learning that from a table.
+#
+# Third, a model made for short races. A small model spends its first layers on *counting*: after `th` comes `e`. A table can
+# do that at once. `FastGPT` gives each position, besides the vector of its character, a vector for the pair, one for
+# the three and one for the four characters that end there. How much of it is tables?
 
 # %%
-torch.manual_seed(runtime.seed)
-pairs_only = llmkit.FastGPTConfig(
-    V, block_size=64, n_layer=1, n_head=2, n_embd=64, ngram_rows=[8192]
-)
-fast = llmkit.FastGPT(pairs_only)
-nn.init.normal_(fast.ngrams["2"].weight)  # they start at zero, and so does
-nn.init.normal_(fast.lm_head.weight)  # the output layer: nothing could be seen
-
-ids = train_ids[None, :64]  # (1, T)
-before = F.pad(ids[:, :-1] + 1, (1, 0))  # (1, T): the character before, counted from 1; 0: none
-row = ids + before * (V + 1)  # (1, T): each pair's own row of the table
-vectors = fast.wte(ids) + fast.ngrams["2"](row)  # (1, T, C)
-scores = fast.lm_head(F.layer_norm(vectors, [64]))  # past the block, which does nothing yet
-assert torch.allclose(fast(ids), scores, atol=1e-3)
-print(f"{V} characters, {(V + 1) * V:,} possible pairs, a table of {8192:,} rows")
-
-# %% [markdown]
-# Triples are too many for a row each; several share one, chosen by a number that is scrambled (a *hash*). Now one change at a
-# time, and the same few steps for each, with settings that llmkit keeps for the race below:
-
-# %%
-shape, settings = sprint(V, device=runtime.device)
-settings = replace(settings, eval_every=5)
-held_out = val_ids[:6000]
+shape, settings = sprint(V, device=runtime.device)  # a tiny FastGPT and how to train it
 plain = llmkit.GPTConfig(V, shape.block_size, shape.n_layer, shape.n_head, shape.n_embd)
-adamw = replace(settings, optimizer="adamw", learning_rate=3e-3)
+rotary = replace(plain, position="rotary")
+racer = llmkit.FastGPT(shape)
+in_tables = sum(table.numel() for table in racer.ngrams.parameters())
+all_of_it = racer.num_parameters()
+print(f"FastGPT: {all_of_it:,} parameters, {in_tables / all_of_it:.1%} of them in its tables")
+print(f"a GPT of the same shape: {llmkit.GPT(rotary).num_parameters():,} parameters")
+print(f"{V} characters make {V**2:,} pairs and {V**3:,} triples; rows: {shape.ngram_rows}")
+assert in_tables > 0.98 * all_of_it
+
+# %% [markdown]
+# So `FastGPT` is mostly a counter, with a small GPT on top that differs a little from ours. Triples are too many for a row
+# each: several share one, chosen by a scrambled number, a *hash*.
+#
+# One change at a time, 60 steps each, on the same batches. We keep the clock of each run for the race:
+
+# %%
+held_out = val_ids[:6000]
+settings = replace(settings, eval_every=2)
 trials = {
-    "GPT, AdamW": (llmkit.GPT, plain, adamw),
+    "GPT, AdamW": (llmkit.GPT, plain, replace(settings, optimizer="adamw", learning_rate=3e-3)),
     "GPT, Muon": (llmkit.GPT, plain, settings),
+    "GPT, Muon, rotary": (llmkit.GPT, rotary, settings),
     "FastGPT, no tables": (llmkit.FastGPT, replace(shape, ngram_rows=()), settings),
     "FastGPT": (llmkit.FastGPT, shape, settings),
 }
-histories = {}
-for name, (kind, its_shape, its_config) in trials.items():
+histories, curves = {}, {}
+for name, (kind, its_shape, its_settings) in trials.items():
     torch.manual_seed(runtime.seed)
+    curves[name] = []  # (seconds, held-out loss)
+
+    def watch(run, curve=curves[name]):
+        if run.evaluated:
+            curve.append((run.history.seconds, run.history.val_loss[-1]))
+
     trial = kind(its_shape).to(runtime.device)
-    histories[name] = llmkit.train(trial, train_ids, held_out, its_config)
+    histories[name] = llmkit.train(trial, train_ids, held_out, its_settings, callbacks=[watch])
 
 # %% tags=["trained"]
-for name, history in histories.items():
-    print(f"{name:18} ≈ {history.val_loss[-1]:.3f} nats after ≈ {history.step[-1]} steps")
-losses = [history.val_loss[-1] for history in histories.values()]
-assert losses == sorted(losses, reverse=True)
-assert losses[-1] < losses[0] - 0.5
-
-# %%
-plots.loss_curves(histories, "The same number of steps, and each change learns more", by="step")
+ends = {name: history.val_loss[-1] for name, history in histories.items()}
+assert ends["GPT, AdamW"] > ends["GPT, Muon"] + 0.1
+assert ends["GPT, Muon"] > ends["GPT, Muon, rotary"] + 0.1
+assert ends["FastGPT, no tables"] > ends["FastGPT"] + 0.2
+assert abs(ends["FastGPT, no tables"] - ends["GPT, Muon, rotary"]) < 0.25
+plots.loss_curves(histories, "Muon, rotary positions, tables: what each is worth in 60 steps", by="step")
 
 # %% [markdown]
-# (AdamW's learning rate is the best of six that were tried.) Each change brings the loss further down, the tables a good
-# deal. They have a price that is easy to overlook: a batch touches few of their rows, but AdamW walks over all of them at
-# every step. There is no free lunch, but there are cheap ones.
+# (AdamW's learning rate is the best of six that were tried.) Muon and rotary positions, both of which *your* GPT can have,
+# bring the loss down by more than half a nat. `FastGPT` without its tables is no better than that GPT: what it has beyond
+# yours is counting. The tables have a price, too: a batch touches few of their rows, but AdamW walks over all of them at
+# every step.
 #
 # ## The race
 #
-# The textbook's loop gets a few seconds. Then `sprint`, which is the last curve above, runs until its loss is no
-# higher. Same machine, same text, same held-out characters; the clocks stop while the loss is measured.
+# Now by the clock. Three runners: the textbook's loop, with AdamW at the best of four learning rates that were tried; your
+# GPT, with rotary positions and Muon; and `FastGPT`. Same machine, same text, same held-out characters; the clocks stop while
+# the loss is measured. First the textbook:
 
 # %%
-seconds = runtime.pick(cpu=6, gpu=8)
-
 torch.manual_seed(runtime.seed)
 textbook = head_by_head(llmkit.GPT(config).to(runtime.device))
 textbook_step = (textbook_step[0], textbook, torch.optim.AdamW(textbook.parameters(), lr=1e-3))
-clock, look, textbook_steps, textbook_curve = 0.0, 0.1, 0, []
-while clock < seconds:
-    clock += sum(step(*textbook_step))
-    textbook_steps += 1
-    if clock > look or clock >= seconds:
-        textbook_curve.append((clock, llmkit.evaluate(textbook, held_out).loss))
-        look = 1.5 * clock
+steps = runtime.pick(cpu=150, gpu=100)
+seconds, curve = 0.0, []
+for i in range(steps):
+    seconds += sum(step(*textbook_step))
+    if i + 1 == steps or i + 1 in (2, 4, 8, 16, 32, 64, 100):
+        curve.append((seconds, llmkit.evaluate(textbook, held_out).loss))
+
+# %% [markdown]
+# A race also needs finish lines that mean something. Notebook 07 has two: what counting pairs reaches, and what counting five
+# characters reaches, with the best discounts. Both are counted in less than a second:
 
 # %%
-ours_curve = []
+counted = {}
+for name, order in {"pairs, counted": 2, "fives, counted": 5}.items():
+    before = clock()
+    counter = llmkit.NGram(train_ids, order, V, discount=None)
+    took = clock() - before
+    counted[name] = counter.loss(held_out)
+    print(f"{name:15} {counted[name]:.2f} nats per character, after ≈ {took:.2f} s")
 
-
-def watch(run):
-    if run.evaluated:
-        ours_curve.append((run.history.seconds, run.history.val_loss[-1], run.step))
-
-
-torch.manual_seed(runtime.seed)
-sprinter = llmkit.FastGPT(shape).to(runtime.device)
-llmkit.train(sprinter, train_ids, held_out, replace(settings, eval_every=2), callbacks=[watch])
-goal = textbook_curve[-1][1]
-reached = next((point for point in ours_curve if point[1] <= goal), ours_curve[-1])
-ratio = clock / reached[0]
+# %%
+runners = {"textbook": curve, "your GPT": curves["GPT, Muon, rotary"], "FastGPT": curves["FastGPT"]}
+goal, sooner = curve[-1][1], {}
+for name, points in runners.items():
+    reached = next((when for when, loss in points if loss <= goal), points[-1][0])
+    sooner[name] = seconds / reached
+    end, loss = points[-1]
+    print(f"{name:9} ends at ≈ {loss:.2f} after ≈ {end:.1f} s", end="; ")
+    print(f"the textbook's last loss ≈ {sooner[name]:.0f} times as soon")
 
 # %% tags=["trained"]
-print(f"textbook: loss ≈ {goal:.3f} after ≈ {clock:.2f} s and ≈ {textbook_steps} steps")
-print(f"ours:     loss ≈ {reached[1]:.3f} after ≈ {reached[0]:.3f} s and ≈ {reached[2]} steps")
-print(f"at the end, after ≈ {ours_curve[-1][0]:.2f} s: ≈ {ours_curve[-1][1]:.3f}")
-assert reached[1] <= goal
-assert ratio > 2
-assert ours_curve[-1][1] < goal - 0.3
-
-# %%
-curves = {"textbook": textbook_curve, "ours": ours_curve}
-plots.lines(
-    {name: [point[0] for point in curve] for name, curve in curves.items()},
-    {name: [point[1] for point in curve] for name, curve in curves.items()},
-    f"To the same loss ≈ {ratio:.0f} times sooner",
-    xlabel="seconds of training",
-    ylabel="held-out loss (nats per character)",
-    log="x",
-)
+assert goal > counted["pairs, counted"] - runtime.pick(cpu=0.1, gpu=2)
+assert sooner["FastGPT"] > sooner["your GPT"] > 1.5
+assert runners["FastGPT"][-1][1] < counted["pairs, counted"] - 0.3
+lines = runners | {name: [(0.02, loss), (seconds, loss)] for name, loss in counted.items()}
+whens = {name: [when for when, _ in points] for name, points in lines.items()}
+losses = {name: [loss for _, loss in points] for name, points in lines.items()}
+title = f"≈ {sooner['FastGPT']:.0f} times as soon, to a loss that counting pairs reaches too"
+axes = dict(xlabel="seconds of training", ylabel="held-out loss (nats per character)", log="x")
+plots.lines(whens, losses, title, **axes)
 
 # %% [markdown]
-# Two factors are multiplied here: far fewer steps, and shorter ones, since one narrow layer stands where four wide ones
-# stood. Is it fair? To the question *how soon is this loss reached*, yes. It is a sprinter, though, with little room to go
-# on: what `llmkit train` makes is a plain `GPT`, larger and slower, and ends lower. Both are measured on Tiny Shakespeare
-# in the [README](../README.md#what-it-reaches), the sprinter against nanoGPT's own script, with the commands that repeat it.
+# The factor is large, and the two lines say what it is worth. On a CPU the textbook's 150 steps end where a table of *pairs*
+# stands: the factor tells how soon two programs learn what can be counted in a moment. And `FastGPT`, with its tables
+# of up to four characters, ends close to the counter of five. In a race of seconds nothing beats counting, and a model
+# that contains a counter comes next.
 #
-# ## Writing, too
-#
-# A model that writes takes one step for each token (notebook 08), and in a small model much of it goes to the calls between
-# the products. `quick(model)` is the same model with a shorter way for one more token; give it to `generate` in its place.
-# The same tokens? And sooner?
-
-# %%
-writer = llmkit.GPT(llmkit.GPTConfig(V, block_size=128, n_layer=4, n_head=4, n_embd=128))
-usual_ids = llmkit.generate(writer, train_ids[:5], 100, seed=0)  # (105,)
-assert torch.equal(llmkit.generate(quick(writer), train_ids[:5], 100, seed=0), usual_ids)
-for name, asked in {"as it is": writer, "quick": quick(writer)}.items():
-    took = milliseconds(lambda m=asked: llmkit.generate(m, train_ids[:5], 100, seed=0), repeats=3)
-    print(f"{name:8} ≈ {took / 100:.2f} ms a token")
-
-
-# %% [markdown]
-# ## What scale costs: parameters
-#
-# How long would a *real* model take here? That can be answered without building it. First its size. All matrices of a GPT
-# follow from four numbers: vocabulary V, window T, layers L and width C.
-
-# %%
-def gpt2_parameters(V: int, T: int, L: int, C: int) -> int:
-    attention = (3 * C * C + 3 * C) + (C * C + C)  # queries, keys and values; their way out
-    feed_forward = (4 * C * C + 4 * C) + (4 * C * C + C)  # four times as wide, and back
-    norms = 2 * 2 * C
-    return V * C + T * C + L * (attention + feed_forward + norms) + 2 * C
-
-
-for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
-    published = llmkit.GPTConfig.gpt2(name)
-    sizes = (published.vocab_size, published.block_size, published.n_layer, published.n_embd)
-    assert gpt2_parameters(*sizes) == sum(cost.parameters(published).values())
-print(f"GPT-2: {gpt2_parameters(50257, 1024, 12, 768):,} parameters, as published")
-
-# %% [markdown]
-# `cost.parameters` counts the same, part by part. Beside our own models stand one of a tutorial (4 layers, 768 wide, on
-# GPT-2's vocabulary) and the four sizes of GPT-2:
-
-# %%
-small = llmkit.GPTConfig(V, block_size=64, n_layer=4, n_head=4, n_embd=128)  # "small" from here on
-models = {"sprinter": shape, "small": small, "4 x 768": llmkit.GPTConfig(50257, 1024, 4, 12, 768)}
-for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
-    models[name] = llmkit.GPTConfig.gpt2(name)
-tables = ("token embeddings", "n-gram embeddings", "positions", "output")
-columns = {"tables": [], "attention": [], "feed-forward": [], "norms": []}
-print(f"{'':12}" + "".join(f"{name:>15}" for name in [*columns, "all"]))
-for name, its_shape in models.items():
-    parts = cost.parameters(its_shape)
-    row = [sum(parts.get(table, 0) for table in tables)]
-    row += [parts.get(part, 0) for part in list(columns)[1:]]
-    print(f"{name:12}" + "".join(f"{number:15,}" for number in [*row, sum(row)]))
-    assert sum(row) == sum(parts.values())
-    for column, number in zip(columns.values(), row, strict=True):
-        column.append(100 * number / sum(row))
-
-# %%
-plots.stacked_bars(
-    list(models),
-    columns,
-    "On one vocabulary, larger models have a smaller share of tables",
-    xlabel="share of the parameters (%)",
-)
-
-# %% [markdown]
-# The tutorial's model is more than half tables, because its vocabulary is that of a model twelve layers deep. The sprinter
-# is nearly nothing but tables. That is no waste: a table is looked up, not multiplied.
-#
-# ## What scale costs: arithmetic
-#
-# To multiply a vector by a matrix of N numbers takes N multiplications and N additions: 2N *floating-point operations*,
-# FLOPs. The way back computes two such products, one for the gradient of the vector and one for that of the matrix: 4N. So
-# a token costs 6N, and D tokens cost *6ND* ([Kaplan et al. 2020](https://arxiv.org/abs/2001.08361)). What is left out
-# are the scores of attention, where no weight takes part: 12 L T C more. PyTorch can count for us:
-
-# %%
-from torch.utils.flop_counter import FlopCounterMode
-
-toy = all_heads(llmkit.GPT(config).to(runtime.device))
-with FlopCounterMode(display=False) as counter:
-    loss = toy.loss(x, y)
-    forward = counter.get_total_flops()
-    loss.backward()
-counted = counter.get_total_flops() // x.numel()  # per token
-N = 12 * config.n_layer * C * C + V * C  # the matrices, without biases and tables
-assert counted == 6 * N + 12 * config.n_layer * T * C == cost.flops_per_token(config)
-assert counter.get_total_flops() == 3 * forward
-print(f"{counted:,} FLOPs per token, a third of them on the way forward; 6N alone: {6 * N:,}")
-print(f"the sprinter: {cost.flops_per_token(shape):,}")
-
-# %% [markdown]
-# So we know what a step must compute, and by the clock how fast it was. Against the fastest that this machine multiplies
-# matrices at all, which gives the *utilisation*:
-
-# %%
-peak = cost.matmul_peak(runtime.device, seconds=0.5)  # FLOP/s, in float32
-print(f"this machine: ≈ {peak / 1e9:.0f} GFLOP/s at its peak")
-for name in ("textbook", "+ faster library"):
-    speed = counted * batch_size * T / (total[name] / 1000)
-    print(f"{name:16} ≈ {speed / 1e9:.0f} GFLOP/s, ≈ {speed / peak:.0%} of the peak")
-assert speed > 0
-
-# %% [markdown]
-# And now anyone's training run can be estimated on the back of an envelope: FLOPs, divided by GPUs × peak × utilisation.
-# An A100 has a peak of 312 TFLOP/s in bfloat16 ([NVIDIA](https://www.nvidia.com/en-us/data-center/a100/)), and 40 % of
-# it is good work. Parameters and tokens are those that the papers state.
-
-# %%
-A100 = 312e12 * 0.40  # FLOP/s that do arrive
-runs = {  # parameters, tokens
-    "GPT-2 as nanoGPT": (124e6, 300e9),  # github.com/karpathy/nanoGPT, train_gpt2.py
-    "GPT-3": (175e9, 300e9),  # Brown et al. 2020, arxiv.org/abs/2005.14165
-    "Chinchilla": (70e9, 1.4e12),  # Hoffmann et al. 2022, arxiv.org/abs/2203.15556
-    "Llama 3 8B": (8e9, 15e12),  # Llama team 2024, arxiv.org/abs/2407.21783
-    "Llama 3 70B": (70e9, 15e12),
-    "Llama 3 405B": (405e9, 15.6e12),
-}
-print(f"{'':18}{'FLOPs':>10}{'A100-days':>14}{'A100s for 30 days':>20}")
-for name, (parameters, tokens) in runs.items():
-    flops = 6 * parameters * tokens
-    days = flops / A100 / 86_400
-    print(f"{name:18}{flops:10.2e}{days:14,.0f}{math.ceil(days / 30):20,}")
-assert math.isclose(6 * 175e9 * 300e9, 3.14e23, rel_tol=0.01)  # what the GPT-3 paper states
-assert math.isclose(6 * 405e9 * 15.6e12, 3.8e25, rel_tol=0.01)  # and the Llama 3 paper
-
-years = 6 * 124e6 * 300e9 / (0.4 * peak) / 86_400 / 365
-print(f"GPT-2 on this machine, if it ran at 40 % of its peak: ≈ {years:,.1f} years")
-
-# %% [markdown]
-# The rule gives what the papers of GPT-3 and Llama 3 state, to a hundredth. nanoGPT tells of about four days on eight A100s,
-# 32 A100-days where we estimate 21. So we can say how busy those were:
-
-# %%
-gpt2 = llmkit.GPTConfig.gpt2()
-utilisation = cost.flops_per_token(gpt2) * 300e9 / (8 * 4 * 86_400 * 312e12)
-print(f"{utilisation:.0%} of the peak")
-assert 0.25 < utilisation < 0.35
-
-# %% [markdown]
-# ## What scale costs: memory
-#
-# Time can be waited for. Memory is there or it is not. Training holds four things at once: the weights, their gradients,
-# AdamW's two averages, and the *activations*, which are what the way forward computes and the way back will need. The first
-# three take 4 + 4 + 8 = 16 bytes for each parameter, before any text is read:
-
-# %%
-for name in list(models)[1:]:
-    memory = cost.training_memory(models[name], batch_size=1)
-    fixed = sum(memory.values()) - memory["activations"]
-    assert fixed == 16 * sum(cost.parameters(models[name]).values())
-    window = memory["activations"] / 1e6
-    print(f"{name:12}{fixed / 1e6:9,.0f} MB, and {window:6,.0f} MB for each window")
-assert fixed > 16e9
-
-
-# %% [markdown]
-# A T4, the free GPU in Colab, has 16 GB: GPT-2 XL does not fit into it, not even with an empty batch. And the activations
-# come on top, for every window of the batch and every position of it. Do not take the formula's word for it, count: PyTorch
-# calls a hook for every tensor that it keeps for the way back.
-
-# %%
-def kept_bytes(model, x, y) -> int:
-    """What the way forward keeps for the way back, without the weights."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage  # each once, and held: none may take its place
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.loss(x, y)
-    return sum(storage.nbytes() for storage in kept.values())
-
-
-for attend, fused in ((fused_attention, True), (plain_attention, False)):
-    kept = kept_bytes(all_heads(model, attend), x, y)
-    estimate = cost.training_memory(config, len(x), fused=fused)["activations"]
-    print(f"{attend.__name__}: {kept / 1e6:.2f} MB; the formula says {estimate / 1e6:.2f} MB")
-    assert math.isclose(kept, estimate, rel_tol=runtime.pick(cpu=0.02, gpu=0.1))
-
-
-# %% [markdown]
-# The plain one keeps its (T, T) weights besides, for
-# each head of each layer. That is little for windows of 64 and everything for windows of 100,000; for those, the fused
-# kernel is not a question of speed.
-#
-# ## Memory paid for with time
-#
-# Two ways to need less. *Gradient checkpointing* ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)) keeps the input of
-# each block only, and computes the rest of the block again when the way back comes to it. The gradients are the same; the
-# price is a second way forward.
-
-# %%
-def gradients_of(model, x, y) -> tuple[list[torch.Tensor], int]:
-    """The gradients, and the FLOPs that they took."""
-    model.zero_grad()
-    with FlopCounterMode(display=False) as counter:
-        model.loss(x, y).backward()
-    return [p.grad.clone() for p in model.parameters()], counter.get_total_flops()
-
-
-model = all_heads(model)
-kept = kept_bytes(model, x, y)
-plain, flops = gradients_of(model, x, y)
-model.gradient_checkpointing = True
-kept_then = kept_bytes(model, x, y)
-again, flops_then = gradients_of(model, x, y)
-model.gradient_checkpointing = False
-for a, b in zip(plain, again, strict=True):
-    assert torch.allclose(a, b, atol=1e-5)
-print(f"kept: {kept_then / kept:.1%} of the bytes, for {flops_then / flops:.2f} times the FLOPs")
-assert kept_then < 0.2 * kept
-assert 1.2 < flops_then / flops < 1.34
-
-# %% [markdown]
-# A third more work at most, since the way forward is a third of it. *Accumulation* is the other way: a large batch as several
-# small ones, whose gradients add up. No extra work at all, but only a part of the batch is held at a time.
-
-# %%
-model.zero_grad()
-quarters = list(zip(x.chunk(4), y.chunk(4), strict=True))
-for x_part, y_part in quarters:
-    (model.loss(x_part, y_part) / len(quarters)).backward()  # adds to .grad
-for a, p in zip(plain, model.parameters(), strict=True):
-    assert torch.allclose(a, p.grad, atol=1e-5)
-kept_then = kept_bytes(model, *quarters[0])
-print(f"{len(quarters)} parts of {len(quarters[0][0])}: {kept_then / kept:.1%} of the bytes")
-
-# %% [markdown]
-# In llmkit these are `TrainConfig(gradient_checkpointing=True)` and
-# `TrainConfig(batch_size=4, gradient_accumulation_steps=4)`. What they mean for GPT-2, 16 windows of 1,024 tokens at each
-# update:
-
-# %%
-choices = {
-    "16 at once": dict(batch_size=16),
-    "16, bfloat16": dict(batch_size=16, dtype="bfloat16"),
-    "16, checkpointed": dict(batch_size=16, gradient_checkpointing=True),
-    "4 times 4": dict(batch_size=4),
-    "all three": dict(batch_size=4, gradient_checkpointing=True, dtype="bfloat16"),
-}
-memories = [cost.training_memory(gpt2, **choice) for choice in choices.values()]
-totals = [sum(memory.values()) / 1e9 for memory in memories]
-assert totals[-1] == min(totals) < max(totals) / 3
-plots.stacked_bars(
-    list(choices),
-    {part: [memory[part] / 1e9 for memory in memories] for part in memories[0]},
-    "The same update of GPT-2, in a fraction of the memory",
-    xlabel="gigabytes",
-    ends=[f"{gigabytes:.1f} GB" for gigabytes in totals],
-)
-
-# %% [markdown]
-# Weights, gradients and averages stay; what can be saved is activations. And what this notebook itself held at its fullest
-# moment can be asked of the system:
-
-# %%
-print(f"≈ {peak_memory(runtime.device) / 1e9:.2f} GB")
-
-# %% [markdown]
-# ## Many GPUs
-#
-# A batch can be split in space as well as in time. Each of W processes, on a GPU of its own, holds the whole model and takes
-# its share of the batch; then they average their gradients and all make the same update. Is that the same training? The mean
-# over a batch is the mean of the means of its halves, if the halves are equally large:
-
-# %%
-halves = list(zip(x.chunk(2), y.chunk(2), strict=True))  # one for each of two "processes"
-from_each = [gradients_of(model, *half)[0] for half in halves]
-for whole, *parts in zip(plain, *from_each, strict=True):
-    assert torch.allclose(whole, torch.stack(parts).mean(dim=0), atol=1e-5)
-print("the mean of the gradients of two halves is the gradient of the whole")
-
-# %% [markdown]
-# So one line in a terminal is all, and the loss curve is that of a single process with an eight times larger batch:
-#
-# ```
-# torchrun --nproc_per_node 8 -m llmkit train
-# ```
-#
-# In a script of your own that torchrun starts, each process calls
-# `llmkit.train(..., processes=llmkit.scale.distributed.join())`.
-#
-# The price is one exchange of all gradients at every update. Passed round in a ring, each GPU sends 2(W - 1)/W times their
-# size ([Patarasuk and Yuan 2009](https://doi.org/10.1016/j.jpdc.2008.09.002)). For GPT-2 as nanoGPT trains it, about half a
-# million tokens an update on eight A100s:
-
-# %%
-W, tokens = 8, 491_520
-computing = cost.flops_per_token(gpt2) * tokens / (W * A100)
-sent = 2 * (W - 1) / W * 4 * gpt2_parameters(50257, 1024, 12, 768)  # bytes
-links = {"NVLink of an A100": 300e9, "Ethernet, 10 Gbit/s": 1.25e9}  # bytes/s each way
-print(f"computing: {computing:.2f} s; each GPU sends {sent / 1e9:.2f} GB")
-for name, bytes_per_second in links.items():
-    print(f"{name:24}{sent / bytes_per_second:6.3f} s")
-assert sent / 300e9 < computing / 100
-assert sent / 1.25e9 > computing
-
-# %% [markdown]
-# Inside a machine the exchange is hardly felt. Over an office's network it takes longer than the computing. That is why
-# gradients are exchanged once an update, not once a pass (accumulation makes updates rarer), and why large clusters are
-# built around their networks.
+# But a model can go on where a counter stops. Your GPT, larger and trained for about a minute, passes the best counter on
+# Tiny Shakespeare, 1.52 against 1.66 ([README](../README.md#what-it-reaches)); `python -m llmkit train` makes it.
 #
 # ## What we saw
 #
-# - Measure before mending. The batch that looked so wasteful took next to no time; the model's own passes took most of it.
-# - Each change was first proved to give the same numbers (or, for bfloat16, nearly), then timed by turns, by the median.
+# - Measure first. The batch that looked so wasteful took next to no time, and no factor on it could have helped.
+# - Each change was first proved to give the same numbers (or, in bfloat16, nearly), then timed by turns, by the median.
 # - Faster is not a property of code alone: PyTorch's fused attention may win or lose, by window, format and machine.
-# - A step can also be made to teach more. Muon, newer blocks and tables of pairs, triples and fours bring a model in a few
-#   steps to a loss from which the plain one is far away.
-# - A run costs 6ND FLOPs, and 16 bytes a parameter plus activations. Checkpointing shrinks those for a third more work,
-#   accumulation for none; many GPUs split the batch and change nothing else.
+# - A step can also be made to learn more. Muon and rotary positions gave your GPT more than half a nat in 60 steps; tables of
+#   pairs, triples and fours gave `FastGPT` the rest.
+# - A factor of speed says little without the line that it was measured to. Counting draws such lines in a second.
 #
-# Six times N times D: no trick of this page makes GPT-2 affordable on a laptop. But somebody has paid for that run already,
-# and has published the weights. Could our GPT take them over?
-#
+# All this was one small model on one machine. How long would GPT-2 take here, and would it fit at all? Must one try, or can
+# it be known before the run? [Notebook 10b](10b_scale.ipynb) computes it.
+
+# %% [markdown]
 # ## Exercises
 #
-# **1 (warm-up).** nanoGPT's model for Tiny Shakespeare on a GPU has 65 characters, windows of 256, 6 layers, 6 heads, 384 wide.
-# How many parameters has our GPT in that shape? By hand or with `gpt2_parameters`; then check it.
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck? `hint` gives one
+# step more at each call. Worked solutions are folded away below.
 
-# %% tags=["exercise"]
-parameters_of_nanogpt = None  # your answer
-
-# %% [markdown]
-# **2 (medium).** Hoffmann et al. found that a budget of FLOPs is spent best with about 20 tokens for each parameter. You have
-# 10^21 FLOPs. How large should the model be, how many tokens should it read, and how many days does an A100 need at 40 %?
-
-# %% tags=["exercise"]
-best_parameters, best_tokens, days = None, None, None  # your answer
+# %%
+from llmkit.exercises import check, hint
+from llmkit.exercises.notebook_10 import PretendDevice
 
 # %% [markdown]
-# **3 (medium).** What is the largest batch of GPT-2 (windows of 1,024) that fits into the 16 GB of a T4 in float16, by the formula
-# and leaving 1 GB free? With checkpointing, without it? And for `gpt2-medium`?
+# **1 · What 16 bits keep** (easy, 3 minutes). Predict, with the table of formats and no computer: what is 1.01 rounded to
+# bfloat16? And 1.001 to bfloat16, 100,000 to float16, and 10⁻⁹ to float16? (`math.inf` is a number too.)
 
 # %% tags=["exercise"]
-largest = {}  # your answer: {(name, checkpointing): sequences}
+rounded_numbers = None  # your answer: (1.01, 1.001, 100_000, 1e-9), each as it is stored
+
+# %%
+check("10.rounded_numbers", rounded_numbers)
+
+# %%
+hint("10.rounded_numbers")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **4 (harder).** Accumulation has a trap. A target of -100 is left out of the loss (for padding, or where only the answer counts).
-# Then the parts of a batch have different numbers of targets, and the mean of their means is *not* the mean of the whole.
-# `transformers` had [that mistake](https://huggingface.co/blog/gradient_accumulation) until 2024. Show it, and mend it.
+# **2 · The whole from a part** (easy, 5 minutes). A part takes the share `share` of a step and becomes `factor` times as fast.
+# How many times as fast is the whole step? Guess two cases first: the batch (share 0.01) 10 times as fast; forward and
+# backward (share 0.9) 1.5 times as fast.
 
 # %% tags=["exercise"]
-def accumulated(model, parts) -> torch.Tensor:
-    """The loss of a batch that comes in parts [(x, y), ...]: should equal that of the whole."""
-    return sum(model.loss(x, y) for x, y in parts) / len(parts)  # your answer goes here
+def times_as_fast(share: float, factor: float) -> float:
+    return None  # your answer
 
+
+# %%
+check("10.times_as_fast", times_as_fast)
+
+
+# %% [markdown]
+# **3 · Repair the clock** (medium, 10 minutes). This is meant to give the median seconds of one call of `device.work()`, from
+# `repeats` calls, after one more call that warms up. It is wrong in three ways. Like a GPU, the pretend device returns
+# from `work()` at once and goes on working; `wait()` returns when all is done; `clock()` tells the time in seconds. Try it:
+# with `PretendDevice([9, 2, 2, 30])` the calls take 9, 2, 2 and 30 seconds, and three repeats should give 2.
+
+# %% tags=["exercise"]
+def median_seconds(device: PretendDevice, repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        before = device.clock()
+        device.work()
+        times.append(device.clock() - before)
+        device.wait()
+    return sum(times) / len(times)
+
+
+# %%
+check("10.median_seconds", median_seconds)
+
+
+# %% [markdown]
+# **4 · One product** (medium, 10 minutes). Here are the queries, keys and values of all heads, by three products for each head.
+# Give the same three tensors `(B, H, T, D)` with a single product. (The check counts them.)
+
+# %% tags=["exercise"]
+def all_heads(x: torch.Tensor, queries: list, keys: list, values: list) -> tuple:
+    """x (B, T, C); of each head a matrix (D, C) -> q, k, v, each (B, H, T, D)"""
+    return tuple(
+        torch.stack([x @ matrix.T for matrix in matrices], dim=1)
+        for matrices in (queries, keys, values)
+    )
+
+
+# %%
+check("10.all_heads", all_heads)
+
+
+# %% [markdown]
+# **5 · How much sooner?** (medium, 8 minutes). Two runs, each a list of (seconds, loss). How many times as soon does the second
+# reach the loss with which the first *ends*? If it never does: 0. (It may reach that loss, and lose it again.)
+
+# %% tags=["exercise"]
+def times_as_soon(first: list, second: list) -> float:
+    return None  # your answer
+
+
+# %%
+check("10.times_as_soon", times_as_soon)
+
+
+# %% [markdown]
+# **6 · Equal stretches** (hard, 20 minutes). Give a matrix the same directions and all stretches 1, by products alone, as
+# Muon does. Divide it by the root of the sum of its squares, so that no stretch is above 1. Then repeat
+# X ← 1.5 X − 0.5 X Xᵀ X. What does one repetition make of a stretch s, and why does it end at 1? How often is enough for
+# a stretch that begins at 0.01? Compare with `torch.linalg.svd`: from `U, S, Vh` the answer is `U @ Vh`.
+
+# %% tags=["exercise"]
+def equal_stretches(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient / gradient.norm()
+
+
+# %%
+check("10.equal_stretches", equal_stretches)
+
+# %% [markdown]
+# ### Solutions
 
 # %% tags=["solution"]
-# @title Solution 1: parameters by hand
-parameters_of_nanogpt = gpt2_parameters(65, 256, 6, 384)
-print(f"{parameters_of_nanogpt:,}")
-nanogpt = llmkit.GPTConfig(65, block_size=256, n_layer=6, n_head=6, n_embd=384)
-assert parameters_of_nanogpt == sum(cost.parameters(nanogpt).values()) == 10_770_816
-# nanoGPT itself says 10.65 million: it has no biases and leaves the positions out.
+# @title Solution 1: what 16 bits keep
+rounded_numbers = (1 + 2**-7, 1.0, math.inf, 0.0)
+# Above 1, bfloat16 goes in steps of 1/128: 1.01 is nearest to 1 + 1/128, and 1.001 to 1. float16
+# ends at 65,504 and, below its smallest number, at about 6e-8. So a weight of 1 in bfloat16 would
+# never notice updates of 0.001: one reason why weights stay in float32.
+check("10.rounded_numbers", rounded_numbers)
 
 # %% tags=["solution"]
-# @title Solution 2: 20 tokens for each parameter
-budget = 1e21
-best_parameters = math.sqrt(budget / (6 * 20))  # 6 N (20 N) = budget
-best_tokens = 20 * best_parameters
-days = budget / A100 / 86_400
-print(f"{best_parameters / 1e9:.2f} billion parameters, {best_tokens / 1e9:.0f} billion tokens")
-print(f"{days:.0f} days on one A100")
-assert math.isclose(6 * best_parameters * best_tokens, budget)
+# @title Solution 2: the whole from a part
+
+
+def times_as_fast(share: float, factor: float) -> float:
+    return 1 / (1 - share + share / factor)
+
+
+print(f"the batch: {times_as_fast(0.01, 10):.3f}")
+print(f"forward and backward: {times_as_fast(0.9, 1.5):.3f}")
+check("10.times_as_fast", times_as_fast)
 
 # %% tags=["solution"]
-# @title Solution 3: what fits into a T4
-for name in ("gpt2", "gpt2-medium"):
-    for checkpointing in (False, True):
-        how = dict(dtype="float16", gradient_checkpointing=checkpointing)
-        one, two = (sum(cost.training_memory(models[name], n, **how).values()) for n in (1, 2))
-        each = two - one  # the rest is there whatever the batch
-        largest[name, checkpointing] = int((15e9 - (one - each)) // each)
-        print(f"{name:12} checkpointing {checkpointing!s:5} {largest[name, checkpointing]:4}")
-assert largest["gpt2", True] > 2 * largest["gpt2", False] > 0
+# @title Solution 3: repair the clock
 
+
+def median_seconds(device: PretendDevice, repeats: int) -> float:
+    device.work()  # warms up
+    device.wait()
+    times = []
+    for _ in range(repeats):
+        before = device.clock()
+        device.work()
+        device.wait()  # before the clock is read
+        times.append(device.clock() - before)
+    return statistics.median(times)  # a mean would follow the one odd call
+
+
+check("10.median_seconds", median_seconds)
 
 # %% tags=["solution"]
-# @title Solution 4: a mean of means
-def accumulated_rightly(model, parts) -> torch.Tensor:
-    """Each part counts by its number of targets."""
-    targets = [(y != -100).sum() for _, y in parts]
-    losses = [model.loss(x, y) * n for (x, y), n in zip(parts, targets, strict=True)]
-    return sum(losses) / sum(targets)
+# @title Solution 4: one product
 
 
-y_some = y.clone()
-y_some[: len(y) // 2, 5:] = -100  # half of the rows have five targets left
-parts = list(zip(x.chunk(2), y_some.chunk(2), strict=True))
-whole, wrong = model.loss(x, y_some), accumulated(model, parts)
-right = accumulated_rightly(model, parts)
-print(f"whole ≈ {whole:.4f}, mean of means ≈ {wrong:.4f}, mended ≈ {right:.4f}")
-assert torch.allclose(right, whole, atol=1e-5)
-assert not torch.allclose(wrong, whole, atol=1e-5)
+def all_heads(x: torch.Tensor, queries: list, keys: list, values: list) -> tuple:
+    matrix = torch.cat([*queries, *keys, *values])  # (3 H D, C)
+    together = (x @ matrix.T).unflatten(-1, (3, len(queries), -1))  # (B, T, 3, H, D)
+    return tuple(together.permute(2, 0, 3, 1, 4))  # (3, B, H, T, D)
+
+
+check("10.all_heads", all_heads)
+
+# %% tags=["solution"]
+# @title Solution 5: how much sooner?
+
+
+def times_as_soon(first: list, second: list) -> float:
+    seconds, goal = first[-1]
+    reached = [when for when, loss in second if loss <= goal]
+    return seconds / reached[0] if reached else 0.0
+
+
+check("10.times_as_soon", times_as_soon)
+
+# %% tags=["solution"]
+# @title Solution 6: equal stretches
+
+
+def equal_stretches(gradient: torch.Tensor) -> torch.Tensor:
+    X = gradient / gradient.norm()
+    for _ in range(40):
+        X = 1.5 * X - 0.5 * X @ X.T @ X
+    return X
+
+
+# The directions stay, and a stretch s becomes 1.5 s - 0.5 s³: larger as long as s < 1, and 1 stays 1.
+# Small stretches grow by half at each repetition: 0.01 needs about 12 to come near 1, and a few more.
+check("10.equal_stretches", equal_stretches)
