@@ -7,5 +7,7 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 """
 
 from llmkit.drawings.attention import queries_keys_values
+from llmkit.drawings.evaluation import strided_windows
+from llmkit.drawings.generation import kv_cache
 
-__all__ = ["queries_keys_values"]
+__all__ = ["kv_cache", "queries_keys_values", "strided_windows"]
