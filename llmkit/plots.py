@@ -200,7 +200,9 @@ def bars(labels, values, title: str, *, xlabel, ylabel="", highlight=None, fmt="
 
 
 @styled
-def histogram(values, title: str, *, xlabel: str, ylabel="", marks: Mapping = {}, bins=12) -> Picture:
+def histogram(
+    values, title: str, *, xlabel: str, ylabel="", marks: Mapping = {}, bins=12
+) -> Picture:
     """How often values (N,) fall into each of `bins` stretches of one length.
 
     marks: {name: value}, places to set off with a line; their names stand above, one over another.

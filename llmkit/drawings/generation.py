@@ -5,7 +5,9 @@ from llmkit.drawings.sketch import FAINT, Sketch
 
 def kv_cache() -> Sketch:
     """Four characters have been read; of the fifth come a query, a key and a value."""
-    drawing = Sketch(720, 352, "Keys and values of the past are kept; only the new character is read")
+    drawing = Sketch(
+        720, 352, "Keys and values of the past are kept; only the new character is read"
+    )
     places = [44 + t * 96 for t in range(4)]
     new = 480  # where the fifth stands, apart
     drawing.box(26, 90, 378, 140, tint=None, dashed=True)

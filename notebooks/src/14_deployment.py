@@ -228,7 +228,7 @@ texts = [llmkit.generate(each, start, 40, temperature=0) for each in (model, onn
 assert torch.equal(*texts)
 
 # %% [markdown]
-# What is lost? The file maps ids to scores and knows nothing of a key-value cache (notebook 08): for each new character the
+# What is lost? The file maps ids to scores and knows nothing of a key-value cache (notebook 08b): for each new character the
 # window is read anew. And int8, is it faster? On a CPU the bytes become floats again before each product. Look at all three:
 
 # %% tags=["nbval-ignore-output"]
