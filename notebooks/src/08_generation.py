@@ -4,9 +4,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/08_generation.ipynb)
 #
-# About 40 minutes to read, exercises aside.
+# About 29 minutes to read, exercises aside.
 #
-# ← [07 · Perplexity](07_perplexity.ipynb) · [09 · Subword tokenizers](09_subword_tokenizers.ipynb) →
+# ← [07 · Perplexity](07_perplexity.ipynb) · [08b · The KV cache](08b_kv_cache.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
@@ -362,7 +362,9 @@ def share_of_words(text: str) -> float:
 
 people = val_text[:3_200]
 print(f"{len(known):,} words are known. In the same length of held-out text")
-print(f"{share_of_words(people):.0%} of words are; {distinct(people):.0%} of stretches are different")
+print(
+    f"{share_of_words(people):.0%} of words are; {distinct(people):.0%} of stretches are different"
+)
 
 # %% [markdown]
 # Sixteen texts for each temperature, written in one batch:

@@ -412,8 +412,8 @@ plots.bars(
 )
 
 # %% [markdown]
-# With more than half a window in view (the last bar) this model predicts hardly better than with less than half (the bar above), so
-# its cuts are cheap. For a model that follows a long argument they would not be: hence the long windows of today's.
+# With more than half a window in view (the last bar) this model predicts hardly better than with less than half (the bar
+# above), so its cuts are cheap. For a model that follows a long argument they would not be: hence the long windows of today's.
 #
 # ## What we saw
 #
