@@ -112,6 +112,7 @@ def draw(p: Tensor, u: float) -> int:
 """
 BROKEN_PENALTY = """
 def penalised(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:
+    '''Scores (V,), less for every token that occurs in ids (N,): (V,).'''
     used = ids.unique()
     scores[used] /= penalty
     return scores

@@ -298,7 +298,7 @@ plots.histogram(
     estimates,
     "Fifty shortcuts give fifty perplexities",
     xlabel="perplexity",
-    ylabel="how many of the fifty batches",
+    ylabel="batches",
     marks={f"all of the text: {whole:.2f}": whole},
 )
 
@@ -432,12 +432,12 @@ plots.bars(
 # where the GPT's windows start with a single character.) The GPT has no row for each context: what it learned
 # from one serves others that resemble it. That is what lets it look further back than counting can.
 #
-# In the seconds that a laptop gives it, it needs both choices, and without either it loses to counting. A learned row tells
-# of one place only: how to look at "the character before" from place 17 has to be learned once more for place 18. Rotary
-# scores know distances, so it is learned once for all places. And AdamW (0.012 is the best of the rates 0.003, 0.006,
-# 0.012 and 0.024) looks at each weight by itself, where Muon gives all directions in a matrix an equal share of the step, so that the
-# weak ones are learned in few steps, too. With time enough the choices matter less: nanoGPT's 1.4697 was reached with learned
-# positions and AdamW, in 5,000 steps, by a model of 10.7 million parameters.
+# In the seconds that a laptop gives it, it needs both choices, and without either it loses to counting. A learned row
+# tells of one place only: how to look at "the character before" from place 17 has to be learned once more for place 18.
+# Rotary scores know distances, so it is learned once for all places. And AdamW (0.012 is the best of the rates 0.003,
+# 0.006, 0.012 and 0.024) looks at each weight by itself, where Muon gives all directions in a matrix an equal share of
+# the step, so that the weak ones are learned in few steps, too. With time enough the choices matter less: nanoGPT's
+# 1.4697 was reached with learned positions and AdamW, in 5,000 steps, by a model of 10.7 million parameters.
 #
 # ## Where is it surprised?
 #
@@ -451,7 +451,7 @@ end = val_text.find("\n", start + 450) + 1
 plots.text_heat(
     val_text[start:end],
     losses[start - 1 : end - 1].clamp(max=6),
-    "Surprise sits at forks: where a word begins, or might go on in two ways",
+    "Surprise sits at forks, where words begin and inside them",
     label="loss (nats; 6 and above are one colour)",
 )
 
@@ -471,20 +471,22 @@ counter = llmkit.NGram(train_ids, counter_order, V, discount=None)
 by_counter = character_losses(counter, val_ids)  # (N - 1,)
 forks = losses > 4  # (N - 1,): less than one chance in fifty
 print("                         counter        GPT    share of its losses above 4 nats")
-gain = {}
+gain, share = {}, {}
 for name, member in groups.items():
     member = torch.tensor(member)
     old, new = (x[member].mean().item() for x in (by_counter, losses))
     gain[name] = old - new
-    share = (forks & member).sum() / forks.sum()
-    print(f"{name:24} ≈ {old:.2f}     ≈ {new:.2f}    ≈ {share:.0%}")
+    share[name] = ((forks & member).sum() / forks.sum()).item()
+    print(f"{name:24} ≈ {old:.2f}     ≈ {new:.2f}    ≈ {share[name]:.0%}")
+assert all(0.3 < share[name] < 0.6 for name in list(groups)[:2])
 assert min(gain, key=gain.get) == "letter within a word"
 
 # %% [markdown]
-# Which word comes is a matter of meaning; once it has begun, spelling decides much of the rest, and yet there are so many
-# letters within words that most of the great surprises are theirs. Compare the first
-# two columns: within a word the last few characters tell most, and there the GPT gains least, if anything. It
-# gains where what matters lies further back: in which word is to come, and where a line or a sentence ends.
+# Large surprises are shared about evenly by the first letters of words and the letters within them, though the first
+# letters are far fewer: which word comes is a matter of meaning; once it has begun, spelling decides much of the rest.
+# Now compare the first two columns. Within a word the last few characters tell most, and there the GPT gains nothing on
+# the counter. It gains where what matters lies further back: in which word is to come, and where a line or a sentence
+# ends.
 #
 # ## What we saw
 #
@@ -497,7 +499,7 @@ assert min(gain, key=gain.get) == "letter within a word"
 # - How the windows are cut changes the number: a smaller stride gives more context and a lower loss. Say
 #   which it was.
 # - A GPT, trained on the same text, passes the strongest counter we have, if it has rotary positions and is trained with Muon.
-#   It gains least by its spelling, and more where words begin and where they end.
+#   It gains nothing by its spelling, but where words begin and where they end.
 #
 # A low loss is not yet a text. The model gives us 65 probabilities; how shall we choose from them? That is
 # [notebook 08](08_generation.ipynb). (And how low can a loss be? For a play nobody knows. After the exercises an appendix asks
@@ -684,6 +686,7 @@ def mixture_loss(losses_1: torch.Tensor, losses_2: torch.Tensor, m: float) -> fl
 mixed = [mixture_loss(losses, by_counter, m / 10) for m in range(11)]
 print(f"GPT ≈ {mixed[0]:.3f}, best mixture ≈ {min(mixed):.3f}, counter ≈ {mixed[10]:.3f}")
 assert min(mixed) < min(mixed[0], mixed[10])  # each knows something that the other does not
+# (The counter reads in windows here, and so its loss is a little above that of the ladder.)
 check("07.mixture_loss", mixture_loss)
 
 # %% [markdown]

@@ -382,6 +382,7 @@ for tau in dial:
     variety.append(distinct("".join(written)))
 assert quality[2] > quality[5] > quality[7]  # the hotter, the fewer words
 assert variety[0] < variety[1] < variety[3] < variety[5]  # the colder, the more of the same
+assert abs(variety[5] - distinct(people)) < 0.1
 plots.lines(
     dial,
     {"words of the play": quality, "different stretches": variety},
