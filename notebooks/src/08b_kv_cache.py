@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/08b_kv_cache.ipynb)
 #
-# About 24 minutes to read, exercises aside.
+# About 25 minutes to read, exercises aside.
 #
 # ← [08 · Generation](08_generation.ipynb) · [09 · Subword tokenizers](09_subword_tokenizers.ipynb) →
 
