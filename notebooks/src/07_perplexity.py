@@ -69,13 +69,14 @@ loss = -math.log(1 / 6)
 print(f"loss {loss:.3f} nats, e^loss = {math.exp(loss):.3f}")
 
 # %% [markdown]
-# So e^loss counts the faces. For a text of N characters, of which a model gives the t-th the probability $p_t$ after it has
-# seen those before,
+# So e^loss counts the faces. For a text of N characters, of which a model gives the t-th the probability $p_t$ after it
+# has seen those before,
 #
 # $$\text{loss} = -\frac{1}{N} \sum_{t=1}^{N} \ln p_t \qquad\qquad \text{perplexity} = e^{\,\text{loss}}$$
 #
 # **Perplexity says between how many equally likely characters the model might as well be choosing.** A model that knows
-# nothing chooses among all 65. llmkit's `NeuralBigram` starts with all its weights 0, so that it is exactly such a model:
+# nothing chooses among all 65. llmkit's `NeuralBigram` starts with all its weights 0, so that it is exactly such a
+# model:
 
 # %%
 uniform = llmkit.NeuralBigram(V)
@@ -160,15 +161,15 @@ assert torch.allclose(mixed, llmkit.NGram(ids, order=2, vocab_size=5).probabilit
 
 
 # %% [markdown]
-# `r` never followed an `a` here, and yet gets a fair chance, as it is a frequent letter. The row sums to one again. With
-# $c$ for a context, $w$ for what follows it, $n(c)$ and $n(c\,w)$ for how often they were counted, and $k(c)$ for how many
-# different characters followed (*shorter* means: without the first character):
+# `r` never followed an `a` here, and yet gets a fair chance, as it is a frequent letter. The row sums to one again.
+# With $c$ for a context, $w$ for what follows it, $n(c)$ and $n(c\,w)$ for how often they were counted, and $k(c)$ for
+# how many different characters followed (*shorter* means: without the first character):
 #
 # $$p(w \mid c) = \frac{\max(n(c\,w) - D,\; 0)}{n(c)} + \frac{D \, k(c)}{n(c)} \; p(w \mid \text{shorter } c)$$
 #
-# This is called *interpolated absolute discounting*
-# ([Ney, Essen and Kneser 1994](https://doi.org/10.1006/csla.1994.1001)). The shorter context is treated in the same way, down
-# to the empty one, which mixes with a chance that is equal for all. In code:
+# This is called *interpolated absolute discounting* ([Ney, Essen and Kneser
+# 1994](https://doi.org/10.1006/csla.1994.1001)). The shorter context is treated in the same way, down to the empty one,
+# which mixes with a chance that is equal for all. In code:
 
 # %%
 def smoothed(context: torch.Tensor) -> torch.Tensor:
@@ -239,9 +240,9 @@ plots.bars(
 #
 # ### The strongest counter
 #
-# Before a GPT may claim a victory, its opponent should be at its best. Why should 0.75 be cut from every count? Split the
-# training text in two. Take the runs of five characters that occur once in the first half: how often do they occur in the
-# second? And those that occur twice, three times? The difference is what should have been cut.
+# Before a GPT may claim a victory, its opponent should be at its best. Why should 0.75 be cut from every count? Split
+# the training text in two. Take the runs of five characters that occur once in the first half: how often do they occur
+# in the second? And those that occur twice, three times? The difference is what should have been cut.
 
 # %% tags=["trained"]
 half = len(train_text) // 2
@@ -256,9 +257,9 @@ for times in (1, 2, 3):
 assert cuts == sorted(cuts)
 
 # %% [markdown]
-# What was seen more often should lose more. llmkit's `discount=None` takes three cuts, for runs seen once, twice, and more
-# often, and a set of its own for each order. It reads them off the counts of the whole text, with no need for a second half
-# ([Chen and Goodman 1999](https://doi.org/10.1006/csla.1999.0128) derive how).
+# What was seen more often should lose more. llmkit's `discount=None` takes three cuts, for runs seen once, twice, and
+# more often, and a set of its own for each order. It reads them off the counts of the whole text, with no need for a
+# second half ([Chen and Goodman 1999](https://doi.org/10.1006/csla.1999.0128) derive how).
 
 # %% tags=["trained"]
 stronger = [llmkit.NGram(train_ids, order, V, discount=None).loss(val_ids) for order in orders]
@@ -273,10 +274,10 @@ if runtime.corpus == "tiny_shakespeare":
 
 
 # %% [markdown]
-# That is the mark to beat, and it is a hard one. On Tiny Shakespeare, the text that this notebook reads on a
-# GPU, three cuts reach 1.661. The README of [nanoGPT](https://github.com/karpathy/nanoGPT), trained on the same text,
-# reports 1.88 for its settings for a CPU, and 1.4697 for those for a GPU. A network that was never compared with counting
-# may well be the weaker of the two.
+# That is the mark to beat, and it is a hard one. On Tiny Shakespeare, the text that this notebook reads on a GPU, three
+# cuts reach 1.661. The README of [nanoGPT](https://github.com/karpathy/nanoGPT), trained on the same text, reports 1.88
+# for its settings for a CPU, and 1.4697 for those for a GPU. A network that was never compared with counting may well
+# be the weaker of the two.
 #
 # ## The shortcut of the tutorials
 #
@@ -321,9 +322,9 @@ assert wrong >= 3
 #
 # ## Where the windows are cut
 #
-# Two people who both measure all of the text can still differ. The first prediction in a window has one
-# character to go by, the second has two: at the seams a model sees less than it could. The remedy is to let windows overlap:
-# each starts `stride` characters after the last, and counts only what no window before it has predicted.
+# Two people who both measure all of the text can still differ. The first prediction in a window has one character to go
+# by, the second has two: at the seams a model sees less than it could. The remedy is to let windows overlap: each
+# starts `stride` characters after the last, and counts only what no window before it has predicted.
 
 # %%
 drawings.strided_windows()
@@ -370,11 +371,11 @@ assert report.bits_per_char < by_xz
 #
 # ## A GPT
 #
-# Now a network. It is the GPT that you built in notebook 05: attention and feed-forward blocks around a stream. It
-# has no table of what follows what; all that it knows of spelling it must find by gradient descent, on the training text
+# Now a network. It is the GPT that you built in notebook 05: attention and feed-forward blocks around a stream. It has
+# no table of what follows what; all that it knows of spelling it must find by gradient descent, on the training text
 # alone. Two choices are open. Where does it learn *where* a character stands: from a row of numbers for each place, as
-# GPT-2 does, or from queries and keys that are turned by their distance (*rotary*, notebook 05)? And who moves the weights:
-# AdamW, or Muon (notebook 06)?
+# GPT-2 does, or from queries and keys that are turned by their distance (*rotary*, notebook 05)? And who moves the
+# weights: AdamW, or Muon (notebook 06)?
 
 # %%
 shape = runtime.pick(
@@ -456,9 +457,10 @@ plots.text_heat(
 )
 
 # %% [markdown]
-# Dark stretches are words that could be finished by anybody. The bright spots are forks. Some stand where a word begins,
-# others in the middle of one, where the letters so far would suit several words. Count all of the held-out text by where a
-# character stands, for the GPT and for the strongest counter. (Both read in windows here, which costs the counter a little.)
+# Dark stretches are words that could be finished by anybody. The bright spots are forks. Some stand where a word
+# begins, others in the middle of one, where the letters so far would suit several words. Count all of the held-out text
+# by where a character stands, for the GPT and for the strongest counter. (Both read in windows here, which costs the
+# counter a little.)
 
 # %% tags=["trained"]
 pairs = list(pairwise(val_text))  # each character with the one before it
@@ -498,12 +500,12 @@ assert min(gain, key=gain.get) == "letter within a word"
 #   text gives one.
 # - How the windows are cut changes the number: a smaller stride gives more context and a lower loss. Say
 #   which it was.
-# - A GPT, trained on the same text, passes the strongest counter we have, if it has rotary positions and is trained with Muon.
-#   It gains nothing by its spelling, but where words begin and where they end.
+# - A GPT, trained on the same text, passes the strongest counter we have, if it has rotary positions and is trained
+#   with Muon. It gains nothing by its spelling, but where words begin and where they end.
 #
-# A low loss is not yet a text. The model gives us 65 probabilities; how shall we choose from them? That is
-# [notebook 08](08_generation.ipynb). (And how low can a loss be? For a play nobody knows. After the exercises an appendix asks
-# it of a world of which everything is known.)
+# A low loss is not yet a text. The model gives us 65 probabilities; how shall we choose from them? That is [notebook
+# 08](08_generation.ipynb). (And how low can a loss be? For a play nobody knows. After the exercises an appendix asks it
+# of a world of which everything is known.)
 
 # %% [markdown]
 # ## Exercises
@@ -530,9 +532,9 @@ hint("07.loaded_die")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **2 · In pieces** (easy, 5 minutes). A long text was measured in pieces: for each there is its mean loss in nats, and how
-# many characters were predicted. What is the perplexity of the whole text? Predict for a piece of 100 characters with
-# loss 2 and a piece of a single character with loss 4: nearer to e², or to e³?
+# **2 · In pieces** (easy, 5 minutes). A long text was measured in pieces: for each there is its mean loss in nats, and
+# how many characters were predicted. What is the perplexity of the whole text? Predict for a piece of 100 characters
+# with loss 2 and a piece of a single character with loss 4: nearer to e², or to e³?
 
 # %% tags=["exercise"]
 def combine(losses: list[float], counts: list[int]) -> float:
@@ -544,9 +546,9 @@ check("07.combine", combine)
 
 
 # %% [markdown]
-# **3 · Words against characters** (easy, 5 minutes). A model whose tokens are pieces of words has a loss of 3.2 nats *per token*,
-# and its tokens have 2.7 characters on average. Is it better than a model of characters with a loss of 1.3 nats? Write the
-# conversion to bits per character.
+# **3 · Words against characters** (easy, 5 minutes). A model whose tokens are pieces of words has a loss of 3.2 nats
+# *per token*, and its tokens have 2.7 characters on average. Is it better than a model of characters with a loss of 1.3
+# nats? Write the conversion to bits per character.
 
 # %% tags=["exercise"]
 def bits_per_character(loss: float, tokens: int, characters: int) -> float:
@@ -558,9 +560,9 @@ check("07.bits_per_character", bits_per_character)
 
 
 # %% [markdown]
-# **4 · What more text brings** (medium, 10 minutes). Count with order 5 on the first quarter, the first half, and all of a
-# training text. By how much does the loss on other text fall with each doubling? Predict first: does the second doubling
-# bring as much as the first?
+# **4 · What more text brings** (medium, 10 minutes). Count with order 5 on the first quarter, the first half, and all
+# of a training text. By how much does the loss on other text fall with each doubling? Predict first: does the second
+# doubling bring as much as the first?
 
 # %% tags=["exercise"]
 def gains(train_ids: torch.Tensor, val_ids: torch.Tensor, V: int) -> tuple[float, float]:
@@ -572,8 +574,8 @@ check("07.gains", gains)
 
 
 # %% [markdown]
-# **5 · Repair it: the seams** (medium, 15 minutes). This measurement lets windows overlap. It runs, and gives a
-# number. It is wrong in two ways. Find them, and mend both; then measure how much the GPT gains from strides of a half and an
+# **5 · Repair it: the seams** (medium, 15 minutes). This measurement lets windows overlap. It runs, and gives a number.
+# It is wrong in two ways. Find them, and mend both; then measure how much the GPT gains from strides of a half and an
 # eighth of its window on the first 2,000 held-out characters.
 
 # %% tags=["exercise"]
@@ -591,11 +593,11 @@ check("07.strided_loss", strided_loss)
 
 
 # %% [markdown]
-# **6 · Two are better than one** (hard, 25 minutes). Two models have predicted the same text. Mix them: each character gets the
-# probability (1 - m) · p₁ + m · p₂. What is the loss of the mixture? You have the -ln p of each
+# **6 · Two are better than one** (hard, 25 minutes). Two models have predicted the same text. Mix them: each character
+# gets the probability (1 - m) · p₁ + m · p₂. What is the loss of the mixture? You have the -ln p of each
 # (`character_losses` gives them), and some are so large that p = e^-loss is 0 for a computer: how can one add two
-# probabilities of which one knows only the logarithms? Predict before you try it on the GPT and
-# the counter: can any mixture be better than both?
+# probabilities of which one knows only the logarithms? Predict before you try it on the GPT and the counter: can any
+# mixture be better than both?
 
 # %% tags=["exercise"]
 def mixture_loss(losses_1: torch.Tensor, losses_2: torch.Tensor, m: float) -> float:
@@ -712,9 +714,9 @@ assert torch.allclose(days, days @ weather)
 print("sun, cloud, rain in the long run:", [round(share, 3) for share in days.tolist()])
 
 # %% [markdown]
-# Somebody who knows the table $p(j \mid i)$ is surprised by -ln p all the same, because the rest is chance. On average, over
-# days $i$ as often as they come ($\pi_i$) and over what follows them, that is the *entropy rate*, and nobody can do better in
-# the long run:
+# Somebody who knows the table $p(j \mid i)$ is surprised by -ln p all the same, because the rest is chance. On average,
+# over days $i$ as often as they come ($\pi_i$) and over what follows them, that is the *entropy rate*, and nobody can
+# do better in the long run:
 #
 # $$H = \sum_i \pi_i \sum_j -\,p(j \mid i) \ln p(j \mid i)$$
 

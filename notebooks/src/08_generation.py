@@ -57,9 +57,9 @@ V = tokenizer.vocab_size
 print(f"{len(train_ids):,} characters to learn from, {len(val_ids):,} held out, {V} different ones")
 
 # %% [markdown]
-# The model is the GPT that you built in notebook 05, with rotary positions, trained as in notebook 06: with Muon, in some
-# seconds. (Notebook 07 shows what it loses without the one or the other.) What follows holds for any model that gives
-# scores, the largest included: there the tokens are pieces of words, and the choice is the same.
+# The model is the GPT that you built in notebook 05, with rotary positions, trained as in notebook 06: with Muon, in
+# some seconds. (Notebook 07 shows what it loses without the one or the other.) What follows holds for any model that
+# gives scores, the largest included: there the tokens are pieces of words, and the choice is the same.
 
 # %% tags=["trained"]
 sizes = runtime.pick(
@@ -141,8 +141,8 @@ print(tokenizer.decode(greedy_ids)[:500])
 
 
 # %% [markdown]
-# It goes round in circles. How bad is it? Count the stretches of eight characters, and how many of them are different. To
-# compare: a text *drawn from p*, with dice loaded with the model's own probabilities, and the play.
+# It goes round in circles. How bad is it? Count the stretches of eight characters, and how many of them are different.
+# To compare: a text *drawn from p*, with dice loaded with the model's own probabilities, and the play.
 
 # %% tags=["trained"]
 def distinct(text: str, length: int = 8) -> float:
@@ -162,10 +162,10 @@ assert share["greedy"] < 0.7 * share["drawn from p"]
 assert abs(share["drawn from p"] - share["the play"]) < 0.1
 
 # %% [markdown]
-# Dice do not go in circles: what they write is about as varied as the play. Why does greedy? What it takes depends only on
-# what the model sees, and this model cares for little of that. Take places in the greedy text, keep the last n characters before
-# each, and replace those further back by a piece of the play that has nothing to do with them. How often is the likeliest next
-# character still the same?
+# Dice do not go in circles: what they write is about as varied as the play. Why does greedy? What it takes depends only
+# on what the model sees, and this model cares for little of that. Take places in the greedy text, keep the last n
+# characters before each, and replace those further back by a piece of the play that has nothing to do with them. How
+# often is the likeliest next character still the same?
 
 # %% tags=["trained"]
 last, same_choice = [2, 4, 8, 16, 32], []
@@ -187,9 +187,10 @@ plots.bars(
 )
 
 # %% [markdown]
-# So once the last eight characters are as they have been before, what follows is most likely the same as then, and the circle
-# is closed. Dice leave it sooner or later. Large models do look far back, and have a cause of their own: each
-# repetition of a phrase makes the next one likelier ([Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) measured it).
+# So once the last eight characters are as they have been before, what follows is most likely the same as then, and the
+# circle is closed. Dice leave it sooner or later. Large models do look far back, and have a cause of their own: each
+# repetition of a phrase makes the next one likelier ([Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) measured
+# it).
 #
 # And how surprising is each of the three texts as a whole?
 
@@ -261,8 +262,9 @@ for tau in (0.3, 0.7, 1.0, 1.5):
 # %% [markdown]
 # ## Cutting the tail
 #
-# At τ = 1 there are words like no others. Why? In each place most characters are unlikely, and there are many of them. How
-# many have less than one chance in a hundred, and how much do these have together? Over 500 places of the held-out text:
+# At τ = 1 there are words like no others. Why? In each place most characters are unlikely, and there are many of them.
+# How many have less than one chance in a hundred, and how much do these have together? Over 500 places of the held-out
+# text:
 
 # %% tags=["trained"]
 first = val_text.find("\n\n", 200) + 2
@@ -293,8 +295,8 @@ assert torch.allclose(top_k(p, 2), next_token_probabilities(small, top_k=2))
 
 
 # %% [markdown]
-# But which k? After `Th` one or two letters make sense; after a space, twenty. *Top-p* (or *nucleus*, Holtzman et al.) asks
-# instead how much probability to keep: the fewest tokens that have, say, nine tenths of it together.
+# But which k? After `Th` one or two letters make sense; after a space, twenty. *Top-p* (or *nucleus*, Holtzman et al.)
+# asks instead how much probability to keep: the fewest tokens that have, say, nine tenths of it together.
 
 # %%
 def top_p(p: Tensor, share: float) -> Tensor:
@@ -396,7 +398,8 @@ plots.lines(
 # misspells more than when it is cold. When it is cold, it repeats itself. One cannot have both from this model; what
 # lies between is a compromise with its mistakes.
 #
-# As a *prediction*, its own temperature is about right. The loss on the 500 places from above, with all scores divided by τ:
+# As a *prediction*, its own temperature is about right. The loss on the 500 places from above, with all scores divided
+# by τ:
 
 # %% tags=["trained"]
 targets = val_ids[places.start : places.stop]  # (500,)
@@ -415,9 +418,9 @@ plots.lines(
 # %% [markdown]
 # ## Against repetition
 #
-# Can greedy be cured of its circles? Forbid it to repeat. *What* may not be repeated matters: an `e` has to
-# come again, and so has `the`. But a run of twelve characters need not. So look whether the last eleven occurred before, and
-# take away whatever came after them then:
+# Can greedy be cured of its circles? Forbid it to repeat. *What* may not be repeated matters: an `e` has to come again,
+# and so has `the`. But a run of twelve characters need not. So look whether the last eleven occurred before, and take
+# away whatever came after them then:
 
 # %%
 def without_repeats(length: int):
@@ -504,12 +507,12 @@ playground
 #
 # ## What we saw
 #
-# - Greedy writes in circles: the last few characters decide what it takes next, and sooner or later they come again. Its text
-#   is far less surprising than a play is. Dice with the model's own probabilities come nearer.
+# - Greedy writes in circles: the last few characters decide what it takes next, and sooner or later they come again.
+#   Its text is far less surprising than a play is. Dice with the model's own probabilities come nearer.
 # - Temperature τ turns ratios of probabilities into their 1/τ-th powers: 0 is greedy, 1 the model, infinity
 #   blind.
-# - Unlikely characters are many, and together they are drawn often enough to spoil words. Top-k, top-p and min-p cut them
-#   off and keep the ratios of the rest. Top-p keeps many where a word begins and few within it.
+# - Unlikely characters are many, and together they are drawn often enough to spoil words. Top-k, top-p and min-p cut
+#   them off and keep the ratios of the rest. Top-p keeps many where a word begins and few within it.
 # - The colder, the more words of the play and the fewer new ones. At temperature 1 this model is as varied as
 #   the play, and spells worse.
 # - Repetition can be forbidden, at a price.
@@ -527,8 +530,8 @@ playground
 from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **1 · By hand** (easy, 5 minutes). Three tokens have probabilities 1/2, 1/4 and 1/4. Predict, on paper: what are
-# they at temperature 1/2? And what does top-p 0.6 leave of them, at temperature 1? (Among equals the first stays longer.)
+# **1 · By hand** (easy, 5 minutes). Three tokens have probabilities 1/2, 1/4 and 1/4. Predict, on paper: what are they
+# at temperature 1/2? And what does top-p 0.6 leave of them, at temperature 1? (Among equals the first stays longer.)
 
 # %% tags=["exercise"]
 by_hand = None  # your answer: ([three at temperature 1/2], [three with top-p 0.6])
@@ -541,8 +544,9 @@ hint("08.by_hand")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **2 · A dial without scores** (easy, 5 minutes). Some services return probabilities only, and the scores stay with them. Can
-# the temperature still be changed? Write it. At temperature 1/2, `[0.5, 0.3, 0.2]` should become 0.658, 0.237 and 0.105.
+# **2 · A dial without scores** (easy, 5 minutes). Some services return probabilities only, and the scores stay with
+# them. Can the temperature still be changed? Write it. At temperature 1/2, `[0.5, 0.3, 0.2]` should become 0.658, 0.237
+# and 0.105.
 
 # %% tags=["exercise"]
 def change_temperature(p: Tensor, temperature: float) -> Tensor:
@@ -567,10 +571,10 @@ check("08.min_p", min_p)
 
 
 # %% [markdown]
-# **4 · Repair it: the dice** (medium, 10 minutes). To draw from p, stack the probabilities into a tower and throw a dart at
-# it: the token in whose floor the dart lands is drawn. Here u, a random number from 0 to just below 1, says how high. This
-# works nearly always. Twice in a long while it draws what it never should: once for a certain u, once because
-# rounded probabilities need not sum to 1. Find both, and mend them.
+# **4 · Repair it: the dice** (medium, 10 minutes). To draw from p, stack the probabilities into a tower and throw a
+# dart at it: the token in whose floor the dart lands is drawn. Here u, a random number from 0 to just below 1, says how
+# high. This works nearly always. Twice in a long while it draws what it never should: once for a certain u, once
+# because rounded probabilities need not sum to 1. Find both, and mend them.
 
 # %% tags=["exercise"]
 def draw(p: Tensor, u: float) -> int:
@@ -583,10 +587,10 @@ check("08.draw", draw)
 
 
 # %% [markdown]
-# **5 · Repair it: the penalty** (medium, 10 minutes). The *repetition penalty* of Keskar et al. divides the score of each
-# token that has been used by a number above 1, say 1.2. This is that sentence in code. For some tokens it does the opposite of
-# what it should: for which? Besides, one thing happens to the caller. Mend both, and keep what is right: a token is
-# penalised once, however often it was used.
+# **5 · Repair it: the penalty** (medium, 10 minutes). The *repetition penalty* of Keskar et al. divides the score of
+# each token that has been used by a number above 1, say 1.2. This is that sentence in code. For some tokens it does the
+# opposite of what it should: for which? Besides, one thing happens to the caller. Mend both, and keep what is right: a
+# token is penalised once, however often it was used.
 
 # %% tags=["exercise"]
 def penalised(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:
@@ -601,9 +605,9 @@ check("08.penalised", penalised)
 
 
 # %% [markdown]
-# **6 · Looking further ahead** (hard, 25 minutes). *Beam search* keeps not one text but the `width` likeliest so far, lets each
-# go on in every way, and again keeps the likeliest. The check uses small bigrams; then try 40 characters with the GPT.
-# Does it find a text of lower total surprise than greedy does? Is it a better text?
+# **6 · Looking further ahead** (hard, 25 minutes). *Beam search* keeps not one text but the `width` likeliest so far,
+# lets each go on in every way, and again keeps the likeliest. The check uses small bigrams; then try 40 characters with
+# the GPT. Does it find a text of lower total surprise than greedy does? Is it a better text?
 
 # %% tags=["exercise"]
 def beam_search(model, ids: Tensor, new: int, width: int) -> tuple[Tensor, float]:

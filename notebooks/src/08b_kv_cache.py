@@ -55,10 +55,10 @@ print(f"{len(train_ids):,} characters to learn from, {len(val_ids):,} held out")
 # %% [markdown]
 # ## Why read it all again?
 #
-# For most of this notebook the weights need not be trained: what holds, holds for any weights. So take a new GPT, that of
-# notebook 05, small enough to look into. Two things are done so that no mistake can hide. The numbers have 64
-# bits, so that rounding is far smaller than any mistake. And the weights are made large, so that the scores depend on all that
-# was read, which those of a new model hardly do.
+# For most of this notebook the weights need not be trained: what holds, holds for any weights. So take a new GPT, that
+# of notebook 05, small enough to look into. Two things are done so that no mistake can hide. The numbers have 64 bits,
+# so that rounding is far smaller than any mistake. And the weights are made large, so that the scores depend on all
+# that was read, which those of a new model hardly do.
 
 # %%
 config = llmkit.GPTConfig(V, block_size=64, n_layer=3, n_head=4, n_embd=32)
@@ -80,9 +80,9 @@ print(f"scores of the first 40 positions: {'changed' if changed > 1e-10 else 'as
 assert changed < 1e-10
 
 # %% [markdown]
-# Nothing in a GPT looks ahead (notebook 04). So whatever is added at the end, all that was computed for the positions before it
-# comes out the same, in every layer. For the next character only the new position is missing. And of the old ones it
-# needs only what it *looks at*, in each layer: their keys and their values. Keep those.
+# Nothing in a GPT looks ahead (notebook 04). So whatever is added at the end, all that was computed for the positions
+# before it comes out the same, in every layer. For the next character only the new position is missing. And of the old
+# ones it needs only what it *looks at*, in each layer: their keys and their values. Keep those.
 
 # %%
 drawings.kv_cache()
@@ -150,9 +150,9 @@ print("greedy, drawn, and cut: three times the same", len(cached), "tokens")
 # %% [markdown]
 # ## What it saves
 #
-# Count multiplications. A token passes L layers, C wide. In each it is multiplied with matrices of 12 C² numbers (4 C² in
-# attention, 8 C² in the feed-forward part); then its query meets S keys, and S values are added up, C multiplications for each.
-# At the end come the scores:
+# Count multiplications. A token passes L layers, C wide. In each it is multiplied with matrices of 12 C² numbers (4 C²
+# in attention, 8 C² in the feed-forward part); then its query meets S keys, and S values are added up, C
+# multiplications for each. At the end come the scores:
 #
 # $$L \, (12\,C^2 + 2\,S\,C) + V\,C$$
 
@@ -209,9 +209,9 @@ assert seconds[True] < 0.7 * seconds[False]
 
 
 # %% [markdown]
-# Faster, but nowhere near a hundred times. With one row against a matrix, the machine waits for the *weights* to
-# arrive from memory, and a small model spends its time between the products; reading 200 rows at once keeps it
-# busy. So reading several tokens at once should cost little more than reading one. Does it? With 100 characters in the cache,
+# Faster, but nowhere near a hundred times. With one row against a matrix, the machine waits for the *weights* to arrive
+# from memory, and a small model spends its time between the products; reading 200 rows at once keeps it busy. So
+# reading several tokens at once should cost little more than reading one. Does it? With 100 characters in the cache,
 # read 1, 2, 4 ... more in one go:
 
 # %%
@@ -239,8 +239,8 @@ assert times[-1] < 8 * times[0]
 #
 # ## Many texts at a time
 #
-# `generate` takes a batch of prompts, one row each, all of the same length. Each row has a part of the cache, and dice of its
-# own (row b those of `seed + b`), so that no text depends on who else is being served:
+# `generate` takes a batch of prompts, one row each, all of the same length. Each row has a part of the cache, and dice
+# of its own (row b those of `seed + b`), so that no text depends on who else is being served:
 
 # %%
 starts = ("\nThe ", "\nYou ", "\nAnd ", "\nWho ")
@@ -264,16 +264,16 @@ assert at_once < 0.6 * in_turn
 
 
 # %% [markdown]
-# (Prompts of different lengths are sorted by length here. A server that cannot wait fills the shorter ones up and masks what it
-# filled in, or lets each row come and go by itself.)
+# (Prompts of different lengths are sorted by length here. A server that cannot wait fills the shorter ones up and masks
+# what it filled in, or lets each row come and go by itself.)
 #
 # ## Many tokens of one text
 #
-# This seems impossible, as each token depends on the one before it. But a small, fast model may *guess* the next few, and
-# the large one then reads all the guesses at once, for little more than the price of one. Where it agrees, several tokens are
-# won; where it does not, its own choice is taken, and nothing is lost but the guess. This is *speculative decoding*
-# ([Leviathan, Kalman and Matias 2023](https://arxiv.org/abs/2211.17192)), and with the right rule for accepting a guess the text
-# is drawn from exactly the large model's probabilities. That rule is exercise 6.
+# This seems impossible, as each token depends on the one before it. But a small, fast model may *guess* the next few,
+# and the large one then reads all the guesses at once, for little more than the price of one. Where it agrees, several
+# tokens are won; where it does not, its own choice is taken, and nothing is lost but the guess. This is *speculative
+# decoding* ([Leviathan, Kalman and Matias 2023](https://arxiv.org/abs/2211.17192)), and with the right rule for
+# accepting a guess the text is drawn from exactly the large model's probabilities. That rule is exercise 6.
 #
 # ## What it costs
 #
@@ -297,14 +297,16 @@ mib = cache_bytes(32, 4096, 8192) / 2**20
 print(f"{'8B, see below':14}{32:12}{4096:8}{8192:9}{mib:14,.0f} MiB")
 
 # %% [markdown]
-# The last line has the layers, the width and the window of Llama 3 8B ([Grattafiori et al. 2024](https://arxiv.org/abs/2407.21783)).
-# Four GiB for a single text, where its eight billion weights of two bytes have about 15: with four readers the caches would be
-# larger than the model. And a cache has to be fetched from memory for each new token.
+# The last line has the layers, the width and the window of Llama 3 8B ([Grattafiori et al.
+# 2024](https://arxiv.org/abs/2407.21783)). Four GiB for a single text, where its eight billion weights of two bytes
+# have about 15: with four readers the caches would be larger than the model. And a cache has to be fetched from memory
+# for each new token.
 #
 # ### Grouped-query attention
 #
-# So modern models keep less. The queries need their many heads, but several of them may share *one* head of keys and values
-# (*grouped-query attention*, [Ainslie et al. 2023](https://arxiv.org/abs/2305.13245)). Four query heads in two groups:
+# So modern models keep less. The queries need their many heads, but several of them may share *one* head of keys and
+# values (*grouped-query attention*, [Ainslie et al. 2023](https://arxiv.org/abs/2305.13245)). Four query heads in two
+# groups:
 
 # %%
 H, groups, S, D = 4, 2, 10, 8  # query heads, key-value heads, tokens so far, head size
@@ -317,8 +319,8 @@ expected = F.scaled_dot_product_attention(q[None], k[None], v[None], enable_gqa=
 assert torch.allclose(out, expected, atol=1e-6)  # PyTorch has it, too
 
 # %% [markdown]
-# Heads 0 and 1 look at the first group, 2 and 3 at the second. Llama 3 8B has 32 query heads of size 128 and 8 key-value heads.
-# The cache has 8 · 128 = 1,024 numbers a key where C = 4,096 would be, a quarter:
+# Heads 0 and 1 look at the first group, 2 and 3 at the second. Llama 3 8B has 32 query heads of size 128 and 8
+# key-value heads. The cache has 8 · 128 = 1,024 numbers a key where C = 4,096 would be, a quarter:
 #
 # $$2 \cdot 32\ \text{layers} \cdot 1{,}024 \cdot 8{,}192\ \text{tokens} \cdot 2\ \text{bytes} = 2^{30}\ \text{bytes}$$
 #
@@ -339,8 +341,8 @@ assert changed > 1e-4
 
 # %% [markdown]
 # With a sliding window the cache would be useless from there on, and every character would cost a full reading.
-# llmkit's rule: when the window is full, **keep its last half and read that again**. Then there is room for half a window of
-# cheap steps. How many tokens does the model read before each new one? Let it take notes:
+# llmkit's rule: when the window is full, **keep its last half and read that again**. Then there is room for half a
+# window of cheap steps. How many tokens does the model read before each new one? Let it take notes:
 
 # %%
 class Noting(llmkit.GPT):
@@ -412,17 +414,18 @@ plots.bars(
 )
 
 # %% [markdown]
-# With more than half a window in view (the last bar) this model predicts hardly better than with less than half (the bar
-# above), so its cuts are cheap. For a model that follows a long argument they would not be: hence the long windows of today's.
+# With more than half a window in view (the last bar) this model predicts hardly better than with less than half (the
+# bar above), so its cuts are cheap. For a model that follows a long argument they would not be: hence the long windows
+# of today's.
 #
 # ## What we saw
 #
-# - A GPT never looks ahead, so what it has computed for a position stays right when tokens are added. The cache keeps keys and
-#   values, and gives the same scores to the 10th decimal.
-# - It saves more than a hundred times the multiplications over 256 tokens. In time it is much less, as one row does not keep
-#   a machine busy. Several texts at once do, or several guessed tokens of one text.
-# - It costs two numbers for each layer, channel and token. Query heads that share keys and values bring it down: Llama 3 8B keeps
-#   1 GiB for 8,192 tokens, and would keep four.
+# - A GPT never looks ahead, so what it has computed for a position stays right when tokens are added. The cache keeps
+#   keys and values, and gives the same scores to the 10th decimal.
+# - It saves more than a hundred times the multiplications over 256 tokens. In time it is much less, as one row does not
+#   keep a machine busy. Several texts at once do, or several guessed tokens of one text.
+# - It costs two numbers for each layer, channel and token. Query heads that share keys and values bring it down: Llama
+#   3 8B keeps 1 GiB for 8,192 tokens, and would keep four.
 # - A sliding window would make it useless. A full window is halved and read again: two tokens read for each one written.
 #
 # All this worked with characters, one at a time. A word of ten letters took ten steps, and the window of a hundred saw
@@ -438,9 +441,9 @@ plots.bars(
 from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **1 · Count before you look** (easy, 3 minutes). A prompt of 10 tokens is to become a text of 15, and the window is large
-# enough. Predict, with no computer: how many tokens does the model read in all, without a cache and with one? (The last token
-# written is read by nobody.)
+# **1 · Count before you look** (easy, 3 minutes). A prompt of 10 tokens is to become a text of 15, and the window is
+# large enough. Predict, with no computer: how many tokens does the model read in all, without a cache and with one?
+# (The last token written is read by nobody.)
 
 # %% tags=["exercise"]
 tokens_read = None  # your answer: (without a cache, with one)
@@ -464,8 +467,8 @@ check("08b.cache_size", cache_size)
 
 
 # %% [markdown]
-# **3 · Bytes for each token** (easy, 5 minutes). Write the formula for a model whose query heads share keys and values. Llama 3
-# 8B should come to 2³⁰ bytes for 8,192 tokens. What does GPT-2 need, in the same formula?
+# **3 · Bytes for each token** (easy, 5 minutes). Write the formula for a model whose query heads share keys and values.
+# Llama 3 8B should come to 2³⁰ bytes for 8,192 tokens. What does GPT-2 need, in the same formula?
 
 # %% tags=["exercise"]
 def kv_bytes(
@@ -494,9 +497,9 @@ check("08b.cache_is_exact", cache_is_exact)
 
 
 # %% [markdown]
-# **5 · Repair it: one layer with a cache** (medium, 15 minutes). This reads n new positions at once, after those in the cache,
-# as one reads a prompt or several guesses. It runs, and has the right shapes. It is wrong in two ways. Find them, and mend
-# both. (Which positions may the second of three new ones look at?)
+# **5 · Repair it: one layer with a cache** (medium, 15 minutes). This reads n new positions at once, after those in the
+# cache, as one reads a prompt or several guesses. It runs, and has the right shapes. It is wrong in two ways. Find
+# them, and mend both. (Which positions may the second of three new ones look at?)
 
 # %% tags=["exercise"]
 def attend_with_cache(q: Tensor, k: Tensor, v: Tensor, cache: dict) -> Tensor:
@@ -513,12 +516,12 @@ check("08b.attend_with_cache", attend_with_cache)
 
 
 # %% [markdown]
-# **6 · When to accept a guess** (hard, 25 minutes). In speculative decoding the small model has drawn a token from its own
-# probabilities g. The large one, whose probabilities are p, accepts token i with probability min(1, p[i] / g[i]). If it does not,
-# a token is drawn from what is *left over*: where p is larger than g, by how much, made to sum to one. Write both. Then show with
-# them that the token that comes out in the end has exactly the probabilities p. Predict: how often is a guess accepted if
-# g = p, and if g and p have no token in common? (Where g[i] is 0, no guess can be i: say 1. If p = g, nothing is left over:
-# return p.)
+# **6 · When to accept a guess** (hard, 25 minutes). In speculative decoding the small model has drawn a token from its
+# own probabilities g. The large one, whose probabilities are p, accepts token i with probability min(1, p[i] / g[i]).
+# If it does not, a token is drawn from what is *left over*: where p is larger than g, by how much, made to sum to one.
+# Write both. Then show with them that the token that comes out in the end has exactly the probabilities p. Predict: how
+# often is a guess accepted if g = p, and if g and p have no token in common? (Where g[i] is 0, no guess can be i: say
+# 1. If p = g, nothing is left over: return p.)
 
 # %% tags=["exercise"]
 def speculate(p: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
