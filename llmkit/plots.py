@@ -208,6 +208,28 @@ def bars(labels, values, title: str, *, xlabel, ylabel="", highlight=None, fmt="
 
 
 @styled
+def histogram(
+    values, title: str, *, xlabel: str, ylabel="", marks: Mapping = {}, bins=12
+) -> Picture:
+    """How often values (N,) fall into each of `bins` stretches of one length.
+
+    marks: {name: value}, places to set off with a line; their names stand above, one over another.
+    """
+    values = as_array(values, "the values", None)
+    picture = new_picture(title, 3.2)
+    axes = picture.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(visible=False, axis="x")
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.hist(values[np.isfinite(values)], bins, color=COLOURS[0], rwidth=0.94)
+    for i, (name, place) in enumerate(marks.items()):
+        axes.axvline(place, color=COLOURS[1], lw=2)
+        above = (place, 1.04 + 0.09 * i)
+        axes.annotate(name, above, xycoords=axes.get_xaxis_transform(), ha="center", size=11)
+    return picture
+
+
+@styled
 def stacked_bars(labels, parts: Mapping, title: str, *, xlabel, ends=()) -> Picture:
     """Bars from the top down, each of parts {name: (N,)}; ends (N,): a text after each bar."""
     picture, axes = row_axes(labels, title, 1.7 + 0.3 * len(labels), xlabel=xlabel)

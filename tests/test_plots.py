@@ -116,6 +116,13 @@ GALLERY = {
     "bars": lambda: plots.bars(
         list(CHARACTERS[:20]), RANDOM.random(20), "Frequencies", xlabel="share", ylabel="character"
     ),
+    "histogram": lambda: plots.histogram(
+        RANDOM.normal(5, 1, 50),
+        "Where they fall",
+        xlabel="perplexity",
+        ylabel="draws",
+        marks={"all of the text": 5, "another": 5.1},
+    ),
     "matrix": lambda: plots.matrix(
         RANDOM.integers(0, 3, (65, 65)),
         CHARACTERS,
@@ -514,3 +521,10 @@ def test_token_boxes_show_each_token_above_its_id_without_overlap():
         assert box.x0 - 1 <= extent.x0
         assert extent.x1 <= box.x1 + 1
     assert axes.texts[0].get_window_extent().y0 > axes.texts[1].get_window_extent().y0
+
+
+def test_a_histogram_counts_every_value_once():
+    values = [1.0, 1.1, 1.9, 3.0, math.nan]
+    [axes] = plots.histogram(values, "Four", xlabel="x", marks={"here": 2}, bins=2).axes
+    assert [bar.get_height() for bar in axes.patches] == [3, 1]
+    assert [line.get_xdata()[0] for line in axes.lines] == [2]

@@ -8,7 +8,9 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 
 from llmkit.drawings.attention import queries_keys_values
 from llmkit.drawings.deployment import request_to_worker
+from llmkit.drawings.evaluation import strided_windows
 from llmkit.drawings.finetune import low_rank_adapter
+from llmkit.drawings.generation import kv_cache
 from llmkit.drawings.projects import fill_in_the_middle
 from llmkit.drawings.responsible import clip_and_noise, exposure_rank, paired_probe
 from llmkit.drawings.scale import accumulation, checkpointing
@@ -22,10 +24,12 @@ __all__ = [
     "exposure_rank",
     "fill_in_the_middle",
     "gpt_architecture",
+    "kv_cache",
     "low_rank_adapter",
     "norm_places",
     "paired_probe",
     "queries_keys_values",
     "request_to_worker",
     "rotary_turns",
+    "strided_windows",
 ]

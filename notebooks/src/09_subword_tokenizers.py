@@ -6,7 +6,7 @@
 #
 # About 27 minutes to read, exercises aside.
 #
-# ← [08 · Generation](08_generation.ipynb) · [10 · Speed](10_speed.ipynb) →
+# ← [08b · The KV cache](08b_kv_cache.ipynb) · [10 · Speed](10_speed.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.

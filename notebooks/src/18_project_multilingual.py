@@ -571,7 +571,7 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [05](05_transformer.ipynb) | a GPT from blocks on one stream | why depth helps |
 # | [06](06_training.ipynb) | a training loop that can be resumed | how to know good settings before a run |
 # | [07](07_perplexity.ipynb) | one number on all held-out text | whether a lower loss is a better text |
-# | [08](08_generation.ipynb) | sampling, and the KV cache | how to choose among whole answers |
+# | [08](08_generation.ipynb), [08b](08b_kv_cache.ipynb) | sampling; the KV cache | how to choose among whole answers |
 # | [09](09_subword_tokenizers.ipynb) | byte-pair encoding, GPT-2's own | a vocabulary fair to all (see the tax above) |
 # | [10](10_speed.ipynb) | a faster loop, and what scale costs | kernels, clusters, failures |
 # | [11](11_pretrained_gpt2.ipynb) | GPT-2 in our model, fine-tuned | how to learn and not forget |
