@@ -7,5 +7,6 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 """
 
 from llmkit.drawings.attention import queries_keys_values
+from llmkit.drawings.networks import autograd_graph, context_window
 
-__all__ = ["queries_keys_values"]
+__all__ = ["autograd_graph", "context_window", "queries_keys_values"]
