@@ -246,12 +246,24 @@ def stacked_bars(labels, parts: Mapping, title: str, *, xlabel, ends=()) -> Pict
 
 
 @styled
-def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts="", log=False):
+def matrix(
+    values,
+    rows,
+    columns,
+    title: str,
+    *,
+    axes=("", ""),
+    label="",
+    texts="",
+    log=False,
+    boxes: Mapping = {},
+):
     """A Picture of a matrix (R, C) in coloured cells, or of several {name: matrix} on one scale.
 
     rows (R,), columns (C,): labels, or None to number both; axes: what they are. label: what the
     colours mean, with the unit. texts (R, C): written into the cells; "{:.2f}" writes the values.
-    log: colours by the logarithm. A cell that holds no finite number stays empty.
+    log: colours by the logarithm. A cell that holds no finite number stays empty. boxes {name:
+    ((first row, last row), (first column, last column))}: to set off, named at their upper right.
     """
     shape = [len(labels) if labels else None for labels in (rows, columns)]
     named = values if isinstance(values, Mapping) else {"": values}
@@ -278,6 +290,12 @@ def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts=
             text = texts.format(value) if isinstance(texts, str) else texts[row][column]
             colour = "black" if light[row, column] > 0.5 else "white"
             panel.text(column, row, text, color=colour, ha="center", va="center")
+        for name, ((top, end), (start, right)) in boxes.items():
+            size = right - start + 1, end - top + 1
+            look: dict[str, Any] = {"lw": 1.5, "ec": COLOURS[1]}
+            panel.add_patch(Rectangle((start - 0.5, top - 0.5), *size, fill=False, **look))
+            look |= {"boxstyle": "circle", "fc": "white"}
+            panel.text(right + 0.5, top - 0.5, name, size=9, ha="center", va="center", bbox=look)
     axis = picture.colorbar(image, ax=picture.axes, label=label).ax.yaxis
     axis.set(**PLAIN)
     if log:

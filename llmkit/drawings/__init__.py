@@ -11,6 +11,7 @@ from llmkit.drawings.deployment import request_to_worker
 from llmkit.drawings.evaluation import strided_windows
 from llmkit.drawings.finetune import low_rank_adapter
 from llmkit.drawings.generation import kv_cache
+from llmkit.drawings.networks import autograd_graph, context_window
 from llmkit.drawings.projects import fill_in_the_middle
 from llmkit.drawings.responsible import clip_and_noise, exposure_rank, paired_probe
 from llmkit.drawings.scale import accumulation, checkpointing
@@ -18,9 +19,11 @@ from llmkit.drawings.transformer import block, gpt_architecture, norm_places, ro
 
 __all__ = [
     "accumulation",
+    "autograd_graph",
     "block",
     "checkpointing",
     "clip_and_noise",
+    "context_window",
     "exposure_rank",
     "fill_in_the_middle",
     "gpt_architecture",

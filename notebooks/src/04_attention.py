@@ -6,7 +6,7 @@
 #
 # About 32 minutes to read, exercises aside.
 #
-# ← [03 · Bigram](03_bigram.ipynb) · [05 · Transformer](05_transformer.ipynb) →
+# ← [03b · Backpropagation](03b_backpropagation.ipynb) · [05 · Transformer](05_transformer.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
@@ -26,7 +26,7 @@ if importlib.util.find_spec("llmkit") is None:
 # %% [markdown]
 # Read `To be, or not to b` and say what comes next. You know it, and you know why: the line up to here leaves
 # no choice. The bigram of notebook 03 is handed the `b`, and nothing else. It would give the same answer after
-# `a rib`.
+# `a rib`. The window of 03b holds a few characters more, and has to learn at each of its places anew.
 #
 # The line has 18 characters. How could the last one make use of the seventeen before it?
 
