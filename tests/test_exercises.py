@@ -200,6 +200,8 @@ def test_the_html_escapes_what_an_answer_says():
         (True, False, "another result"),
         (1, True, "another result"),
         ("b", "a", "another result"),
+        (b"b", b"a", "another result"),
+        (b"a", b"a", None),
         ({"a": 1}, {"a": 2}, "at 'a': another number"),
         ({"a": 1}, {"b": 1}, "the keys are ['a'], not ['b']"),
         ([1, 2], (1, 2), None),
