@@ -8,6 +8,7 @@ import random
 import re
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -255,6 +256,13 @@ def changes(node):
         yield lambda n: setattr(n, "attr", NAMES[n.attr])
 
 
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+
+
+def is_constant(node):
+    return isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").isupper()
+
+
 def solutions(number):
     """Each exercise's solution: its tree, and what of the notebook it stands on."""
     around = {"__builtins__": builtins, "__name__": "solutions"}
@@ -262,13 +270,12 @@ def solutions(number):
         if cell.cell_type != "code" or "setup" in tags(cell) or "exercise" in tags(cell):
             continue
         tree = ast.parse(cell.source)
-        defined = [
-            node
-            for node in tree.body
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom))
-        ]
+        defined = [node for node in tree.body if isinstance(node, DEFINITIONS)]
         if "solution" not in tags(cell):
-            exec(compile(ast.Module(defined, []), "<notebook>", "exec"), around)
+            for node in tree.body:
+                if node in defined or is_constant(node):
+                    with suppress(NameError):  # made of what the notebook computed
+                        exec(compile(ast.Module([node], []), "<notebook>", "exec"), around)
         elif found := re.search(r'check\("([\w.]+)", (\w+)\)', cell.source):
             answers = [node for node in defined if getattr(node, "name", None) == found[2]]
             yield found[1], ast.Module(answers, []), found[2], around

@@ -7,5 +7,7 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 """
 
 from llmkit.drawings.attention import queries_keys_values
+from llmkit.drawings.gpt2 import weight_names
+from llmkit.drawings.subwords import merge_tree
 
-__all__ = ["queries_keys_values"]
+__all__ = ["merge_tree", "queries_keys_values", "weight_names"]

@@ -209,8 +209,8 @@ EXERCISES = [
             ),
             "the square matrix is random from the start, and not its own mirror image: turned, it "
             "gives other logits": (True, True, True, False),
-            "the positions are random from the start: without them a token gives the same vector "
-            "wherever it stands": (True, True, False, True),
+            "the positions are random from the start, in theirs and in ours, and not the "
+            "same: without theirs the logits are others": (True, True, False, True),
             "True is for what stays hidden, not for what is seen": (False, False, True, True),
             "biases start at 0 and gains at 1: look at `initialise` of llmkit.GPT": (
                 False,
@@ -360,7 +360,7 @@ EXERCISES = [
             "What must b have before its logits mean anything? load_state_dict gives it.",
             "Print (a(ids) - b(ids)).abs().max() for the pairs: with fresh weights, some faulty "
             "ones give almost nothing. Shake all of a's weights by 0.2 · randn first.",
-            "Rounding gives some 1e-6, the smallest fault some 1e-3: draw the line in between.",
+            "Rounding gives less than 1e-6 here, the smallest fault 4e-4: a line lies between.",
         ),
     ),
 ]
