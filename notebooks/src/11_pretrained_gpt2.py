@@ -24,17 +24,18 @@ if importlib.util.find_spec("llmkit") is None:
     importlib.invalidate_caches()
 
 # %% [markdown]
-# Every model so far began with random numbers and knew nothing. Others have trained for weeks on millions of pages, and
-# some of them gave the result away: a file with 124 million numbers in it is
-# [GPT-2](https://huggingface.co/openai-community/gpt2). Could our GPT of notebook 05 take those numbers and be that model?
-# And if so: what does it know of our play before it has read a line of it, what does it learn, and what does it lose?
+# Every model so far began with random numbers and knew nothing. Others have trained for weeks on millions of pages,
+# and some of them gave the result away: a file with 124 million numbers in it is
+# [GPT-2](https://huggingface.co/openai-community/gpt2). Could our GPT of notebook 05 take those numbers and be that
+# model? And if so: what does it know of our play before it has read a line of it, what does it learn, and what does it
+# lose?
 #
 # A model that has read a lot is called *pretrained*. To go on training it on a small text of a kind of its own, a
 # *domain*, is to *fine-tune* it.
 #
-# GPT-2's weights are half a gigabyte, and Hugging Face's hub has them. On a GPU runtime this notebook fetches them and works
-# with GPT-2 itself. Elsewhere it makes a small stand-in, and **no text and no number stored on this page comes from the
-# real GPT-2**: to meet it, open the notebook in Colab.
+# GPT-2's weights are half a gigabyte, and Hugging Face's hub has them. On a GPU runtime this notebook fetches them and
+# works with GPT-2 itself. Elsewhere it makes a small stand-in, and **no text and no number stored on this page comes
+# from the real GPT-2**: to meet it, open the notebook in Colab.
 
 # %%
 import copy
@@ -60,9 +61,9 @@ runtime
 # %% [markdown]
 # ## One model, written twice
 #
-# Hugging Face's library *transformers* has the GPT-2 that most people use. It shall be our judge. To compare two programs
-# no trained weights are needed: random ones will do, as long as both have the same. And odd sizes are better than round
-# ones, because with them nothing fits by accident.
+# Hugging Face's library *transformers* has the GPT-2 that most people use. It shall be our judge. To compare two
+# programs no trained weights are needed: random ones will do, as long as both have the same. And odd sizes are better
+# than round ones, because with them nothing fits by accident.
 
 # %%
 shape = dict(n_layer=2, n_head=5, n_embd=60)
@@ -81,12 +82,12 @@ for name, weight in their_weights.items():
 assert len(their_weights) == len(our_weights)
 
 # %% [markdown]
-# The names are the same but for a prefix. (That is no accident: notebook 05 named its parts as GPT-2 does.) One part that you
-# may miss is the output layer, `lm_head`. Its weights are those of the token embedding `wte` (notebook 05), one tensor with
-# two names, which is listed once.
+# The names are the same but for a prefix. (That is no accident: notebook 05 named its parts as GPT-2 does.) One part
+# that you may miss is the output layer, `lm_head`. Its weights are those of the token embedding `wte` (notebook 05),
+# one tensor with two names, which is listed once.
 #
-# Three of the matrices lie on their side. OpenAI's code computed y = x W, with W of the shape (in, out); the layer is called
-# `Conv1D`. PyTorch's `Linear` computes y = x Wᵀ and keeps (out, in). So a translation has to turn these.
+# Three of the matrices lie on their side. OpenAI's code computed y = x W, with W of the shape (in, out); the layer is
+# called `Conv1D`. PyTorch's `Linear` computes y = x Wᵀ and keeps (out, in). So a translation has to turn these.
 #
 # But look again at `attn.c_proj.weight`: (60, 60) on both sides. It is a `Conv1D` too! Its shape does not tell.
 
@@ -110,10 +111,10 @@ def translate(theirs, turn: tuple[str, ...] = CONV1D, skip: tuple[str, ...] = ()
 
 
 # %% [markdown]
-# Now both read the same 20 random tokens. If our GPT is GPT-2, then every logit is the same, up to the rounding of 32-bit
-# numbers. So that we know what the comparison is worth, we also give it three translations with a fault: one forgets all
-# biases and the norms' gains, one forgets to turn the square matrix, and one computes another GELU (the exact one, where
-# GPT-2 has an approximation of it).
+# Now both read the same 20 random tokens. If our GPT is GPT-2, then every logit is the same, up to the rounding of
+# 32-bit numbers. So that we know what the comparison is worth, we also give it three translations with a fault: one
+# forgets all biases and the norms' gains, one forgets to turn the square matrix, and one computes another GELU (the
+# exact one, where GPT-2 has an approximation of it).
 
 # %%
 BIASES_AND_GAINS = ("bias", "ln_1.weight", "ln_2.weight", "ln_f.weight")
@@ -158,9 +159,9 @@ assert shaken["right"] < 5e-5
 assert all(shaken[name] > 10 * shaken["right"] for name in shaken if name != "right")
 
 # %% [markdown]
-# Now each fault shows, and the right translation is left with rounding alone. **Our GPT is GPT-2.** And a translation with an
-# error in it runs as smoothly as the right one: it fits, it computes, it writes some text, only worse. Nothing but a
-# comparison with a reference tells them apart. llmkit's `from_gpt2` does what `translate` does:
+# Now each fault shows, and the right translation is left with rounding alone. **Our GPT is GPT-2.** And a translation
+# with an error in it runs as smoothly as the right one: it fits, it computes, it writes some text, only worse. Nothing
+# but a comparison with a reference tells them apart. llmkit's `from_gpt2` does what `translate` does:
 
 # %%
 ours = translate(theirs)
@@ -172,8 +173,8 @@ print(f"the same {ours.num_parameters():,} numbers")
 # %% [markdown]
 # ## In and out of a folder
 #
-# `llmkit.finetune.pretrained` does this for files: `save_gpt2` writes a folder that transformers loads, and so does every program
-# that serves GPT-2; `load_gpt2` reads such a folder, or fetches one of the four published sizes by name.
+# `llmkit.finetune.pretrained` does this for files: `save_gpt2` writes a folder that transformers loads, and so does
+# every program that serves GPT-2; `load_gpt2` reads such a folder, or fetches one of the four published sizes by name.
 
 # %%
 folder = Path(tempfile.mkdtemp())  # somewhere to write
@@ -195,6 +196,7 @@ try:
     save_gpt2(llmkit.GPT(llmkit.GPTConfig(97, 32, position="rotary")), folder)
 except ValueError as error:
     print(error)
+
 
 # %% [markdown]
 # The published sizes differ in three numbers: layers, heads and width. Where do the parameters sit? On PyTorch's `meta`
@@ -224,14 +226,13 @@ plots.stacked_bars(
 # ## A model that has read something
 #
 # On a GPU we fetch the real GPT-2, the smallest. Without one we make a pretrained model on the spot: the same
-# architecture, some 140 times smaller, which reads the one English book that every Python carries: the manual of its own
-# language, as `help()` shows it. Every tenth topic is held out. This is what it looks like:
+# architecture, some 140 times smaller, which reads the one English book that every Python carries: the manual of its
+# own language, as `help()` shows it. Every tenth topic is held out. This is what it looks like:
 
 # %% tags=["nbval-ignore-output"]
 old_train_text, old_val_text = python_manual()
 print(f"{len(old_train_text):,} characters to read, {len(old_val_text):,} held out\n")
-start = old_train_text.index('The "pass" statement')
-print(old_train_text[start : start + 220])
+print(old_train_text[:400])
 
 # %% tags=["trained"]
 if runtime.pick(cpu=False, gpu=True):
@@ -253,8 +254,9 @@ model.to(runtime.device)
 print(f"{model.num_parameters():,} parameters, {tokenizer.vocab_size:,} tokens")
 
 # %% [markdown]
-# Text goes in as *subwords*: GPT-2's tokenizer knows 50,257 pieces of words, that of the small model 512. They were learned
-# by merging bytes that often stand together (notebook 09), so that any text can be written with them. Our domain is a play:
+# Text goes in as *subwords*: GPT-2's tokenizer knows 50,257 pieces of words, that of the small model 512. They were
+# learned by merging bytes that often stand together (notebook 09), so that any text can be written with them. Our
+# domain is a play:
 
 # %%
 play = llmkit.load_text(runtime.pick(cpu=runtime.corpus, gpu="julius_caesar"))
@@ -294,14 +296,14 @@ on_play, on_old = perplexities["pretrained"]
 assert runtime.pick(cpu=2.0, gpu=1.0) * on_old < on_play < tokenizer.vocab_size / 3
 
 # %% [markdown]
-# Both texts are English, and most of what it learned of letters and short words serves for both: on the play, too, it is
-# far better than a model that knows nothing. But the manual has no verse and no speakers, and the small model's perplexity on
-# the play is more than twice that on the manual.
+# Both texts are English, and most of what it learned of letters and short words serves for both: on the play, too, it
+# is far better than a model that knows nothing. But the manual has no verse and no speakers, and the small model's
+# perplexity on the play is more than twice that on the manual.
 #
 # ## Fine-tune
 #
-# Nothing new is needed: the training loop of notebook 06, the play as its text, few steps. (The real GPT-2 takes a smaller
-# learning rate: it has more to lose.) After every sixth part of the run we look at *both* texts.
+# Nothing new is needed: the training loop of notebook 06, the play as its text, few steps. (The real GPT-2 takes a
+# smaller learning rate: it has more to lose.) After every sixth part of the run we look at *both* texts.
 
 # %%
 steps = runtime.pick(cpu=60, gpu=120)
@@ -310,6 +312,8 @@ settings = llmkit.TrainConfig(
     batch_size=runtime.pick(cpu=16, gpu=4),
     learning_rate=runtime.pick(cpu=2e-3, gpu=5e-5),
 )
+
+# %%
 every = max(1, steps // 6)
 seen, play_losses, old_losses = [], [], []
 
@@ -334,8 +338,8 @@ llmkit.train(tuned, play_train, config=settings, callbacks=[watch])
 perplexities["fine-tuned"] = measure(tuned)
 
 # %% [markdown]
-# Was the pretraining worth anything, then? A third model starts from random weights and gets as many steps, at a learning
-# rate that suits such a start:
+# Was the pretraining worth anything, then? A third model starts from random weights and gets as many steps, at a
+# learning rate that suits such a start:
 
 # %%
 torch.manual_seed(runtime.seed)
@@ -360,12 +364,13 @@ assert after[0] < random_start[0] / 1.5  # ... and than as many steps from rando
 assert after[1] > before[1]
 
 # %% [markdown]
-# **As many steps, from weights that have read, give a far better model.** Spelling and common words it had already; it had to
-# learn that here people speak, in turns and in verse.
+# **As many steps, from weights that have read, give a far better model.** Spelling and common words it had already; it
+# had to learn that here people speak, in turns and in verse.
 #
 # ## What it forgot
 #
-# The right column of that picture is the price. Nothing told the model to keep what it knew of the manual, and it did not:
+# The right column of that picture is the price. Nothing told the model to keep what it knew of the manual, and it did
+# not:
 
 # %% tags=["trained"]
 plots.lines(
@@ -383,10 +388,11 @@ assert gained > runtime.pick(cpu=0.7, gpu=0.2)
 assert lost > runtime.pick(cpu=0.7, gpu=0.0)
 
 # %% [markdown]
-# This is called *catastrophic forgetting* ([McCloskey and Cohen 1989](https://doi.org/10.1016/S0079-7421%2808%2960536-8)). The
-# gradient knows the text of its batch and nothing else; weights that served another text are free to go wherever the new one
-# pulls them. You will not see it unless you measure the old text too. (What helps: old text mixed in, which is an exercise;
-# or leaving most weights alone, which is notebook 12.)
+# This is called *catastrophic forgetting* ([McCloskey and Cohen
+# 1989](https://doi.org/10.1016/S0079-7421%2808%2960536-8)). The gradient knows the text of its batch and nothing else;
+# weights that served another text are free to go wherever the new one pulls them. You will not see it unless you
+# measure the old text too. (What helps: old text mixed in, which is an exercise; or leaving most weights alone, which
+# is notebook 12.)
 #
 # What does each of the two write?
 
@@ -424,9 +430,9 @@ for where, old, new in [
     assert new is None or new in known
 
 # %% [markdown]
-# `labels` are the same tokens as `input_ids`: the shift by one happens inside the model. A label of -100 is left out of the
-# loss (it is the `ignore_index` of PyTorch's `cross_entropy`). The first token of a window needs it, for nothing stands
-# before that token from which to predict it.
+# `labels` are the same tokens as `input_ids`: the shift by one happens inside the model. A label of -100 is left out
+# of the loss (it is the `ignore_index` of PyTorch's `cross_entropy`). The first token of a window needs it, for
+# nothing stands before that token from which to predict it.
 
 # %%
 T = min(model.config.block_size, len(play_val))
@@ -439,6 +445,10 @@ def windows(ids: torch.Tensor, first: int = -100) -> list[dict[str, torch.Tensor
     return [{"input_ids": x, "labels": y} for x, y in zip(rows, labels, strict=True)]
 
 
+# %% [markdown]
+# Now the settings, and a `Trainer` that starts from our model, by way of a folder:
+
+# %%
 quiet = dict(logging_strategy="no", report_to="none", disable_tqdm=True)
 arguments = transformers.TrainingArguments(
     output_dir=str(folder / "trainer"),
@@ -471,8 +481,8 @@ print(f"loss on the windows: ours ≈ {our_loss:.4f}, theirs ≈ {their_loss:.4f
 assert abs(our_loss / their_loss - 1) < 1e-3
 
 # %% [markdown]
-# Before any training both see the same loss. Much code gives the first token its own label instead of -100, as if it had been
-# predicted. What does the loss become?
+# Before any training both see the same loss. Much code gives the first token its own label instead of -100, as if it
+# had been predicted. What does the loss become?
 
 # %%
 counted = trainer.evaluate(windows(play_val, first=0))["eval_loss"]
@@ -481,8 +491,9 @@ print(f"(T - 1) / T = {(T - 1) / T:.4f}")
 assert min(abs(counted / their_loss - share) for share in (1, (T - 1) / T)) < 1e-3
 
 # %% [markdown]
-# In transformers 5.23, with which this notebook was built, `Trainer` adds up T - 1 losses and divides by T labels: every loss
-# looks a little better than it is, and the shorter the window, the more so. You find that only by measuring twice.
+# In transformers 5.23, with which this notebook was built, `Trainer` adds up T - 1 losses and divides by T labels:
+# every loss looks a little better than it is, and the shorter the window, the more so. You find that only by measuring
+# twice.
 #
 # Now let it run, and bring the result home: its weights in our GPT, measured as ours were.
 
@@ -493,7 +504,6 @@ ours_after, theirs_after = perplexities["fine-tuned"][0], measure(from_trainer)[
 print(f"perplexity on the play: llmkit ≈ {ours_after:.1f}, Trainer ≈ {theirs_after:.1f}")
 assert abs(ours_after / theirs_after - 1) < 0.2
 
-
 # %% [markdown]
 # Two training loops, one result, but for the order in which they read the text.
 #
@@ -501,11 +511,11 @@ assert abs(ours_after / theirs_after - 1) < 0.2
 #
 # - Our GPT and GPT-2 differ in the prefix of the names and in four turned matrices a block. One of the four is square:
 #   forget it, and no error tells you, a reference does.
-# - With fresh weights the comparison missed two faults of three, since biases are 0 there and gains 1. With all weights moved
-#   it found all three, and the right translation differed by rounding only.
+# - With fresh weights the comparison missed two faults of three, since biases are 0 there and gains 1. With all
+#   weights moved it found all three, and the right translation differed by rounding only.
 # - `save_gpt2` and `load_gpt2` carry models to transformers and back without changing a bit.
-# - A model pretrained on one kind of text starts on the other far above its own perplexity and far below that of chance.
-#   With a few steps of fine-tuning it passes a model that got as many from random weights.
+# - A model pretrained on one kind of text starts on the other far above its own perplexity and far below that of
+#   chance. With a few steps of fine-tuning it passes a model that got as many from random weights.
 # - It pays with what it knew. The price does not show where one usually looks, on the new text.
 # - `Trainer` starts at the same loss and ends at much the same place. How it counts is worth a check.
 #
@@ -521,10 +531,10 @@ assert abs(ours_after / theirs_after - 1) < 0.2
 from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **1 · What stays hidden** (easy, 3 minutes). Predict: four people write `translate`, and each makes one slip. They compare
-# logits with a *fresh* model of transformers. (a) The biases of `mlp.c_fc` are never copied. (b) The gains of `ln_f` are
-# never copied. (c) `attn.c_proj.weight` is not turned. (d) The positions `wpe` are never copied. For whom does the
-# fault stay hidden? Answer with True for hidden.
+# **1 · What stays hidden** (easy, 3 minutes). Predict: four people write `translate`, and each makes one slip. They
+# compare logits with a *fresh* model of transformers. (a) The biases of `mlp.c_fc` are never copied. (b) The gains of
+# `ln_f` are never copied. (c) `attn.c_proj.weight` is not turned. (d) The positions `wpe` are never copied. For whom
+# does the fault stay hidden? Answer with True for hidden.
 
 # %% tags=["exercise"]
 hidden = None  # your answer: (a, b, c, d)
@@ -537,8 +547,8 @@ hint("11.hidden")  # so you ask for one; run it again for the next
 
 
 # %% [markdown]
-# **2 · The way back** (easy, 8 minutes). `translate` goes one way. Write the way back: from our GPT to a dict of tensors
-# that `GPT2LMHeadModel.load_state_dict(..., strict=False)` takes, so that the logits are the same again.
+# **2 · The way back** (easy, 8 minutes). `translate` goes one way. Write the way back: from our GPT to a dict of
+# tensors that `GPT2LMHeadModel.load_state_dict(..., strict=False)` takes, so that the logits are the same again.
 
 # %% tags=["exercise"]
 def translate_back(ours: llmkit.GPT) -> dict[str, torch.Tensor]:
@@ -550,9 +560,9 @@ check("11.translate_back", translate_back)
 
 
 # %% [markdown]
-# **3 · The loss by hand** (medium, 10 minutes). transformers is given `input_ids` and the same as `labels`. Compute the loss
-# that it should report from the logits (B, T, V) and the ids (B, T), without `cross_entropy`: with `log_softmax`, or
-# with `exp` and a sum. Which logits belong to which ids, and by how many predictions do you divide?
+# **3 · The loss by hand** (medium, 10 minutes). transformers is given `input_ids` and the same as `labels`. Compute
+# the loss that it should report from the logits (B, T, V) and the ids (B, T), without `cross_entropy`: with
+# `log_softmax`, or with `exp` and a sum. Which logits belong to which ids, and by how many predictions do you divide?
 
 # %% tags=["exercise"]
 def loss_by_hand(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -564,10 +574,10 @@ check("11.loss_by_hand", loss_by_hand)
 
 
 # %% [markdown]
-# **4 · Repair it** (medium, 12 minutes). Texts of different length go into one batch, the shorter ones padded. GPT-2 has no
-# token for padding, so people take `<|endoftext|>`, which also ends each text. This function prepares ids and labels for
-# transformers' GPT-2, and it is wrong in two ways. One makes the model learn the wrong token; the other keeps it from ever
-# learning to stop. Repair both. (Padding itself should not count.)
+# **4 · Repair it** (medium, 12 minutes). Texts of different length go into one batch, the shorter ones padded. GPT-2
+# has no token for padding, so people take `<|endoftext|>`, which also ends each text. This function prepares ids and
+# labels for transformers' GPT-2, and it is wrong in two ways. One makes the model learn the wrong token; the other
+# keeps it from ever learning to stop. Repair both. (Padding itself should not count.)
 
 # %% tags=["exercise"]
 def repaired(rows: list[torch.Tensor], end: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -585,10 +595,10 @@ check("11.repaired", repaired)
 
 
 # %% [markdown]
-# **5 · Not to forget** (medium, 15 minutes). Mix old text in: all of the new tokens, and after them so many from the beginning
-# of the old ones that these make the given share of the whole (at least 0 and below 1, rounded to a token). When `mix` is
-# right, predict, and then measure with `measure`: fine-tuned on a mixture with a quarter of manual, how much is
-# still forgotten, and what does that cost on the play?
+# **5 · Not to forget** (medium, 15 minutes). Mix old text in: all of the new tokens, and after them so many from the
+# beginning of the old ones that these make the given share of the whole (at least 0 and below 1, rounded to a token).
+# When `mix` is right, predict, and then measure with `measure`: fine-tuned on a mixture with a quarter of manual, how
+# much is still forgotten, and what does that cost on the play?
 
 # %% tags=["exercise"]
 def mix(new: torch.Tensor, old: torch.Tensor, share: float) -> torch.Tensor:
@@ -600,10 +610,11 @@ check("11.mix", mix)
 
 
 # %% [markdown]
-# **6 · A judge that cannot be fooled** (hard, 25 minutes). Two GPTs, `a` and `b`, have weights of the same names and shapes, both
-# fresh and each with its own. Does `b` compute what `a` computes, once it has the same weights? Write the judge. It will be
-# given right ones that round otherwise, and faulty ones: without biases, without gains, with the square matrix turned,
-# with the exact GELU, with one block used twice. Both are in eval mode and take ids (B, T) up to `a.config.block_size`.
+# **6 · A judge that cannot be fooled** (hard, 25 minutes). Two GPTs, `a` and `b`, have weights of the same names and
+# shapes, both fresh and each with its own. Does `b` compute what `a` computes, once it has the same weights? Write the
+# judge. It will be given right ones that round otherwise, and faulty ones: without biases, without gains, with the
+# square matrix turned, with the exact GELU, with one block used twice. Both are in eval mode and take ids (B, T) up to
+# `a.config.block_size`.
 
 # %% tags=["exercise"]
 def same_model(a: llmkit.GPT, b: llmkit.GPT) -> bool:
