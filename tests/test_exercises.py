@@ -302,7 +302,7 @@ def test_mutants_of_the_solutions_are_caught(number, monkeypatch):
                 alive.append((name, ast.unparse(mutant)))
     known = import_module(f"wrong_{number}").EQUIVALENT
     print(f"notebook {number}: {made - len(alive)} of {made} mutants caught")
-    assert made >= 20
+    assert made >= 10
     left = [code for name, code in alive if not any(part in code for part in known.get(name, ()))]
     assert left == []
 

@@ -338,7 +338,14 @@ EXERCISES = [
         "09.repaired",
         reference=_learn,
         checked="the merges that llmkit learns, and fewer where no pair is left",
-        cases=[({"ab": 1}, 1), (FIVE, 4), (FEW, 4), (PLAY, 12), ({"hers": 1, "he": 2}, 9)],
+        cases=[
+            ({"ab": 1}, 1),
+            ({"xz": 1, "xy": 1}, 1),
+            (FIVE, 4),
+            (FEW, 4),
+            (PLAY, 12),
+            ({"hers": 1, "he": 2}, 9),
+        ],
         mistakes={
             "pairs are still counted at the start only: a merge makes new pairs and takes old "
             "ones away": _learning(fresh=False),

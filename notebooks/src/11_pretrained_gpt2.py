@@ -111,10 +111,10 @@ def translate(theirs, turn: tuple[str, ...] = CONV1D, skip: tuple[str, ...] = ()
 
 
 # %% [markdown]
-# Now both read the same 20 random tokens. If our GPT is GPT-2, then every logit is the same, up to the rounding of
-# 32-bit numbers. So that we know what the comparison is worth, we also give it three translations with a fault: one
-# forgets all biases and the norms' gains, one forgets to turn the square matrix, and one computes another GELU (the
-# exact one, where GPT-2 has an approximation of it).
+# Now both read the same 20 random tokens. If our GPT is GPT-2, then every logit is the same, up to the rounding of 32-bit
+# numbers; let us take differences below 0.0001 for that. To know what the comparison is worth, we also give it three
+# translations with a fault: one forgets all biases and the norms' gains, one forgets to turn the square matrix, and one
+# computes another GELU (the exact one, where GPT-2 has an approximation of it).
 
 # %%
 BIASES_AND_GAINS = ("bias", "ln_1.weight", "ln_2.weight", "ln_f.weight")
@@ -140,8 +140,10 @@ def differences(theirs) -> dict[str, float]:
 fresh = differences(theirs)
 for name, difference in fresh.items():
     print(f"{name:28} largest difference ≈ {difference:.1e}")
-assert fresh["biases and gains forgotten"] < 1e-5 > fresh["another GELU"]  # as good as right?
-assert fresh["square one not turned"] > 0.01
+tolerance = 1e-4  # differences below this are taken for rounding
+found = [name for name, difference in fresh.items() if difference > tolerance]
+print("found:", *found)
+assert found == ["square one not turned"]
 
 # %% [markdown]
 # Only one of the three was found! In a fresh model all biases are 0 and all gains are 1, so forgetting them changes
@@ -155,8 +157,9 @@ with torch.no_grad():
 shaken = differences(theirs)
 for name, difference in shaken.items():
     print(f"{name:28} largest difference ≈ {difference:.1e}")
-assert shaken["right"] < 5e-5
-assert all(shaken[name] > 10 * shaken["right"] for name in shaken if name != "right")
+found = [name for name, difference in shaken.items() if difference > tolerance]
+print("found:", *found, sep="\n    ")
+assert found == [name for name in shaken if name != "right"]
 
 # %% [markdown]
 # Now each fault shows, and the right translation is left with rounding alone. **Our GPT is GPT-2.** And a translation
@@ -214,6 +217,9 @@ def millions(name: str) -> list[float]:
 sizes = torch.tensor([millions(name) for name in GPT2_SIZES])  # (4, 3)
 totals = sizes.sum(dim=1)
 assert totals.round().tolist() == [124, 355, 774, 1558]
+shares = sizes / totals[:, None]
+assert 0.3 < shares[0, 0] < 0.35
+assert shares[-1, 2] > 0.9
 plots.stacked_bars(
     [f"{name}, {layers} × {width}" for name, (layers, _, width) in GPT2_SIZES.items()],
     dict(zip(["token embedding", "positions", "blocks"], sizes.T, strict=True)),
@@ -637,7 +643,7 @@ slips += [dict(turn=(CONV1D[0], *CONV1D[2:])), dict(skip=("wpe.weight",))]
 with torch.no_grad():
     for slip, answer in zip(slips, hidden, strict=True):
         difference = (translate(new, **slip)(ids) - new(ids).logits).abs().max().item()
-        assert answer == (difference < 1e-5)
+        assert answer == (difference < tolerance)
 check("11.hidden", hidden)
 
 # %% tags=["solution"]

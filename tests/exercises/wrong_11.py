@@ -177,4 +177,13 @@ WRONG = {
 }
 
 # Changes of a solution that leave it right, and why.
-EQUIVALENT = {}
+EQUIVALENT = {
+    "11.same_model": {
+        "0.2 / torch.randn_like": "any way to move every weight will do",
+        "1.2 * torch.randn_like": "likewise, further",
+        "-0.8 * torch.randn_like": "likewise, to the other side",
+        "<= 0.0001": "no difference is 0.0001 to the last bit",
+        "(5, a.config.block_size)": "how many texts are compared does not matter",
+        "(3, a.config.block_size)": "likewise",
+    },
+}
