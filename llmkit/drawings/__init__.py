@@ -11,10 +11,12 @@ from llmkit.drawings.deployment import request_to_worker
 from llmkit.drawings.evaluation import strided_windows
 from llmkit.drawings.finetune import low_rank_adapter
 from llmkit.drawings.generation import kv_cache
+from llmkit.drawings.gpt2 import weight_names
 from llmkit.drawings.networks import autograd_graph, context_window
 from llmkit.drawings.projects import fill_in_the_middle
 from llmkit.drawings.responsible import clip_and_noise, exposure_rank, paired_probe
 from llmkit.drawings.scale import accumulation, checkpointing
+from llmkit.drawings.subwords import merge_tree
 from llmkit.drawings.transformer import block, gpt_architecture, norm_places, rotary_turns
 
 __all__ = [
@@ -29,10 +31,12 @@ __all__ = [
     "gpt_architecture",
     "kv_cache",
     "low_rank_adapter",
+    "merge_tree",
     "norm_places",
     "paired_probe",
     "queries_keys_values",
     "request_to_worker",
     "rotary_turns",
     "strided_windows",
+    "weight_names",
 ]
