@@ -6,6 +6,8 @@ Each function returns one drawing, which a cell shows by ending in it; they stan
 subject. tests/test_drawings.py holds that no word leaves its drawing or covers another.
 """
 
-from llmkit.drawings.attention import queries_keys_values
+from llmkit.drawings.attention import heads, queries_keys_values
+from llmkit.drawings.pipeline import pipeline
+from llmkit.drawings.training import training_loop
 
-__all__ = ["queries_keys_values"]
+__all__ = ["heads", "pipeline", "queries_keys_values", "training_loop"]
