@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/06_training.ipynb)
 #
-# About 40 minutes to read, exercises aside.
+# About 39 minutes to read, exercises aside.
 #
 # ← [05 · Transformer](05_transformer.ipynb) · [07 · Perplexity](07_perplexity.ipynb) →
 
@@ -141,8 +141,8 @@ assert after < loss
 
 
 # %% [markdown]
-# That is *gradient descent*, and it works. It has one weakness, which a valley shows better than a model does. Take two
-# weights, and let the height depend on the first a thousand times as strongly as on the second:
+# That is *gradient descent*, and it works. It has one weakness, which a valley shows best. Take two weights, and let the
+# height depend on the first a thousand times as strongly as on the second:
 
 # %%
 def valley(w: torch.Tensor) -> torch.Tensor:
@@ -228,8 +228,7 @@ assert torch.allclose(ours, theirs.data, atol=1e-6)
 
 
 # %% [markdown]
-# Look at the two weights. They are the same, though one matters a thousand times as much as the other: how steep a weight
-# is, is exactly what Adam divides away.
+# Both weights have become the same, though one matters a thousand times as much: Adam divides the steepness away.
 #
 # We use *AdamW* ([Loshchilov and Hutter 2019, *Decoupled Weight Decay Regularization*](https://arxiv.org/abs/1711.05101)),
 # which adds one thing. In each step it also pulls every weight a little towards zero, apart from the gradient: the
@@ -266,10 +265,10 @@ plots.bars(
 
 
 # %% [markdown]
-# One number is best now, but need it be best for a whole run? At the very start Adam's averages rest on a few noisy
-# batches, so it seems wise to begin with short steps: *warmup*. Towards the end the model is near a good state, where long
-# steps swing around it as they did in the valley: so let them become shorter, *decay*. Between the two lies the *peak*.
-# (Weight decay and the decay of the rate share a word and nothing else.)
+# But need one rate be best for a whole run? At the very start Adam's averages rest on a few noisy batches, so it seems wise
+# to begin with short steps: *warmup*. Towards the end the model is near a good state, and long steps swing around it as
+# they did in the valley, so let them become shorter: *decay*. Between the two lies the *peak*. (Weight decay is another
+# thing.)
 
 # %%
 def learning_rate_at(step: int, steps: int, peak: float, warmup: int, final: float) -> float:
@@ -344,15 +343,14 @@ plots.bars(
 
 # %% [markdown]
 # Without warmup or without clipping, the bold rate does worse than a third of it. With both it does as well or better.
-# Decay does not pay here: after 150 steps the model is still far from any good state, and shorter steps only slow it
-# down. It gets another chance below, with another optimizer.
+# Decay does not pay here: after 150 steps the model is still far from a good state, and shorter steps slow it down. It
+# gets another chance below.
 
 # %% [markdown]
 # ## The loop
 #
 # That is everything. A batch, a loss, a gradient, clipped, a step at the rate that the schedule says; and again.
-# Only parameters with two dimensions or more, the matrices, get weight decay. Biases and the like do not: pulled to zero,
-# they could no longer shift anything.
+# Parameters with two dimensions, the matrices, get weight decay; biases and the like, with one, do not.
 
 # %%
 def make_optimizer(model) -> torch.optim.Optimizer:
@@ -392,7 +390,7 @@ assert losses[-1] < losses[0] - 0.5
 
 # %% [markdown]
 # **Training is this loop; everything else is knowing when to stop and what to keep.** `llmkit.train` is the same loop
-# with the keeping added. The same? Same first weights, same batches, and every weight comes out alike:
+# with the keeping added. From the same first weights, on the same batches, every weight comes out alike:
 
 # %%
 config = llmkit.TrainConfig(steps=40, batch_size=16, learning_rate=3e-3, dtype="float32")
@@ -481,8 +479,7 @@ assert abs(falling[0] - constant[0]) < 0.05  # after 40 steps
 plots.loss_curves(runs, "Muon learns faster, and a falling rate wins at the end", by="step")
 
 # %% [markdown]
-# Read the two lower curves from left to right. At first they run together. Then the falling rate pulls ahead: the same
-# model, the same batches, shorter steps.
+# At first the two lower curves run together, then the falling rate pulls ahead: same model, same batches, shorter steps.
 #
 # ## Saving, stopping, going on
 #
@@ -693,12 +690,12 @@ except ValueError as error:
 #
 # ## What we saw
 #
-# - A batch is windows from random positions, cut out by one indexing operation; a window of 64 is 64 exercises at once.
+# - A batch is windows from random positions; a window of 64 is 64 exercises at once.
 # - One learning rate for all weights is too large for some and too small for others. Adam gives each its own.
 # - At a bold rate warmup and clipping paid, and decay did not; with Muon decay paid too. Whether a habit helps depends on
 #   the run, so measure it.
-# - The loop fits on half a page, and llmkit's gives the same weights. Stopped and resumed it gives the same weights to
-#   the last bit, because the state of the optimizer and of the random numbers is saved too.
+# - The loop fits on half a page, and llmkit's gives the same weights. Stopped and resumed it gives them to the last bit,
+#   since the state of optimizer and random numbers is saved too.
 # - The training loss cannot tell learning from learning by heart. Only text that was held out can.
 #
 # One question is left: a validation loss of so many nats, is that good? Compared with what? And measured on how much text,
