@@ -94,8 +94,8 @@ for t in (0, 1, 5):
 # One window is about a quarrel, the next about the weather, and corrections from one alone would contradict each other.
 # So a *batch* of windows is taken from random positions in the text, and their losses are averaged.
 #
-# Which positions does a batch need? For each window, its start and the ones after it. PyTorch adds a column and a row by
-# repeating each until the shapes agree, which is called *broadcasting*. Two windows of three tokens:
+# Which positions does a batch need? For each window, its start and the ones after it. PyTorch adds a column and a row
+# by repeating each until the shapes agree, which is called *broadcasting*. Two windows of three tokens:
 
 # %%
 starts = torch.tensor([[10], [50]])  # (2, 1): a column, where each window starts
@@ -123,8 +123,8 @@ assert all(torch.equal(a, b) for a, b in zip((x, y), next(batches), strict=True)
 # ## What to change: one step
 #
 # The *gradient* of the loss says, for each weight, how the loss would change if that weight grew a little. To lower the
-# loss, move each weight the other way, by a small multiple of its gradient. That multiple is the *learning rate*. We try
-# 0.3 here; how to choose it comes later.
+# loss, move each weight the other way, by a small multiple of its gradient. That multiple is the *learning rate*. We
+# try 0.3 here; how to choose it comes later.
 
 # %%
 x, y = (part.to(runtime.device) for part in next(batches))
@@ -141,8 +141,8 @@ assert after < loss
 
 
 # %% [markdown]
-# That is *gradient descent*, and it works. It has one weakness, which a valley shows best. Take two weights, and let the
-# height depend on the first a thousand times as strongly as on the second:
+# That is *gradient descent*, and it works. It has one weakness, which a valley shows best. Take two weights, and let
+# the height depend on the first a thousand times as strongly as on the second:
 
 # %%
 def valley(w: torch.Tensor) -> torch.Tensor:
@@ -185,8 +185,8 @@ plots.lines(
 
 # %% [markdown]
 # At a rate of 0.0021 the steep weight is thrown from wall to wall, each time higher. At 0.0018 it settles, but the flat
-# weight creeps. What one weight can bear is too little for the other. Adam overshoots, swings back, and after some eighty
-# steps stays below. Is that luck, a rate that happens to suit? Try others, and also PyTorch's own `betas`:
+# weight creeps. What one weight can bear is too little for the other. Adam overshoots, swings back, and after some
+# eighty steps stays below. Is that luck, a rate that happens to suit? Try others, and also PyTorch's own `betas`:
 
 # %%
 print(f"plain descent, rate 0.0018:     height {slow:.3f}")
@@ -199,9 +199,9 @@ for betas in ((0.9, 0.95), (0.9, 0.999)):
 
 # %% [markdown]
 # Adam ([Kingma and Ba 2015, *Adam: A Method for Stochastic Optimization*](https://arxiv.org/abs/1412.6980)) gives every
-# weight a step of its own. It keeps two running averages for each: `m` of its gradient, and `v` of its gradient squared.
-# The two betas say how much of the old average stays at each step. The first average, divided by the root of the second,
-# is near 1 or −1 where the gradients agree and near 0 where they cancel, whatever their size.
+# weight a step of its own. It keeps two running averages for each: `m` of its gradient, and `v` of its gradient
+# squared. The two betas say how much of the old average stays at each step. The first average, divided by the root of
+# the second, is near 1 or −1 where the gradients agree and near 0 where they cancel, whatever their size.
 
 # %%
 def adam_step(w, gradient, m, v, step, lr=0.1, beta1=0.9, beta2=0.95):
@@ -230,14 +230,14 @@ assert torch.allclose(ours, theirs.data, atol=1e-6)
 # %% [markdown]
 # Both weights have become the same, though one matters a thousand times as much: Adam divides the steepness away.
 #
-# We use *AdamW* ([Loshchilov and Hutter 2019, *Decoupled Weight Decay Regularization*](https://arxiv.org/abs/1711.05101)),
-# which adds one thing. In each step it also pulls every weight a little towards zero, apart from the gradient: the
-# *weight decay*, the W of the name. Exercise 5 builds it.
+# We use *AdamW* ([Loshchilov and Hutter 2019, *Decoupled Weight Decay
+# Regularization*](https://arxiv.org/abs/1711.05101)), which adds one thing. In each step it also pulls every weight a
+# little towards zero, apart from the gradient: the *weight decay*, the W of the name. Exercise 5 builds it.
 #
 # ## How far: the learning rate
 #
-# Adam still needs a learning rate, and much depends on it. Rather than believe a tutorial's, try some: thirty steps from
-# the same first weights on the same batches, each rate about three times the one before.
+# Adam still needs a learning rate, and much depends on it. Rather than believe a tutorial's, try some: thirty steps
+# from the same first weights on the same batches, each rate about three times the one before.
 
 # %%
 def loss_after(learning_rate: float, steps: int = 30) -> float:
@@ -265,10 +265,10 @@ plots.bars(
 
 
 # %% [markdown]
-# But need one rate be best for a whole run? At the very start Adam's averages rest on a few noisy batches, so it seems wise
-# to begin with short steps: *warmup*. Towards the end the model is near a good state, and long steps swing around it as
-# they did in the valley, so let them become shorter: *decay*. Between the two lies the *peak*. (Weight decay is another
-# thing.)
+# But need one rate be best for a whole run? At the very start Adam's averages rest on a few noisy batches, so it seems
+# wise to begin with short steps: *warmup*. Towards the end the model is near a good state, and long steps swing around
+# it as they did in the valley, so let them become shorter: *decay*. Between the two lies the *peak*. (Weight decay is
+# another thing.)
 
 # %%
 def learning_rate_at(step: int, steps: int, peak: float, warmup: int, final: float) -> float:
@@ -310,8 +310,8 @@ assert torch.allclose(after, before / before.norm(), atol=1e-5)  # the same dire
 # %% [markdown]
 # ## Do they help?
 #
-# Warmup, decay and clipping sound reasonable. So do many things that turn out to be worth nothing. Train with all three,
-# then leave out one at a time: 150 steps, one layer, at the bold peak of 0.01, measured on held-out text.
+# Warmup, decay and clipping sound reasonable. So do many things that turn out to be worth nothing. Train with all
+# three, then leave out one at a time: 150 steps, one layer, at the bold peak of 0.01, measured on held-out text.
 
 # %%
 everything = llmkit.TrainConfig(steps=150, batch_size=16, learning_rate=0.01, eval_every=150)
@@ -404,10 +404,10 @@ print(f"all {twin.num_parameters():,} weights agree")
 # %% [markdown]
 # ## Dropout, and two modes
 #
-# One part of a model behaves differently while it trains. *Dropout*
-# ([Srivastava and others 2014](https://jmlr.org/papers/v15/srivastava14a.html)) sets a random share of the numbers inside
-# the model to zero in each step, so that nothing can rely on one number alone; the rest is made larger, to keep the
-# average. When the model is measured or writes, dropout must be off: `model.train()` and `model.eval()` switch it.
+# One part of a model behaves differently while it trains. *Dropout* ([Srivastava and others
+# 2014](https://jmlr.org/papers/v15/srivastava14a.html)) sets a random share of the numbers inside the model to zero in
+# each step, so that nothing can rely on one number alone; the rest is made larger, to keep the average. When the model
+# is measured or writes, dropout must be off: `model.train()` and `model.eval()` switch it.
 
 # %% tags=["nbval-ignore-output"]
 dropout = torch.nn.Dropout(0.5)
@@ -418,13 +418,13 @@ print("in use:     ", dropout.eval()(torch.ones(8)))
 # ## A real run
 #
 # Now for longer, with the two things one wants to see: the loss on text that the model is *not* trained on (all of the
-# validation split), and a sample of what it writes. A *callback*, a function that is called after each step, may look at
-# the run: `Sampler` lets the model write now and then, `LivePlot` draws the picture below while the model learns.
+# validation split), and a sample of what it writes. A *callback*, a function that is called after each step, may look
+# at the run: `Sampler` lets the model write now and then, `LivePlot` draws the picture below while the model learns.
 #
-# One thing we change. Adam treats a matrix as a heap of single numbers. A layer uses it as a whole: it maps directions to
-# directions, and a gradient is often strong along a few of them only. *Muon*
-# ([Jordan and others 2024](https://kellerjordan.github.io/posts/muon/)) makes its step equally long in every direction
-# (exercise 7). Embeddings, biases and the like stay with AdamW. Muon's learning rate is on another scale; 0.04 suits us.
+# One thing we change. Adam treats a matrix as a heap of single numbers. A layer uses it as a whole: it maps directions
+# to directions, and a gradient is often strong along a few of them only. *Muon* ([Jordan and others
+# 2024](https://kellerjordan.github.io/posts/muon/)) makes its step equally long in every direction (exercise 7).
+# Embeddings, biases and the like stay with AdamW. Muon's learning rate is on another scale; 0.04 suits us.
 
 # %%
 budget = runtime.pick(
@@ -479,7 +479,8 @@ assert abs(falling[0] - constant[0]) < 0.05  # after 40 steps
 plots.loss_curves(runs, "Muon learns faster, and a falling rate wins at the end", by="step")
 
 # %% [markdown]
-# At first the two lower curves run together, then the falling rate pulls ahead: same model, same batches, shorter steps.
+# At first the two lower curves run together, then the falling rate pulls ahead: same model, same batches, shorter
+# steps.
 #
 # ## Saving, stopping, going on
 #
@@ -497,9 +498,9 @@ model.eval()  # as the loaded one is: no dropout
 assert torch.equal(loaded(x), model(x))
 
 # %% [markdown]
-# To *go on* with an interrupted run, weights are not enough. Adam's averages, the step in the schedule, the random numbers
-# behind batches and dropout: begin any of these anew and it is another run. A *checkpoint* holds them too. The proof is a
-# run that stops half way and is continued from the folder, against one that never stopped:
+# To *go on* with an interrupted run, weights are not enough. Adam's averages, the step in the schedule, the random
+# numbers behind batches and dropout: begin any of these anew and it is another run. A *checkpoint* holds them too. The
+# proof is a run that stops half way and is continued from the folder, against one that never stopped:
 
 # %%
 config = llmkit.TrainConfig(steps=30, batch_size=8, learning_rate=3e-3)
@@ -567,8 +568,9 @@ plots.loss_curves(
 
 
 # %% [markdown]
-# This is *overfitting*. Up to the ringed point both curves fall: what is learned holds on new text as well. From there on
-# only the training loss falls: the model learns its pages by heart. Is that true, or a figure of speech? Let it write:
+# This is *overfitting*. Up to the ringed point both curves fall: what is learned holds on new text as well. From there
+# on only the training loss falls: the model learns its pages by heart. Is that true, or a figure of speech? Let it
+# write:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 def write(model, characters: int = 400) -> str:
@@ -600,9 +602,9 @@ assert copied > 0.4
 assert copied > 5 * usual
 
 # %% [markdown]
-# It recites. A low training loss, then, says nothing by itself. What helps? More text, above all. Failing that: stop when
-# the validation loss has not fallen for some measurements (`patience`), return to the weights of the ring (`keep_best`),
-# and use dropout.
+# It recites. A low training loss, then, says nothing by itself. What helps? More text, above all. Failing that: stop
+# when the validation loss has not fallen for some measurements (`patience`), return to the weights of the ring
+# (`keep_best`), and use dropout.
 
 # %%
 careful = replace(config, patience=3, keep_best=True)  # the same, but for these two
@@ -624,8 +626,8 @@ assert copies < copied / 2
 #
 # Four things that you will meet in other code. You can skip them now.
 #
-# **Batches larger than the memory.** A gradient that is not emptied is added to, and here that is what we want: a batch of
-# 32 windows is four of 8, one after the other, with a quarter of each loss. This is *gradient accumulation*.
+# **Batches larger than the memory.** A gradient that is not emptied is added to, and here that is what we want: a batch
+# of 32 windows is four of 8, one after the other, with a quarter of each loss. This is *gradient accumulation*.
 
 # %%
 whole, parts = new_model(), new_model()
@@ -642,9 +644,10 @@ print("one batch of 32, or four of 8: the same gradient")
 # Each pass needs the memory of 8 windows only. In llmkit that is
 # `TrainConfig(batch_size=8, gradient_accumulation_steps=4)`.
 #
-# **Half as many bits.** On a GPU most of the arithmetic is done with 16 bits instead of 32 (*mixed precision*), which is
-# faster and takes less memory; the weights keep 32. `TrainConfig(dtype=...)` chooses, and by default follows the device.
-# The older spelling `torch.cuda.amp.autocast()` still runs but warns; today it is `torch.autocast("cuda", dtype=...)`.
+# **Half as many bits.** On a GPU most of the arithmetic is done with 16 bits instead of 32 (*mixed precision*), which
+# is faster and takes less memory; the weights keep 32. `TrainConfig(dtype=...)` chooses, and by default follows the
+# device. The older spelling `torch.cuda.amp.autocast()` still runs but warns; today it is `torch.autocast("cuda",
+# dtype=...)`.
 #
 # **`Dataset` and `DataLoader`.** PyTorch's general way to make batches: the first says how many examples there are and
 # what the i-th one is, the second shuffles their numbers, fetches them one by one and stacks them.
@@ -667,12 +670,12 @@ x, y = next(iter(loader))
 print("x", tuple(x.shape), "y", tuple(y.shape), "from", f"{len(loader.dataset):,} windows")
 
 # %% [markdown]
-# For images or files on a disk it is the right tool. For ids in memory it is a detour: every row costs a call into Python.
-# (Some code even tokenizes inside `__getitem__`, again in each epoch. Tokenize once, before.)
+# For images or files on a disk it is the right tool. For ids in memory it is a detour: every row costs a call into
+# Python. (Some code even tokenizes inside `__getitem__`, again in each epoch. Tokenize once, before.)
 #
-# **Two faults of schedules.** Neither stops the program. One is a schedule made for 300 steps that moves on only when an
-# *epoch* ends, a pass over all the data, of which there may be three. The other is a lowest rate, the *floor*, that lies
-# above the peak:
+# **Two faults of schedules.** Neither stops the program. One is a schedule made for 300 steps that moves on only when
+# an *epoch* ends, a pass over all the data, of which there may be three. The other is a lowest rate, the *floor*, that
+# lies above the peak:
 
 # %%
 first, last = (learning_rate_at(epoch, 300, peak=3e-3, warmup=0, final=0.1) for epoch in (0, 2))
@@ -692,14 +695,14 @@ except ValueError as error:
 #
 # - A batch is windows from random positions; a window of 64 is 64 exercises at once.
 # - One learning rate for all weights is too large for some and too small for others. Adam gives each its own.
-# - At a bold rate warmup and clipping paid, and decay did not; with Muon decay paid too. Whether a habit helps depends on
-#   the run, so measure it.
-# - The loop fits on half a page, and llmkit's gives the same weights. Stopped and resumed it gives them to the last bit,
-#   since the state of optimizer and random numbers is saved too.
+# - At a bold rate warmup and clipping paid, and decay did not; with Muon decay paid too. Whether a habit helps depends
+#   on the run, so measure it.
+# - The loop fits on half a page, and llmkit's gives the same weights. Stopped and resumed it gives them to the last
+#   bit, since the state of optimizer and random numbers is saved too.
 # - The training loss cannot tell learning from learning by heart. Only text that was held out can.
 #
-# One question is left: a validation loss of so many nats, is that good? Compared with what? And measured on how much text,
-# with which windows? That is notebook [07](07_perplexity.ipynb).
+# One question is left: a validation loss of so many nats, is that good? Compared with what? And measured on how much
+# text, with which windows? That is notebook [07](07_perplexity.ipynb).
 
 # %% [markdown]
 # ## Exercises
@@ -711,9 +714,9 @@ except ValueError as error:
 from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **1 · Tokens seen** (easy, 2 minutes). Predict, with no computer but a pocket calculator: how many tokens does a run with
-# `TrainConfig(steps=2000, batch_size=12, gradient_accumulation_steps=4)` see, in windows of 64? How many times is that a
-# text of 100,000 tokens?
+# **1 · Tokens seen** (easy, 2 minutes). Predict, with no computer but a pocket calculator: how many tokens does a run
+# with `TrainConfig(steps=2000, batch_size=12, gradient_accumulation_steps=4)` see, in windows of 64? How many times is
+# that a text of 100,000 tokens?
 
 # %% tags=["exercise"]
 tokens_seen = None  # your answer: (tokens seen, times the text was read, with two decimals)
@@ -725,8 +728,8 @@ check("06.tokens_seen", tokens_seen)
 hint("06.tokens_seen")  # so you ask for one; run it again for the next
 
 # %% [markdown]
-# **2 · Running away** (easy, 3 minutes). Somebody types a learning rate of `1e30`, without warmup. Clipping is on. Predict
-# what `llmkit.train` does, and what it leaves in the model; then try it.
+# **2 · Running away** (easy, 3 minutes). Somebody types a learning rate of `1e30`, without warmup. Clipping is on.
+# Predict what `llmkit.train` does, and what it leaves in the model; then try it.
 #
 # - a. It trains to the end, because clipping keeps every step short.
 # - b. It raises an error, and the weights are all nan (not a number).
@@ -741,9 +744,9 @@ check("06.runaway", runaway)
 
 
 # %% [markdown]
-# **3 · Early stopping** (medium, 8 minutes). A run measures its validation loss again and again, and stops when `patience`
-# measurements in a row have brought no new best. Given what they would all be, after which measurement does it stop, and
-# which one was best? Count from 1. For `[3, 2, 2.1, 2.2, 2.3]` and a patience of 3 the answer is `(5, 2)`.
+# **3 · Early stopping** (medium, 8 minutes). A run measures its validation loss again and again, and stops when
+# `patience` measurements in a row have brought no new best. Given what they would all be, after which measurement does
+# it stop, and which one was best? Count from 1. For `[3, 2, 2.1, 2.2, 2.3]` and a patience of 3 the answer is `(5, 2)`.
 
 # %% tags=["exercise"]
 def early_stop(val_losses: list[float], patience: int) -> tuple[int, int]:
@@ -755,9 +758,10 @@ check("06.early_stop", early_stop)
 
 
 # %% [markdown]
-# **4 · A trapezoid** (medium, 8 minutes). Write a schedule that rises like ours, stays at its peak, and falls in a line over
-# the last `steps // 5` steps, to zero at the last one. It returns the share of the peak, as `llmkit.optim.lr_schedule`
-# does. (Such a run can be made longer without starting again: the flat part does not know where the end is.)
+# **4 · A trapezoid** (medium, 8 minutes). Write a schedule that rises like ours, stays at its peak, and falls in a line
+# over the last `steps // 5` steps, to zero at the last one. It returns the share of the peak, as
+# `llmkit.optim.lr_schedule` does. (Such a run can be made longer without starting again: the flat part does not know
+# where the end is.)
 
 # %% tags=["exercise"]
 def trapezoid(step: int, steps: int, warmup: int) -> float:
@@ -769,8 +773,9 @@ check("06.trapezoid", trapezoid)
 
 
 # %% [markdown]
-# **5 · The W of AdamW** (medium, 10 minutes). Make AdamW of `adam_step`: pull each weight towards zero by `lr * decay` times
-# itself, and let neither average see it. Betas are 0.9 and 0.95. Give back new tensors: the weights and both averages.
+# **5 · The W of AdamW** (medium, 10 minutes). Make AdamW of `adam_step`: pull each weight towards zero by `lr * decay`
+# times itself, and let neither average see it. Betas are 0.9 and 0.95. Give back new tensors: the weights and both
+# averages.
 
 # %% tags=["exercise"]
 def adamw_step(w, gradient, m, v, step, lr, decay) -> tuple:
@@ -809,11 +814,11 @@ check("06.repaired_loop", repaired_loop)
 
 
 # %% [markdown]
-# **7 · Evened out** (hard, 20 minutes). Every matrix is a product $G = U S V^\top$: directions that come in, how much each
-# is stretched (the *singular values*, in `S`), directions that come out. Muon replaces the gradient `G` by $U V^\top$: the
-# same directions, all stretched by 1. Compute it. `torch.linalg.svd` makes it short. For the stretch, use matrix products
-# alone, as Muon does: what does $1.5\,s - 0.5\,s^3$ make of a number `s` between 0 and 1, again and again? And which
-# products do that to all singular values of a matrix at once?
+# **7 · Evened out** (hard, 20 minutes). Every matrix is a product $G = U S V^\top$: directions that come in, how much
+# each is stretched (the *singular values*, in `S`), directions that come out. Muon replaces the gradient `G` by $U
+# V^\top$: the same directions, all stretched by 1. Compute it. `torch.linalg.svd` makes it short. For the stretch, use
+# matrix products alone, as Muon does: what does $1.5\,s - 0.5\,s^3$ make of a number `s` between 0 and 1, again and
+# again? And which products do that to all singular values of a matrix at once?
 
 # %% tags=["exercise"]
 def evened_out(G: torch.Tensor) -> torch.Tensor:
