@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/01_data.ipynb)
 #
-# About 25 minutes to read, exercises aside.
+# About 27 minutes to read, exercises aside.
 #
 # [02 · Character tokenizer](02_char_tokenizer.ipynb) →
 

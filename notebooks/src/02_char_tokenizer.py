@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/02_char_tokenizer.ipynb)
 #
-# About 19 minutes to read, exercises aside.
+# About 20 minutes to read, exercises aside.
 #
 # ← [01 · Data](01_data.ipynb) · [03 · Bigram](03_bigram.ipynb) →
 

@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/04_attention.ipynb)
 #
-# About 32 minutes to read, exercises aside.
+# About 33 minutes to read, exercises aside.
 #
 # ← [03 · Bigram](03_bigram.ipynb) · [05 · Transformer](05_transformer.ipynb) →
 
@@ -212,6 +212,7 @@ for D in sizes:
     print(f"D = {D:5}: scores spread by ≈ {spread[D]:5.2f}    √D = {math.sqrt(D):.0f}")
     assert abs(spread[D] / math.sqrt(D) - 1) < 0.1
 
+
 # %% [markdown]
 # The spread (the standard deviation) is √D: variances of independent numbers add, one for each product. So the scores
 # of a larger head are spread further, and softmax turns *differences* of scores into *ratios* of weights. Divide by √D,
@@ -294,7 +295,6 @@ assert torch.allclose(out, llmkit_out, atol=1e-6)
 assert torch.allclose(out, torch_out, atol=1e-6)
 print("attend, llmkit.attention, torch: the same", tuple(out.shape))
 
-
 # %% [markdown]
 # PyTorch's version is the fast one. It need not write the T × T weights to memory ([*FlashAttention: Fast and
 # Memory-Efficient Exact Attention with IO-Awareness*](https://arxiv.org/abs/2205.14135), Dao and others 2022); exercise
@@ -309,6 +309,7 @@ print("attend, llmkit.attention, torch: the same", tuple(out.shape))
 
 # %%
 drawings.heads()
+
 
 # %% [markdown]
 # In code, for B texts at once, that is a matter of shapes:
@@ -397,7 +398,6 @@ loss = llmkit.evaluate(model, val_ids).loss
 print(f"held-out text, nats per character: bigram ≈ {bigram_loss:.2f}, with attention ≈ {loss:.2f}")
 assert loss < bigram_loss - 0.2
 
-
 # %% [markdown]
 # The past is worth something: the loss is well below the bigram's. (A *nat* is the unit of the loss, which
 # notebook 03 introduced: the mean of −log of the probability given to the character that came.)
@@ -476,6 +476,7 @@ plots.bars(
 
 # %%
 widgets.AttentionExplorer(attention_weights(model, ids)[:, 0], line)
+
 
 # %% [markdown]
 # ## A model that looks ahead
