@@ -6,7 +6,7 @@
 #
 # About 39 minutes to read, exercises aside.
 #
-# ← [05 · Transformer](05_transformer.ipynb) · [07 · Perplexity](07_perplexity.ipynb) →
+# ← [05b · Positions and norms](05b_positions_and_norms.ipynb) · [07 · Perplexity](07_perplexity.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
