@@ -6,7 +6,7 @@
 #
 # About 27 minutes to read, exercises aside.
 #
-# ← [02 · Character tokenizer](02_char_tokenizer.ipynb) · [04 · Attention](04_attention.ipynb) →
+# ← [02 · Character tokenizer](02_char_tokenizer.ipynb) · [03b · Backpropagation](03b_backpropagation.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
