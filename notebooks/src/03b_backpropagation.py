@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/03b_backpropagation.ipynb)
 #
-# About 27 minutes to read, exercises aside.
+# About 28 minutes to read, exercises aside.
 #
 # ← [03 · Bigram](03_bigram.ipynb) · [04 · Attention](04_attention.ipynb) →
 
