@@ -6,7 +6,7 @@ from llmkit.drawings.sketch import FAINT, Sketch
 from llmkit.plots import visible
 
 FIVE_WORDS = ((b"h", b"e"), (b"t", b"he"), (b"the", b"n"))
-COLUMN, BOX, STEP, MARGIN = 64, 30, 54, 34  # pixels
+COLUMN, BOX, STEP, MARGIN = 60, 30, 54, 34  # pixels
 
 
 def merge_tree(word: str = "then", merges: Sequence[tuple[bytes, bytes]] = FIVE_WORDS) -> Sketch:

@@ -51,7 +51,8 @@ def _ids(text: str) -> list[int]:
 
 
 def _encode_word(word: bytes, ranks: dict[Merge, int]) -> list[bytes]:
-    tokenizer = BPETokenizer(sorted(ranks, key=lambda pair: ranks[pair]))
+    merges: list[Merge] = sorted(ranks, key=ranks.__getitem__)
+    tokenizer = BPETokenizer(merges)
     ids = [BYTES.index(bytes([byte])) for byte in word]
     return [tokenizer.tokens[i] for i in tokenizer.merge(ids)]
 

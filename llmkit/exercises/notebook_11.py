@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from llmkit.exercises.examining import Exercise
 from llmkit.finetune.gpt2 import TURNED, to_gpt2
-from llmkit.model import GPT, GPTConfig
+from llmkit.model import GPT, MLP, GPTConfig
 
 # ---------------------------------------------------------------------------- translate_back
 
@@ -22,7 +22,7 @@ def _shaken(model: GPT) -> GPT:
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.2 * torch.randn(weight.shape, generator=draw)
+            weight.add_(0.2 * torch.randn(weight.shape, generator=draw))
     return model
 
 
@@ -102,16 +102,15 @@ class _Mutant(GPT):
     def __init__(self, config: GPTConfig, fault: str = ""):
         super().__init__(config)
         self.fault = fault
-        if fault == "exact GELU":
-            for block in self.h:
-                block.mlp.act = nn.GELU()
-        if fault == "other GELU":  # the same function by another formula
-            for block in self.h:
-                block.mlp.act = _TanhGELU()
+        # The second is the same function as ours by another formula.
+        others: dict[str, type[nn.Module]] = {"exact GELU": nn.GELU, "other GELU": _TanhGELU}
+        for module in self.modules():
+            if isinstance(module, MLP) and fault in others:
+                module.act = others[fault]()
 
     def forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        changed = {name: self._changed(name, weight) for name, weight in self.named_parameters()}
-        changed = {name: weight for name, weight in changed.items() if weight is not None}
+        found = {name: self._changed(name, weight) for name, weight in self.named_parameters()}
+        changed = {name: weight for name, weight in found.items() if weight is not None}
         if not changed:
             return super().forward(ids, *args, **kwargs)
         plain = deepcopy(self)
@@ -164,7 +163,7 @@ def _same(
         ids = torch.randint(a.config.vocab_size, (4, a.config.block_size))
         if shaken:
             for weight in a.parameters():
-                weight += 0.2 * torch.randn_like(weight)
+                weight.add_(0.2 * torch.randn_like(weight))
         if copied:
             b.load_state_dict(a.state_dict())
         if by == "weights":

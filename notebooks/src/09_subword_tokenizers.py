@@ -37,6 +37,7 @@ import math
 import os
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -352,7 +353,7 @@ for string in (" morning", " m-o-r-n-i-n-g"):
 # **The space at the end.** Somebody ends a prompt with a space: `I know the `. It becomes a token of its own, but in
 # the training text words have their spaces *in* them. What came after a lone space there?
 
-# %%
+# %% tags=["trained"]
 ids = bpe.encode(train_text)
 lone = bpe.encode(" ").item()
 after = Counter(bpe.decode(ids[i + 1]) for i in (ids == lone).nonzero())
@@ -463,32 +464,34 @@ for name, pattern in {"GPT-2": GPT2, "GPT-4": GPT4}.items():
 
 # %%
 count = Counter(bpe.encode(train_text).tolist())
-log_p = {bpe.tokens[i]: math.log(n / count.total()) for i, n in count.items()}
+log_p = {token: math.log(count[i] + 1) for i, token in enumerate(bpe.tokens)}  # 1: none is 0
+log_p = {token: value - math.log(len(bpe.tokens) + count.total()) for token, value in log_p.items()}
 
 
-def cuts(word: bytes) -> list[list[bytes]]:
-    """All ways to cut a word into known pieces."""
+@cache
+def best_cut(word: bytes) -> tuple[float, tuple[bytes, ...]]:
+    """The most probable cut: the sum of log p, and the pieces."""
+    if not word:
+        return 0.0, ()
     ends = [end for end in range(1, len(word) + 1) if word[:end] in log_p]
-    return [[word[:end], *rest] for end in ends for rest in cuts(word[end:])] if word else [[]]
+    rests = [(word[:end], *best_cut(word[end:])) for end in ends]  # first piece, and best rest
+    return max((log_p[piece] + total, (piece, *rest)) for piece, total, rest in rests)
 
 
-def unigram(word: str) -> list[bytes]:
-    """The most probable cut: the sum of log p is the log of the product."""
-    return max(cuts(word.encode()), key=lambda pieces: sum(log_p[piece] for piece in pieces))
-
-
+# %%
 for word in (" longest", " times", " drop"):
     ours = [bpe.decode(i) for i in bpe.encode(word)]
-    theirs = [piece.decode() for piece in unigram(word)]
+    theirs = [piece.decode() for piece in best_cut(word.encode())[1]]
     print(f"BPE: {plots.visible('·'.join(ours)):16} Unigram: {plots.visible('·'.join(theirs))}")
 
 # %% [markdown]
 # BPE is bound to the order of its merges. In ` longest` that of `g` and `e` came before that of `on` and `g`, and took the
 # `g` away from ` long`. Unigram looks at the whole word. They do not often differ:
 
-# %%
+# %% tags=["trained"]
 different = sorted(set(GPT2.findall(val_text)))
-other = [w for w in different if [bpe.tokens[i] for i in bpe.encode(w)] != unigram(w)]
+ours = {word: tuple(bpe.tokens[i] for i in bpe.encode(word)) for word in different}
+other = [word for word in different if ours[word] != best_cut(word.encode())[1]]
 print(f"{len(other)} of {len(different):,} different pieces of the held-out text are cut otherwise")
 assert len(other) < 0.2 * len(different)
 
@@ -520,7 +523,7 @@ few_steps, many_steps = runtime.pick(cpu=(80, 320), gpu=(400, 1_600))  # for the
 
 # %%
 def race(tokenizer, letter_steps: int) -> tuple[int, llmkit.evaluation.Report]:
-    """Train a new model for the work of so many steps with letters; how it does on held-out text."""
+    """Train for the work of so many steps with letters; its steps, and the held-out text."""
     torch.manual_seed(runtime.seed)
     sizes = dict(shape, position="rotary", bias=False)  # as in notebook 07
     model = llmkit.GPT(llmkit.GPTConfig(tokenizer.vocab_size, **sizes)).to(runtime.device)
@@ -605,7 +608,8 @@ plots.bars(
 #
 # This is the order for these budgets, this model and this play; with more of everything, measure again. What stays is
 # the rule for comparing: the same text, all of it, paid in full, per character.
-#
+
+# %% [markdown]
 # ## What we saw
 #
 # - A list of words is never complete: more than one word in twenty of the held-out text was unknown.
@@ -636,7 +640,7 @@ from llmkit.exercises import check, hint
 # frequent, take the one whose left token is older.
 
 # %% tags=["exercise"]
-by_hand = None  # your answer: (first token, second, third, how many are left), as in ("xy", "xyz", "ab", 9)
+by_hand = None  # your answer: (first, second, third, how many are left): ("xy", "xyz", "ab", 9)
 
 # %%
 check("09.by_hand", by_hand)

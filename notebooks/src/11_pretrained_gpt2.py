@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/11_pretrained_gpt2.ipynb)
 #
-# About 28 minutes to read, exercises aside.
+# About 29 minutes to read, exercises aside.
 #
 # ← [10 · Speed](10_speed.ipynb) · [12 · LoRA](12_lora.ipynb) →
 
