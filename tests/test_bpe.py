@@ -24,7 +24,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import llmkit
 from llmkit import tokenizer as tokenizer_module
-from llmkit.bpe import files
+from llmkit.bpe import files, long_words
 from llmkit.bpe import tokenizer as bpe
 from llmkit.bpe.files import spell
 from llmkit.bpe.tokenizer import BPETokenizer
@@ -260,7 +260,35 @@ def own_references(play, small):
 @given(st.text("abc", max_size=60), st.text("abc", max_size=40), st.integers(0, 30))
 def test_a_word_is_merged_as_the_naive_way_does(text, word, count):
     tokenizer = BPETokenizer.train(text, 256 + count)
-    assert tokenizer.encode(word).tolist() == naive_word(tokenizer, word)
+    expected = naive_word(tokenizer, word)
+    assert tokenizer.encode(word).tolist() == expected
+    blocks, long_words.BLOCK = long_words.BLOCK, 7
+    try:
+        assert tokenizer._long_words.in_order  # so a long word would take this way
+        assert (
+            tokenizer._long_words.merge([tokenizer._byte_ids[b] for b in word.encode()]) == expected
+        )
+    finally:
+        long_words.BLOCK = blocks
+
+
+@pytest.mark.parametrize("kind", ["a", "ab", "play", "宇"])
+def test_long_words_have_gpt2s_ids(gpt2, references, play, kind, monkeypatch):
+    """A text without spaces: as tiktoken and tokenizers encode it, and not place by place."""
+    letters = "".join(filter(str.isalpha, play[:9000])) if kind == "play" else kind * 3000
+    monkeypatch.setattr(bpe, "LONG", 1000)
+    monkeypatch.setattr(bpe, "heappop", None)
+    ids = gpt2.encode(letters).tolist()
+    assert all(ids == reference(letters) for reference in references)
+
+
+def test_merges_out_of_order_are_applied_place_by_place(monkeypatch):
+    """Where a merge makes what an earlier one takes, one place is finished before the next."""
+    monkeypatch.setattr(bpe, "LONG", 1)
+    tokenizer = BPETokenizer([(b"ab", b"c"), (b"a", b"b")])
+    assert not tokenizer._long_words.in_order
+    assert tokenizer.decode(tokenizer.encode("abcab")) == "abcab"
+    assert [tokenizer.tokens[i] for i in tokenizer.encode("abcab")] == [b"abc", b"ab"]
 
 
 @settings(deadline=None)

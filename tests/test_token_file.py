@@ -116,7 +116,7 @@ def test_the_safetensors_library_reads_it(tmp_path, n):
 def test_a_header_is_as_long_whatever_the_number_of_ids():
     for tokenizer in ("", "é" * 63, "[" * 1000):
         for kind in token_file.DTYPES:
-            lengths = {len(token_file._header(kind, n, tokenizer)) for n in (0, 1, 10**18)}
+            lengths = {len(token_file._header(kind, n, tokenizer, 0)) for n in (0, 1, 10**18)}
             assert len(lengths) == 1
 
 
@@ -406,13 +406,28 @@ def test_a_file_of_another_length_is_refused(tmp_path, keep):
         one_sentence(caught)
 
 
+def test_a_bit_changed_anywhere_is_noticed(tmp_path):
+    text = "To be, or not to be, that is the question.\n" * 9
+    path = token_file.write(tmp_path / "ids", [text], CharTokenizer.from_text(text))
+    whole = path.read_bytes()
+    before = token_file.load(path)[0].clone()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match="write it again"):
+            token_file.load(path)
+    # and where a corpus is too large to be read twice, the one that opens it says so
+    assert token_file.load(path, verify=False)[0].ne(before).sum() == 1
+
+
 def test_another_file_is_refused(tmp_path):
     path, other = tmp_path / "t", {"ids": np.zeros(3, np.uint16)}
     contents = [
         *(b"Some text. " * 99, b"{}", bytes(999), b"\xff" * 999, b"PK\3\4" * 99),
         safetensors.numpy.save(other),
         safetensors.numpy.save(other, {"format": "pt"}),
-        safetensors.numpy.save(other, {"format": "llmkit tokens 2"}),
+        safetensors.numpy.save(other, {"format": "llmkit tokens 1"}),
         safetensors.numpy.save({"ids": np.zeros(3)}, {"format": token_file.FORMAT}),
         safetensors.numpy.save({"other": np.zeros(3)}, {"format": token_file.FORMAT}),
         safetensors.numpy.save({"ids": np.zeros((), np.uint16)}, {"format": token_file.FORMAT}),

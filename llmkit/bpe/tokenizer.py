@@ -14,6 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import chain, pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ import torch
 
 from llmkit.bpe import files
 from llmkit.bpe.files import BYTES, Merges, spell
+from llmkit.bpe.long_words import LONG, LongWords
 from llmkit.bpe.training import learn_merges
 from llmkit.files import reading
 from llmkit.tokenizer import BLOCK, BaseTokenizer
@@ -168,6 +170,8 @@ class BPETokenizer(BaseTokenizer):
     def merge(self, ids: Sequence[int]) -> list[int]:
         """Apply the merges to the ids of one word: the earliest first, and of several places the
         leftmost. Time n log n, however long the word."""
+        if len(ids) >= LONG and self._long_words.in_order:
+            return self._long_words.merge(ids)
         ranks, n = self._ranks, len(ids)
         tokens = list(ids)  # -1 where a token has become part of the one before it
         after = list(range(1, n + 1))  # for each place, the next and the last that hold a token
@@ -189,6 +193,11 @@ class BPETokenizer(BaseTokenizer):
                     pair = (tokens[i], tokens[j])
                     heappush(queue, (ranks[pair], i, pair))
         return [token for token in tokens if token >= 0]
+
+    @cached_property
+    def _long_words(self) -> LongWords:
+        pairs = sorted(self._ranks, key=self._ranks.__getitem__)
+        return LongWords(pairs, [self._products[self._ranks[pair]] for pair in pairs])
 
     def join(self, ids: np.ndarray) -> str:
         # bytes that are no UTF-8, such as half a character, become U+FFFD

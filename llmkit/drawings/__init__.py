@@ -8,6 +8,7 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 
 from llmkit.drawings.attention import queries_keys_values
 from llmkit.drawings.evaluation import strided_windows
+from llmkit.drawings.finetune import low_rank_adapter
 from llmkit.drawings.generation import kv_cache
 
-__all__ = ["kv_cache", "queries_keys_values", "strided_windows"]
+__all__ = ["kv_cache", "low_rank_adapter", "queries_keys_values", "strided_windows"]

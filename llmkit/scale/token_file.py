@@ -21,6 +21,7 @@ import re
 import shutil
 import struct
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -40,7 +41,7 @@ from llmkit.files import reading
 from llmkit.tokenizer import from_json
 from llmkit.types import Tokenizer
 
-FORMAT = "llmkit tokens 1"
+FORMAT = "llmkit tokens 2"
 DTYPES = {"U16": "uint16", "U32": "uint32"}  # by safetensors' names
 PIECE = 1 << 16  # characters that are tokenized at a time
 PART = 1 << 23  # characters, for each process, that are tokenized before their ids are kept
@@ -98,19 +99,21 @@ def write(
         raise IsADirectoryError(f"{target} is a folder; name a file in it")
     source, name = _check_source(source, column)
     vocabulary, n = tokenizer.to_json(), 0
+    checksum = zlib.crc32(vocabulary.encode())
     _tokenizer(vocabulary)  # for the processes that will be forked from this one
     kind = "U16" if tokenizer.vocab_size <= 1 << 16 else "U32"
     settings = {"separator": separator, "tokenizer": vocabulary, "dtype": DTYPES[kind]}
     total = os.path.getsize(name) if name else length_hint(source) or None
     with _unfinished(target) as unfinished, _one_bar(total, "B" if name else " documents") as bar:
         with _writing(target):
-            unfinished.write_bytes(_header(kind, 0, vocabulary))
+            unfinished.write_bytes(_header(kind, 0, vocabulary, 0))
         rows = _rows(source, name, re.compile(tokenizer.cut))
         for part in _parts(rows, PART * (num_proc or 1)):
             with _writing(target), open(unfinished, "ab") as file:
                 ids = _tokenize(part, name, settings, unfinished.parent, num_proc)
                 for batch in ids.with_format("arrow").iter(PIECE):
-                    file.write(batch["ids"].to_numpy())
+                    file.write(written := batch["ids"].to_numpy().tobytes())
+                    checksum = zlib.crc32(written, checksum)
             n += len(ids)
             size = sum(len(row.text.encode()) for row in part)
             bar.update(size if name else part[-1].document + 1 - bar.n)
@@ -118,7 +121,7 @@ def write(
             raise ValueError(f"{name or 'the source'} is empty; write takes a text")
         with _writing(target):
             with open(unfinished, "r+b") as file:
-                file.write(_header(kind, n, vocabulary))
+                file.write(_header(kind, n, vocabulary, checksum))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, target)
@@ -126,13 +129,17 @@ def write(
     return target
 
 
-def load(path: str | Path) -> tuple[Tensor, Cuttable]:
+def load(path: str | Path, *, verify: bool = True) -> tuple[Tensor, Cuttable]:
     """The ids (N,), uint16 or uint32, and the tokenizer of a token file.
 
     The ids are mapped: what is used of them is read then, and forgotten where memory is short. They
     are to be read only.
 
-    Raises FileNotFoundError for no file, ValueError for one cut short or of another program.
+    verify: compare all of it with its checksum first, which reads the file once from end to end, at
+        about a gigabyte a second.
+
+    Raises FileNotFoundError for no file, ValueError for one cut short, changed or of another
+    program.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -145,9 +152,11 @@ def load(path: str | Path) -> tuple[Tensor, Cuttable]:
         metadata = {}
     if metadata.get("format") != FORMAT or len(shape) != 1:
         raise ValueError(f"{path} is not a whole token file of this llmkit; write it again")
+    start = path.stat().st_size - shape[0] * dtype.itemsize  # the ids are the last in the file
+    if verify and metadata.get("crc32") != _checksum(path, start, metadata.get("tokenizer", "")):
+        raise ValueError(f"{path} was changed since it was written; write it again")
     with reading(path, "write it again"):
         tokenizer: Any = from_json(metadata["tokenizer"])
-    start = path.stat().st_size - shape[0] * dtype.itemsize  # the ids are the last in the file
     try:
         mapped = np.memmap(path, dtype, "c", start, shape)  # a changed id changes no file
     except OSError:  # a file larger than memory may not be mapped so, for all of it may be changed
@@ -155,6 +164,16 @@ def load(path: str | Path) -> tuple[Tensor, Cuttable]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(mapped), tokenizer
+
+
+def _checksum(path: Path, start: int, tokenizer: str) -> str:
+    """Of the tokenizer and of the file's bytes from `start` on, which are not kept in memory."""
+    checksum = zlib.crc32(tokenizer.encode())
+    with open(path, "rb") as file:
+        file.seek(start)
+        while block := file.read(PART):
+            checksum = zlib.crc32(block, checksum)
+    return f"{checksum:08x}"
 
 
 def _check_source(source: Any, column: str) -> tuple[Any, str | None]:
@@ -299,10 +318,10 @@ def _error(message: str, row: Row, name: str | None) -> ValueError:
     return ValueError(f"{name or f'document {row.document} (from 0)'}: {message}")
 
 
-def _header(kind: str, n: int, tokenizer: str) -> bytes:
+def _header(kind: str, n: int, tokenizer: str, checksum: int) -> bytes:
     """How a file of n ids starts, at the same length for every n: the length of the rest, JSON, and
     spaces (https://github.com/huggingface/safetensors#format)."""
-    metadata = {"format": FORMAT, "tokenizer": tokenizer}
+    metadata = {"format": FORMAT, "tokenizer": tokenizer, "crc32": f"{checksum:08x}"}
     offsets = [0, n * np.dtype(DTYPES[kind]).itemsize]
     tensor = {"dtype": kind, "shape": [n], "data_offsets": offsets}
     fields = json.dumps({"__metadata__": metadata, "ids": tensor}).encode()

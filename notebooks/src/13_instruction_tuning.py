@@ -34,6 +34,7 @@ if importlib.util.find_spec("sacrebleu") is None:
 # %%
 import copy
 import math
+from collections import Counter
 
 import sacrebleu
 import torch
@@ -172,7 +173,7 @@ used = {
     "packed": sum(len(x) for x, _ in examples) / packed.x.numel(),
 }
 print(f"{len(padded.x):,} rows padded, {len(packed.x):,} packed")
-print(f"of their positions count {padded.counted:.1%} and {packed.counted:.1%}")
+print(f"{padded.counted:.1%} and {packed.counted:.1%} of their positions count in the loss")
 assert (padded.y != -100).sum() == (packed.y != -100).sum()  # nothing is lost
 assert len(packed.x) < 0.6 * len(padded.x)
 percent = [100 * share for share in used.values()]
@@ -190,13 +191,12 @@ changed[0, 3] = (changed[0, 3] + 1) % V  # another character in the first questi
 probe = llmkit.GPT(llmkit.GPTConfig(V, T, n_layer=2, n_head=2, n_embd=32))
 seen = (probe(row) - probe(changed)).abs().amax(dim=-1)[0]  # (T,): how much each position notices
 noticed, length = (seen[first:] > 0).sum().item(), len(seen[first:])
-print("before the change notice it:", (seen[:3] > 0).sum().item(), "of 3 positions")
-print("from the second item on:", noticed, "of", length)
-assert seen[:3].max() == 0 < seen[first:].min()
+print(f"{(seen[:3] > 0).sum()} of 3 positions before the change notice it")
+print(f"{noticed} of {length} positions of the second item do")
 
 # %% [markdown]
-# One could forbid it with a mask. We accept it, as large models' makers often do: neighbours are thrown together at random, so
-# that looking at them gains nothing, and half of the rows means half of the time.
+# A mask could forbid it (exercise 3); the makers of Llama 3 use one ([2024, section 3.2](https://arxiv.org/abs/2407.21783)). We
+# accept it: neighbours are thrown together at random, so that a model gains nothing by looking at them.
 #
 # ## Before
 #
@@ -235,18 +235,12 @@ for task in ["all", *tasks]:
 assert marks["answer counts"]["all"] > 1 / 3 > 0.03 > before["all"]
 assert marks["answer counts"]["all"] > marks["all counts"]["all"]
 
-# %%
-after = marks["answer counts"]
-names = [f"{task}, {when}" for task in tasks for when in ("before", "after")]
-values = [100 * marks[when][task] for task in tasks for when in ("before", "answer counts")]
-title = "What the model can do depends on the task"
-plots.bars(names, values, title, xlabel="exact match on held-out items (%)", fmt="{:.0f}")
-
 
 # %% [markdown]
-# From nearly nothing to more than a third. Why does it pay to leave the questions out? Only one position in
-# seven belongs to an answer. Where all count, most of the gradient goes into learning to *ask*, which nobody will need. (A
-# long training would make the difference smaller.)
+# From nearly nothing to more than a third. Why does it pay to leave the questions out? Only one position in seven belongs to
+# an answer. Where all count, most of the gradient goes into learning to *ask*, which nobody will need. It is no law: with
+# short answers to long questions and few examples, counting the questions too can help
+# ([Shi et al. 2024](https://arxiv.org/abs/2405.14394)).
 #
 # But how much of it is guessing? For each task, always give the answer that is most frequent in training:
 
@@ -263,23 +257,23 @@ for task in tasks:
 print(f"{'all':14}{chance['all']:5.0%}")
 
 # %% tags=["trained"]
+after = marks["answer counts"]
+names = [f"{task}, {who}" for task in tasks for who in ("one answer", "tuned")]
+values = [100 * mark[task] for task in tasks for mark in (chance, after)]
+title = "On procedures the tuned model beats always the same answer by far"
+plots.bars(names, values, title, xlabel="exact match on held-out items (%)", fmt="{:.0f}")
+
+# %% tags=["trained"]
 for task in ("count words", "first word", "last word", "reverse"):
     assert after[task] > chance[task] + 0.15
 assert after["all"] > 3 * chance["all"]
-facts = {item.answer for item in train_items if item.task == "the play"}
-held_out = [item.answer in facts for item in val_items if item.task == "the play"]
-print(f"{sum(held_out)} of {len(held_out)} held-out facts are the answer of a training question")
-assert sum(held_out) == len(held_out) == 6
 
 # %% [markdown]
 # So the tasks differ. The first word, the last word, a word backwards, the number of words are *procedures*: hundreds of examples
 # show the same steps, and new words need nothing new. For *count letters* our small model has found nothing better than the most
 # frequent answer. *Word after* and *who says it* first have to find a place by its content, and then copy from it: two steps, the
 # first of which it has hardly learned. In *rewrite*, every letter of a line must be right, and one slip makes it wrong.
-# And *the play* asks for facts. Only six
-# of them are held out (so that one right answer is 17 %, a coarse mark), and all six can be found in training, under a question
-# in other words. But of a hundred questions a model learns the letters, not what they mean. Tuning on tasks teaches a form far
-# sooner than a fact.
+# And *the play* asks for facts. Six of them are held out, too few for a conclusion: one right answer more is 17 %.
 #
 # And is it learned by heart? The same mark on items that it was trained on:
 
@@ -324,6 +318,7 @@ def rouge(answer: str, reference: str, kind: str) -> float:
 
 answer, wanted = "the boat is on the river", "the boat was on the river"
 # In common: 5 of 6 words, 3 of 5 pairs, 1 of 4 threes, 0 of 3 fours (counted as half of one).
+# BLEU is their geometric mean, the fourth root of the product: one share of 0 makes all of it 0.
 by_hand = 100 * math.exp(sum(math.log(share) for share in (5 / 6, 3 / 5, 1 / 4, 1 / 6)) / 4)
 print(f"BLEU {bleu(answer, wanted):.1f}, by hand {by_hand:.1f}")
 print(f"ROUGE-L {rouge(answer, wanted, 'rougeL'):.3f}, by hand {5 / 6:.3f}")
@@ -354,14 +349,16 @@ assert score["the words shaken"][1] == 1.0  # ROUGE-1 has no order
 assert score["the wrong man"][0] > 80
 
 # %% [markdown]
-# **They measure words in common, not truth.** The opposite and the wrong man score high, the same in other words scores low.
-# And on our own answers, most of them a single word, BLEU finds no run of four anywhere:
+# **They measure words in common, not truth.** The slip of the pen and the wrong man both score 86: one word differs. The
+# opposite scores high, the same in other words low. And most of our own answers are a single word, in which there is no run
+# of four at all:
 
 # %%
 one_word = bleu("blue", "blue")
 longest = rouge("blue", "blue", "rougeL")
 print(f"BLEU of a right answer of one word: {one_word:.0f}; ROUGE-L: {longest:.0f}")
-assert one_word < 1
+assert one_word < 1  # sacrebleu.sentence_bleu counts the runs that there can be, and gives 100
+assert sacrebleu.sentence_bleu("blue", ["blue"]).score > 99
 
 # %% [markdown]
 # So: exact match where an answer is right or wrong; BLEU and ROUGE over *many* longer answers, to compare systems of one kind.
@@ -395,45 +392,179 @@ print(rater.ratings)
 #
 # ## Exercises
 #
-# **1 (warm-up).** How many targets of this item count in the loss: instruction `Backwards?`, input `eel`? Then check it.
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck? `hint` gives one
+# step more at each call. Worked solutions are folded away below.
+
+# %%
+from llmkit.exercises import check, hint
+
+# %% [markdown]
+# **1 · Count the targets** (easy, 2 minutes). Predict, with no computer: the instruction is `Backwards?`, the input `eel`. How
+# many targets of this item count in the loss?
 
 # %% tags=["exercise"]
 targets_of_eel = None  # your answer
 
+# %%
+check("13.targets_of_eel", targets_of_eel)
+
+# %%
+hint("13.targets_of_eel")  # so you ask for one; run it again for the next
+
+
 # %% [markdown]
-# **2 (medium).** The model was trained on `Q: ` and `A: `. Ask it in another form, say `Ask ` and `Say `. What becomes of exact
-# match? (`unittest.mock.patch.object(instructions, "PROMPT_TEMPLATE", ...)` changes it inside a `with`.)
+# **2 · The targets of an item** (easy, 5 minutes). Given the ids of a prompt and of an answer, return the list of targets: the
+# next id at each position, -100 where it belongs to the prompt, and at last the end token, whose id is 0.
 
 # %% tags=["exercise"]
-other_form = "Ask {instruction}\n{input}\nSay "
-in_other_form = None  # your answer: the exact match
+def targets(prompt: list[int], answer: list[int]) -> list[int]:
+    """Of len(prompt) + len(answer) positions."""
+
+
+# %%
+check("13.targets", targets)
+
 
 # %% [markdown]
-# **3 (harder).** BLEU can be cheated. Find an answer of nine words that scores above 50 against `reference` and is wrong about who
-# rang *and* about who came.
+# **3 · Items apart** (medium, 10 minutes). In a packed row an item sees the items before it. Build the mask that forbids it:
+# `item` (T,) has the number of the item at each position; the answer is (T, T), True where row t may look.
 
 # %% tags=["exercise"]
-cheat = ""  # your answer
+def items_apart(item: torch.Tensor) -> torch.Tensor:
+    """item (T,) -> (T, T) bool"""
+
+
+# %%
+check("13.items_apart", items_apart)
+
+
+# %% [markdown]
+# **4 · Repair it: a conversation** (medium, 10 minutes). A conversation has turns of a user, `U: ...`, and of the assistant,
+# `A: ...`, each ending in a line end. `counted` marks with `x` the characters that count in the loss, with `.` the others. It
+# counts the assistant's tag, which the program types and the model need not say. Repair it. What should become of the line
+# ends?
+
+# %% tags=["exercise"]
+def counted(turns):
+    marks = ""
+    for role, words in turns:
+        line = f"{role}: {words}\n"
+        marks += ("x" if role == "A" else ".") * len(line)
+    return marks
+
+
+# %%
+check("13.counted", counted)
+
+
+# %% [markdown]
+# **5 · Two answers, one better** (medium, 15 minutes). After tuning, models learn from *preferences*: of two answers people chose one.
+# Direct preference optimisation, DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290)), needs the log-probability of both,
+# under the model and under the *reference*, the model as it was before:
+# $-\ln \sigma\big(\beta\,[(\ln p_\text{chosen} - \ln r_\text{chosen}) - (\ln p_\text{rejected} - \ln r_\text{rejected})]\big)$,
+# where $\sigma(z) = 1/(1 + e^{-z})$. What should it be where model and reference agree?
+
+# %% tags=["exercise"]
+def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
+    """Log-probabilities in nats, and a positive number -> nats"""
+
+
+# %%
+check("13.dpo_loss", dpo_loss)
+
+
+# %% [markdown]
+# **6 · BLEU by hand, and cheated** (hard, 25 minutes). Write BLEU for one answer and one reference, words parted by spaces: the
+# geometric mean of four shares times the price for being short, from 0 to 100. (Some run of every length will be in common.)
+# Then find an answer of nine words that scores above 50 against `reference` and is wrong about who rang *and* about who came.
+
+# %% tags=["exercise"]
+def bleu_by_hand(answer: str, reference: str) -> float:
+    return None
+
+
+# %%
+check("13.bleu_by_hand", bleu_by_hand)
+
+# %% [markdown]
+# ### Solutions
 
 # %% tags=["solution"]
 # @title Solution 1: three letters and an end
+targets_of_eel = len("lee\n")  # the end of the line is learned too, or the model would never stop
 eel = instructions.Item(0, "reverse", "Backwards?", "eel", "lee")
-targets_of_eel = int((instructions.encode(eel, tokenizer)[1] != -100).sum())
-print(targets_of_eel)
-assert targets_of_eel == len("lee\n") == 4
-
-# %% tags=["solution", "trained"]
-# @title Solution 2: another form
-from unittest import mock
-
-with mock.patch.object(instructions, "PROMPT_TEMPLATE", other_form):
-    others = instructions.answer(pupils["answer counts"], tokenizer, val_items, 30)
-in_other_form = instructions.exact_match(val_items, others)["all"]
-print(f"in its own form ≈ {after['all']:.0%}, in another ≈ {in_other_form:.0%}")
-assert in_other_form < after["all"]
+assert (instructions.encode(eel, tokenizer)[1] != -100).sum() == targets_of_eel
+check("13.targets_of_eel", targets_of_eel)
 
 # %% tags=["solution"]
-# @title Solution 3: false and well marked
+# @title Solution 2: the targets of an item
+
+
+def targets(prompt: list[int], answer: list[int]) -> list[int]:
+    following = [*prompt, *answer, 0][1:]  # the id that comes next
+    asked = len(prompt) - 1
+    return [-100] * asked + following[asked:]
+
+
+check("13.targets", targets)
+
+# %% tags=["solution"]
+# @title Solution 3: items apart
+
+
+def items_apart(item: torch.Tensor) -> torch.Tensor:
+    T = len(item)
+    return (item[:, None] == item) & torch.ones(T, T, dtype=torch.bool).tril()
+
+
+check("13.items_apart", items_apart)
+
+# %% tags=["solution"]
+# @title Solution 4: a conversation
+
+
+def counted(turns):
+    marks = ""
+    for role, words in turns:
+        marks += "..." + ("x" if role == "A" else ".") * (len(words) + 1)  # its end counts too
+    return marks
+
+
+for role_and_words in [("U", "Who rang?"), ("A", "Perrin")]:
+    print("{}: {}".format(*role_and_words), counted([role_and_words]), sep="\n")
+check("13.counted", counted)
+
+# %% tags=["solution"]
+# @title Solution 5: two answers, one better
+
+
+def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
+    gap = (chosen - ref_chosen) - (rejected - ref_rejected)
+    return math.log(1 + math.exp(-beta * gap))  # -ln of 1 / (1 + e^-z)
+
+
+print(f"{dpo_loss(-5.0, -5.0, -5.0, -5.0, 0.1):.4f}, and ln 2 is {math.log(2):.4f}")
+check("13.dpo_loss", dpo_loss)
+
+# %% tags=["solution"]
+# @title Solution 6: BLEU by hand, and cheated
+
+
+def bleu_by_hand(answer: str, reference: str) -> float:
+    said, wanted = answer.split(), reference.split()
+    product = 1.0
+    for n in (1, 2, 3, 4):
+        mine, theirs = (
+            Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+            for words in (said, wanted)
+        )
+        product *= (mine & theirs).total() / mine.total()  # & keeps the smaller count
+    price = math.exp(min(0.0, 1 - len(wanted) / len(said)))
+    return 100 * price * product ** (1 / 4)
+
+
 cheat = "Collas rang the bell nine times and everybody came"
-print(f"{bleu(cheat, reference):.0f}")
+print(f"{bleu_by_hand(cheat, reference):.1f} by hand, {bleu(cheat, reference):.1f} by sacrebleu")
+assert abs(bleu_by_hand(cheat, reference) - bleu(cheat, reference)) < 1e-9
 assert bleu(cheat, reference) > 50
+check("13.bleu_by_hand", bleu_by_hand)
