@@ -132,3 +132,35 @@ class CausalSelfAttention(nn.Module):
         out = self.attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, C)  # (B, H, T, D) -> (B, T, C): heads side by side
         return self.resid_dropout(self.c_proj(out))
+
+
+@torch.no_grad()
+def attention_weights(model: nn.Module, ids: Tensor, masked: bool = True) -> Tensor:
+    """What every head of a model looks at: ids (B, T) -> weights (L, B, H, T, T), L layers.
+
+    While the ids run through the model, each attention layer's input is caught, and the weights are
+    computed from it again, since the fused kernel does not give them. masked: False for a model
+    whose positions see everything.
+
+    ValueError where the model has no layer of the class `CausalSelfAttention`.
+    """
+    found: list[Tensor] = []
+
+    def look(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        B, T, C = inputs[0].shape
+        heads = layer.c_attn(inputs[0]).view(B, T, 3, layer.n_head, C // layer.n_head)
+        heads = heads.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+        q, k = rotary(heads[:2], 0) if layer.rotary else heads[:2]
+        mask = causal_mask(T, ids.device) if masked else None
+        found.append(attention(q, k, heads[2], mask)[1])
+
+    layers = [layer for layer in model.modules() if isinstance(layer, CausalSelfAttention)]
+    if not layers:
+        raise ValueError("the model has no CausalSelfAttention, whose weights could be computed")
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        model(ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(found)

@@ -123,10 +123,14 @@ def place_log_ticks(axis, low: float, high: float) -> None:
 
 
 @styled
-def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -> Picture:
+def lines(
+    x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="", ticks=(), points=False
+) -> Picture:
     """A curve (N,) over x (N,) for each entry of series, named at its end.
 
     x: also {name: x}, one for each curve. log: the logarithmic axes, "x", "y" (or True) or "xy".
+    ticks: where the x axis has its marks, if not where they are round. points: mark each value,
+    where there are few and what lies between was not measured.
     """
     picture = new_picture(title, 4)
     axes = picture.subplots()
@@ -135,12 +139,16 @@ def lines(x, series: Mapping, title: str, *, xlabel: str, ylabel: str, log="") -
     for name, values in series.items():
         own_x = as_array(x[name] if isinstance(x, Mapping) else x, "x", None)
         y = as_array(values, f"curve {name!r}", len(own_x))
-        axes.plot(own_x, y, lw=2, label=name)
+        dots = {"marker": "o", "ms": 5, "clip_on": False} if points else {}
+        axes.plot(own_x, y, lw=2, label=name, **dots)
     for letter in "y" if log is True else log or "":
         axis = axes.xaxis if letter == "x" else axes.yaxis
         axes.set(**{f"{letter}scale": "log"})
         axis.set(**PLAIN)
         place_log_ticks(axis, *axis.get_data_interval())
+    if len(ticks):
+        axes.set_xticks([], minor=True)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     _name_curves(picture)
     return picture
 
@@ -200,6 +208,28 @@ def bars(labels, values, title: str, *, xlabel, ylabel="", highlight=None, fmt="
 
 
 @styled
+def histogram(
+    values, title: str, *, xlabel: str, ylabel="", marks: Mapping = {}, bins=12
+) -> Picture:
+    """How often values (N,) fall into each of `bins` stretches of one length.
+
+    marks: {name: value}, places to set off with a line; their names stand above, one over another.
+    """
+    values = as_array(values, "the values", None)
+    picture = new_picture(title, 3.2)
+    axes = picture.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(visible=False, axis="x")
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.hist(values[np.isfinite(values)], bins, color=COLOURS[0], rwidth=0.94)
+    for i, (name, place) in enumerate(marks.items()):
+        axes.axvline(place, color=COLOURS[1], lw=2)
+        above = (place, 1.04 + 0.09 * i)
+        axes.annotate(name, above, xycoords=axes.get_xaxis_transform(), ha="center", size=11)
+    return picture
+
+
+@styled
 def stacked_bars(labels, parts: Mapping, title: str, *, xlabel, ends=()) -> Picture:
     """Bars from the top down, each of parts {name: (N,)}; ends (N,): a text after each bar."""
     picture, axes = row_axes(labels, title, 1.7 + 0.3 * len(labels), xlabel=xlabel)
@@ -216,12 +246,24 @@ def stacked_bars(labels, parts: Mapping, title: str, *, xlabel, ends=()) -> Pict
 
 
 @styled
-def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts="", log=False):
+def matrix(
+    values,
+    rows,
+    columns,
+    title: str,
+    *,
+    axes=("", ""),
+    label="",
+    texts="",
+    log=False,
+    boxes: Mapping = {},
+):
     """A Picture of a matrix (R, C) in coloured cells, or of several {name: matrix} on one scale.
 
     rows (R,), columns (C,): labels, or None to number both; axes: what they are. label: what the
     colours mean, with the unit. texts (R, C): written into the cells; "{:.2f}" writes the values.
-    log: colours by the logarithm. A cell that holds no finite number stays empty.
+    log: colours by the logarithm. A cell that holds no finite number stays empty. boxes {name:
+    ((first row, last row), (first column, last column))}: to set off, named at their upper right.
     """
     shape = [len(labels) if labels else None for labels in (rows, columns)]
     named = values if isinstance(values, Mapping) else {"": values}
@@ -248,6 +290,12 @@ def matrix(values, rows, columns, title: str, *, axes=("", ""), label="", texts=
             text = texts.format(value) if isinstance(texts, str) else texts[row][column]
             colour = "black" if light[row, column] > 0.5 else "white"
             panel.text(column, row, text, color=colour, ha="center", va="center")
+        for name, ((top, end), (start, right)) in boxes.items():
+            size = right - start + 1, end - top + 1
+            look: dict[str, Any] = {"lw": 1.5, "ec": COLOURS[1]}
+            panel.add_patch(Rectangle((start - 0.5, top - 0.5), *size, fill=False, **look))
+            look |= {"boxstyle": "circle", "fc": "white"}
+            panel.text(right + 0.5, top - 0.5, name, size=9, ha="center", va="center", bbox=look)
     axis = picture.colorbar(image, ax=picture.axes, label=label).ax.yaxis
     axis.set(**PLAIN)
     if log:
@@ -266,7 +314,7 @@ def attention_maps(weights: Any, labels: Sequence[str], title: str) -> Picture:
 
 def positions(vectors: Any, title: str) -> Picture:
     """A position scheme's vectors (T, C), or several {name: vectors}: a row for each position."""
-    return matrix(vectors, None, None, title, axes=("position", "channel"), label="value")
+    return matrix(vectors, None, None, title, axes=("position", "feature"), label="value")
 
 
 def text_heat(text: str, values: Any, title: str, *, label: str, width: int = 64) -> Picture:

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmkit.attention import CausalSelfAttention, KVCache, attention, causal_mask
+from llmkit.attention import (
+    CausalSelfAttention,
+    KVCache,
+    attention,
+    attention_weights,
+    causal_mask,
+)
+from llmkit.model import GPT, GPTConfig
 from llmkit.positions import rotary
 
 
@@ -294,3 +301,32 @@ def test_layer_under_autocast_with_a_cache():
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         parts = [attn(x[:, :3], cache), attn(x[:, 3:], cache)]
     torch.testing.assert_close(torch.cat(parts, dim=1).float(), attn(x), atol=2e-2, rtol=2e-2)
+
+
+# --- attention_weights
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_the_weights_of_a_model_are_those_it_attends_with(position, monkeypatch):
+    used = []
+
+    def attend(q, k, v, dropout=0.0):
+        out, weights = attention(q, k, v, causal_mask(q.size(-2)))
+        used.append(weights)
+        return out
+
+    monkeypatch.setattr(CausalSelfAttention, "attend", staticmethod(attend))
+    config = GPTConfig(7, block_size=6, n_layer=3, n_head=2, n_embd=8, position=position)
+    model = GPT(config).eval()
+    ids = torch.randint(7, (2, 5))
+    weights = attention_weights(model, ids)
+    assert weights.shape == (3, 2, 2, 5, 5)
+    assert torch.allclose(weights, torch.stack(used), atol=1e-6)
+    open_weights = attention_weights(model, ids, masked=False)
+    assert (open_weights > 0).all()
+    assert not any(block.attn._forward_pre_hooks for block in model.h)
+
+
+def test_a_model_without_attention_has_no_weights():
+    with pytest.raises(ValueError, match="no CausalSelfAttention"):
+        attention_weights(torch.nn.Linear(2, 2), torch.zeros(1, 2))

@@ -142,3 +142,60 @@ def test_the_surprise_of_a_token_is_shared_by_its_bytes():
     one = math.log2(258)
     bits = code_completion.surprise(model, tok, "abéc")
     assert bits.tolist() == pytest.approx([one / 2, one / 2, 2 * one, one])
+
+
+def test_the_cost_of_each_kind_sums_to_the_whole(memory):
+    model, tok = memory
+    costs = code_completion.cost_by_kind(model, tok, [BOOK, GOOD])
+    bits = sum(code_completion.surprise(model, tok, t)[:-1].sum().item() for t in (BOOK, GOOD))
+    assert sum(cost.bits for cost in costs.values()) == pytest.approx(bits)
+    assert sum(cost.characters for cost in costs.values()) == len(BOOK + GOOD) - 2  # last line ends
+    words = ("def", "return", "def", "def", "return")
+    assert costs["keyword"].number == len(words)
+    assert costs["keyword"].characters == len("".join(words))
+
+
+FILL = llmkit.BPETokenizer.train(BOOK, 256 + 20 + 4, code_completion.FILLING)
+
+
+def test_a_gap_goes_to_the_end():
+    prefix, suffix, middle, end = (FILL.special_tokens[text] for text in code_completion.FILLING)
+    ids = torch.arange(5)
+    row = code_completion.rearranged(ids, 1, 3, FILL)
+    assert row.tolist() == [prefix, 0, suffix, 3, 4, middle, 1, 2, end]
+    row = code_completion.rearranged(ids, 5, 5, FILL)
+    assert row.tolist() == [prefix, 0, 1, 2, 3, 4, suffix, middle, end]
+    for start, stop in ((-1, 2), (3, 2), (2, 6)):
+        with pytest.raises(ValueError, match="does not lie within 5 tokens"):
+            code_completion.rearranged(ids, start, stop, FILL)
+    with pytest.raises(
+        ValueError, match="needs the special token '<|prefix|>'".replace("|", r"\|")
+    ):
+        code_completion.rearranged(ids, 1, 3, tokenizer())
+
+
+def test_gaps_lie_within_their_pieces():
+    text = BOOK * 30
+    found = code_completion.gaps([text, "x"], FILL, 50, seed=1)
+    again = code_completion.gaps([text, "x"], FILL, 50, seed=1)
+    assert all(
+        torch.equal(a[0], b[0]) and a[1:] == b[1:] for a, b in zip(found, again, strict=True)
+    )
+    for ids, start, end in found:
+        assert len(ids) == code_completion.PIECE
+        assert 6 <= end - start <= 20
+        assert FILL.decode(ids).strip("\N{REPLACEMENT CHARACTER}") in text  # cut within é
+    with pytest.raises(ValueError, match="no text has 100 tokens"):
+        code_completion.gaps(["x = 1\n"], FILL, 1, seed=1)
+
+
+def test_what_a_gap_costs_is_the_gap_s_alone():
+    """Uniform over V tokens: each costs log2 V bits."""
+    model = llmkit.NeuralBigram(FILL.vocab_size)
+    pieces = code_completion.gaps([BOOK * 30], FILL, 5, seed=2)
+    tokens = sum(end - start for _, start, end in pieces)
+    characters = sum(len(FILL.decode(ids[start:end])) for ids, start, end in pieces)
+    expected = tokens * math.log2(FILL.vocab_size) / characters
+    assert code_completion.gap_bits(model, FILL, pieces) == pytest.approx(expected)
+    left = code_completion.gap_bits(model, FILL, pieces, rearrange=False)
+    assert left == pytest.approx(expected)

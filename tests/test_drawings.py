@@ -67,6 +67,20 @@ def test_every_drawing_is_shown(name):
     assert any("image/svg+xml" in output.get("data", {}) for output in shown)
 
 
+@pytest.mark.parametrize("word", ["a", " thenthen", "é", "extraordin"])
+def test_a_merge_tree_of_any_word_can_be_read(word):
+    drawing = drawings.merge_tree(word, [(b"h", b"e"), (b"t", b"he"), (b"\xc3", b"\xa9")])
+    assert list(faults(drawing)) == []
+    assert drawing.width <= 760
+
+
+def test_a_merge_tree_shows_each_merge_that_is_applied():
+    words = [
+        text for text, *_ in places(drawings.merge_tree("hethe", [(b"h", b"e"), (b"x", b"y")]))
+    ]
+    assert sorted(words) == ["bytes", "e", "e", "h", "h", "he", "he", "merge 1", "t"]
+
+
 def test_what_cannot_be_read_is_found():
     drawing = Sketch(200, 100, "A message")
     drawing.words(100, 50, "first")

@@ -8,6 +8,7 @@ from torch import nn
 
 from llmkit import GPT, BPETokenizer, CharTokenizer, GPTConfig, NGram
 from llmkit.responsible.memorisation import (
+    auc,
     code_log_probabilities,
     continuations,
     drop_duplicates,
@@ -158,3 +159,15 @@ def test_the_first_of_each_stays():
 def test_the_normal_form():
     assert normal_form("  The PIN,\nof_Alder: is 48-31. ") == "the pin of alder is 48 31"
     assert normal_form("Straße") == normal_form("STRASSE")
+
+
+# --- membership
+
+
+def test_auc_counts_pairs_and_ties_half():
+    members, others = torch.tensor([1.9, 2.4]), torch.tensor([2.1, 2.4])
+    assert auc(members, others) == 2.5 / 4
+    assert auc(others, members) == 1 - 2.5 / 4
+    assert auc(members, members) == 0.5
+    with pytest.raises(ValueError, match="at least one loss"):
+        auc(members, members[:0])

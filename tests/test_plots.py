@@ -116,6 +116,13 @@ GALLERY = {
     "bars": lambda: plots.bars(
         list(CHARACTERS[:20]), RANDOM.random(20), "Frequencies", xlabel="share", ylabel="character"
     ),
+    "histogram": lambda: plots.histogram(
+        RANDOM.normal(5, 1, 50),
+        "Where they fall",
+        xlabel="perplexity",
+        ylabel="draws",
+        marks={"all of the text": 5, "another": 5.1},
+    ),
     "matrix": lambda: plots.matrix(
         RANDOM.integers(0, 3, (65, 65)),
         CHARACTERS,
@@ -250,7 +257,7 @@ def test_intervals_show_the_mean_its_ends_and_the_truth():
     assert (heights == heights[:, :1]).all()
     assert axes.yaxis_inverted()
     names_ = [text.get_text() for text in picture.legends[0].get_texts()]
-    assert names_ == ["a", "b", "truth"]
+    assert names_ == ["a", "one measurement (pale)", "b: mean", "truth"]
     with pytest.raises(ValueError, match="series 'a'"):
         intervals(["x"], {"a": [[1, 2, 3]] * 2}, "T", xlabel="nats")
 
@@ -339,7 +346,7 @@ def test_small_multiples_are_labelled_at_the_left_and_below():
 def test_positions_have_a_row_per_position():
     axes = plots.positions(np.arange(6).reshape(2, 3), "T").axes[0]
     assert axes.images[0].get_array().tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("position", "channel")
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("position", "feature")
 
 
 @settings(deadline=None, max_examples=12)
@@ -370,6 +377,14 @@ def test_lines_are_named_at_their_ends():
     assert [(t.get_text(), t.xy) for t in axes.texts] == [("up", (2, 3)), ("down", (1, 2))]
     assert len({line.get_color() for line in axes.lines}) == 3
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
+
+
+def test_points_mark_what_was_measured():
+    for points, marker in ((False, "None"), (True, "o")):
+        axes = plots.lines([0, 1], {"a": [1, 2]}, "T", xlabel="x", ylabel="y", points=points).axes[
+            0
+        ]
+        assert axes.lines[0].get_marker() == marker
 
 
 @settings(deadline=None, max_examples=5)
@@ -506,3 +521,10 @@ def test_token_boxes_show_each_token_above_its_id_without_overlap():
         assert box.x0 - 1 <= extent.x0
         assert extent.x1 <= box.x1 + 1
     assert axes.texts[0].get_window_extent().y0 > axes.texts[1].get_window_extent().y0
+
+
+def test_a_histogram_counts_every_value_once():
+    values = [1.0, 1.1, 1.9, 3.0, math.nan]
+    [axes] = plots.histogram(values, "Four", xlabel="x", marks={"here": 2}, bins=2).axes
+    assert [bar.get_height() for bar in axes.patches] == [3, 1]
+    assert [line.get_xdata()[0] for line in axes.lines] == [2]

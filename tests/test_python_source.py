@@ -192,3 +192,34 @@ def test_functions_with_their_bodies():
     assert f.prompt == text[: text.index("        x = 1")]
     assert (h.head, h.body) == ("def h(x):\n", "    a\n    b\n")
     assert python_source.functions([SourceFile("a.py", text)], most_lines=2) == [h]
+
+
+def test_the_parts_of_a_text():
+    text = "if x:\n    f(x)  # y\n    self.x = 'a'\n"
+    found = [(text[part.start : part.end], part.kind) for part in python_source.parts(text)]
+    assert found == [
+        ("if", "keyword"),
+        (" x", "name, first time"),
+        (":", "other sign"),
+        ("\n    ", "line end, indentation"),
+        ("f", "name, first time"),
+        ("(", "other sign"),
+        ("x", "name, again"),
+        (")", "closing bracket"),
+        ("  # y", "comment, string, number"),
+        ("\n    ", "line end, indentation"),
+        ("self", "self"),
+        (".", "other sign"),
+        ("x", "name, again"),
+        (" =", "other sign"),
+        (" 'a'", "comment, string, number"),
+    ]
+    assert python_source.parts("") == []
+
+
+def test_the_parts_leave_no_gap_in_real_files():
+    for file in python_source.library()[:20]:
+        parts = python_source.parts(file.text)
+        ends = [0, *(part.end for part in parts)]
+        assert [part.start for part in parts] == ends[:-1]
+        assert file.text[ends[-1] :].strip() == ""

@@ -117,7 +117,7 @@ def compare(got: Any, expected: Any, tolerance: float = 1e-4) -> str | None:
             return f"the numbers are {got.dtype}, not {expected.dtype}"
         alike = torch.allclose(got.double(), expected.double(), tolerance, tolerance, True)
         return None if alike else "the shape is right, the numbers are not"
-    if isinstance(expected, (bool, str)) or expected is None:
+    if isinstance(expected, (bool, str, bytes)) or expected is None:
         right = type(got) is type(expected) and got == expected
         return None if right else "another result is wanted"
     if isinstance(expected, Real):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from llmkit.attention import causal_mask
-from llmkit.checks import leaks_future, mixes_batch
 from llmkit.exercises.examining import Exercise
-from llmkit.model import Block, GPTConfig
-from llmkit.positions import sinusoids
+from llmkit.model import GPT, Block, GPTConfig
 
 
 def _shapes(T: int = 5, weights: Any = (2, 4, 5, 5), heads: bool = True, middle: int = 256) -> Any:
@@ -36,50 +34,6 @@ def _widest(beyond: int = 0, **counted: bool) -> Any:
         return width + beyond
 
     return widest
-
-
-def _product(kind: Any = torch.cos, step: int = 2, mean: bool = False) -> Any:
-    """The product of two rows of waves as a sum over the pairs of columns, and sums like it."""
-
-    def wave_product(distance: int, C: int) -> float:
-        speed = 10000 ** (-torch.arange(0, C, step) / C)
-        waves = kind(distance * speed)
-        return float(waves.mean() if mean else waves.sum())
-
-    return wave_product
-
-
-def _product_of_rows(distance: int, C: int) -> float:
-    rows = sinusoids(1021, C)
-    return float(rows[20] @ rows[20 + distance])
-
-
-def _norm(kind: Any = nn.BatchNorm1d, view: bool = False) -> Any:
-    """A module around a norm that wants features second; or one that takes them last."""
-
-    class Norm(nn.Module):
-        def __init__(self, C: int):
-            super().__init__()
-            self.norm = kind(C)
-
-        def forward(self, x: Tensor) -> Tensor:
-            if kind is nn.LayerNorm:
-                return self.norm(x)
-            if view:
-                return self.norm(x.view(x.size(0), x.size(2), x.size(1))).view(x.shape)
-            if kind is nn.BatchNorm1d:
-                return self.norm(x.flatten(0, 1)).view(x.shape)
-            return self.norm(x.mT).mT
-
-    return Norm
-
-
-def _in_both_modes(kind: Any) -> Any:
-    def normed(x: Tensor) -> dict[str, Tensor]:
-        layer = kind(x.size(2))
-        return {"in training mode": layer(x).detach(), "in eval mode": layer.eval()(x).detach()}
-
-    return normed
 
 
 def _block(
@@ -118,79 +72,88 @@ def _draw(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def _from_pytorch(
-    mask: str = "hidden", tied: bool = True, last_norm: bool = True, **kw: Any
+def _norm_by_torch(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], gain, bias, eps=1e-5)
+
+
+def _norm(
+    dim: Any = -1, correction: int = 0, eps: float = 1e-5, root: bool = True, late: bool = False
 ) -> Any:
-    """A GPT of PyTorch's parts, and what comes of leaving one of its choices out."""
-    settings = {"dropout": 0.0, "activation": "gelu", "norm_first": True, **kw}
+    """The norm as one would write it, with one thing or another changed."""
 
-    class FromPyTorch(nn.Module):
-        def __init__(self, config: GPTConfig):
-            super().__init__()
-            self.config, C = config, config.n_embd
-            self.wte = nn.Embedding(config.vocab_size, C)
-            self.wpe = nn.Embedding(config.block_size, C)
-            layer = nn.TransformerEncoderLayer(
-                C, config.n_head, 4 * C, batch_first=True, **settings
-            )
-            last = nn.LayerNorm(C) if last_norm else None
-            self.h = nn.TransformerEncoder(layer, config.n_layer, last, enable_nested_tensor=False)
-            self.lm_head = nn.Linear(C, config.vocab_size, bias=False)
-            if tied:
-                self.lm_head.weight = self.wte.weight
+    def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        variance = x.var(dim=dim, keepdim=True, correction=correction)
+        below = (variance.sqrt() + eps if late else (variance + eps).sqrt()) if root else variance
+        return (x - x.mean(dim=dim, keepdim=True)) / below * gain + bias
 
-        def forward(self, ids: Tensor) -> Tensor:
-            seen = causal_mask(ids.size(1))
-            hidden = {"hidden": ~seen, "seen": seen, "none": None}[mask]
-            x = self.wte(ids) + self.wpe.weight[: ids.size(1)]
-            return self.lm_head(self.h(x, mask=hidden))
-
-    return FromPyTorch
+    return layer_norm
 
 
-def _judged(kind: Any) -> Any:
-    """What can be said of a model whatever its parts are called."""
-
-    def judged(config: GPTConfig) -> dict[str, Any]:
-        model = kind(config)
-        layers = [part for part in model.modules() if isinstance(part, nn.TransformerEncoderLayer)]
-        return {
-            "leaks_future passed": leaks_future(model).passed,
-            "mixes_batch passed": mixes_batch(model).passed,
-            "layers": len(layers),
-            "norm first": all(layer.norm_first for layer in layers),
-            "GELU": all(bool(layer.activation(-torch.ones(1)) < -0.1) for layer in layers),
-            "dropout": max(layer.dropout.p for layer in layers) if layers else None,
-            "trainable numbers": sum(weight.numel() for weight in model.parameters()),
-        }
-
-    return judged
+def _norm_without_gain(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    return _norm_by_torch(x, torch.ones_like(gain), torch.zeros_like(bias))
 
 
-NORM_ACROSS_BATCH = """
-class NormAcrossBatch(nn.Module):
-    def __init__(self, C):
-        super().__init__()
+def _shorter_models(model: GPT, ids: Tensor) -> list[Tensor]:
+    """What a model says that ends after 0, 1, 2, ... of its blocks."""
+    scores = []
+    for depth in range(len(model.h) + 1):
+        short = deepcopy(model)
+        short.h = short.h[:depth]
+        scores.append(short(ids))
+    return scores
 
-    def forward(self, x):  # (B, T, C) -> (B, T, C)
-        return x
-"""
+
+def _lens(norm: bool = True, first: bool = True, positions: bool = True, on: bool = False) -> Any:
+    """The stream read after each block, and what is often left out or changed."""
+
+    def lens(model: GPT, ids: Tensor) -> list[Tensor]:
+        x = model.wte(ids)
+        if positions:
+            x = x + model.wpe.weight[: ids.size(1)]
+        scores = [model.lm_head(model.ln_f(x) if norm else x)] if first else []
+        for block in model.h:
+            x = block(x)
+            scores.append(model.lm_head(model.ln_f(x) if norm else x))
+            x = model.ln_f(x) if on else x
+        return scores
+
+    return lens
+
+
+def _what_blocks_add(model: GPT, ids: Tensor) -> list[Tensor]:
+    x = model.wte(ids) + model.wpe.weight[: ids.size(1)]
+    parts = [x]
+    for block in model.h:
+        parts.append(block(x) - x)
+        x = x + parts[-1]
+    return [model.lm_head(model.ln_f(part)) for part in parts]
+
+
+def _readings(lens: Any) -> Any:
+    """What a lens reads in a model with n_layer blocks, and whether the model survives it."""
+
+    def read(n_layer: int, T: int) -> dict[str, Any] | None:
+        model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=n_layer, n_head=2, n_embd=4))
+        draw = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.copy_(torch.randn(weight.shape, generator=draw))
+            ids = torch.randint(5, (2, T), generator=draw)
+            scores = lens(model, ids)
+            if scores is None:
+                return None
+            scores = list(scores) if isinstance(scores, Tensor) else scores
+            return {"the scores": scores, "the model's own scores afterwards": model(ids)}
+
+    return read
+
+
 BROKEN = """
 class RepairedBlock(Block):
     def forward(self, x):
         y = x + self.attn(self.ln_1(x))
         return x + self.mlp(self.ln_1(y))
 """
-FROM_PYTORCH = """
-class FromPyTorch(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-
-    def forward(self, ids):  # (B, T) -> (B, T, V)
-        return torch.zeros(*ids.shape, self.config.vocab_size)
-"""
-
 EXERCISES = [
     Exercise(
         "05.shapes",
@@ -229,48 +192,30 @@ EXERCISES = [
         ),
     ),
     Exercise(
-        "05.wave_product",
-        reference=_product_of_rows,
-        checked="equal to the product of two rows of waves that lie so far apart",
-        cases=[(0, 2), (1, 2), (3, 4), (-3, 4), (17, 64), (1000, 64)],
+        "05.layer_norm",
+        reference=_norm_by_torch,
+        checked="equal to PyTorch's, also where all features are equal, or nearly so",
+        cases=[
+            (torch.tensor([[[1.0, 3.0]]]), torch.ones(2), torch.zeros(2)),
+            (torch.full((1, 1, 3), 2.0), torch.ones(3), torch.tensor([0.5, 0.0, -1.0])),
+            (_draw(1, 2, 3), torch.ones(3), torch.zeros(3)),
+            (_draw(2, 3, 4), torch.tensor([1.0, 2.0, -1.0, 0.5]), torch.arange(4.0)),
+            (0.004 * _draw(1, 1, 5), torch.ones(5), torch.zeros(5)),
+        ],
         mistakes={
-            "sin a sin b + cos a cos b is cos(a - b), not its sine": _product(torch.sin),
-            "there are C / 2 speeds, one for each pair of columns: take every second": _product(
-                step=1
-            ),
-            "a product of rows is a sum, not a mean": _product(mean=True),
-            "the pairs have speeds of their own: they do not all turn by `distance`": (
-                lambda distance, C: math.cos(distance) * C / 2
-            ),
+            "the variance is divided by C, not by C - 1: correction=0": _norm(correction=1),
+            "without the ε, equal features give 0 / 0": _norm(eps=0.0),
+            "the ε stands under the root, beside the variance": _norm(late=True),
+            "it should divide by the root of the variance: the root is missing": _norm(root=False),
+            "each position is normed by its own features: dim=-1, not over positions": _norm(1),
+            "each position is normed by its own features, not all of them together": _norm((1, 2)),
+            "gain and bias are missing": _norm_without_gain,
         },
         hints=(
-            "Write the product for C = 2, where row t is (sin t, cos t).",
-            "cos(a - b) = cos a cos b + sin a sin b. What is a - b, for each pair of columns?",
-            "Sum cos(distance * speed) over the C / 2 speeds that `waves` has.",
+            "Mean and variance are taken over the last dimension, with keepdim=True.",
+            "x.var(dim=-1, keepdim=True, correction=0) is the variance; add 1e-5, take the root.",
+            "Last, multiply by gain and add bias: (C,) fits the last dimension by itself.",
         ),
-    ),
-    Exercise(
-        "05.norm_across_batch",
-        reference=_norm(),
-        checked="equal to BatchNorm1d over all texts and places, in both modes",
-        cases=[(_draw(*shape),) for shape in ((1, 2, 1), (1, 2, 3), (2, 3, 4), (2, 4, 4))],
-        mistakes={
-            "that is a layer norm: BatchNorm1d takes its means over texts and places": _norm(
-                nn.LayerNorm
-            ),
-            "`view` only cuts the numbers anew: transpose(1, 2) brings features second": _norm(
-                view=True
-            ),
-            "the means are taken in each text for itself: not InstanceNorm1d": _norm(
-                nn.InstanceNorm1d
-            ),
-        },
-        hints=(
-            "In __init__: self.norm = nn.BatchNorm1d(C).",
-            "It wants (B, C, T). Bring the features second, and back again.",
-        ),
-        stub=NORM_ACROSS_BATCH,
-        prepare=_in_both_modes,
     ),
     Exercise(
         "05.repaired_block",
@@ -302,32 +247,23 @@ EXERCISES = [
         prepare=_outputs,
     ),
     Exercise(
-        "05.from_pytorch",
-        reference=_from_pytorch(),
-        checked="no leak, norms first, GELU, and as many numbers as llmkit's GPT of that shape",
-        cases=[(GPTConfig(7, 4, n_layer=layers, n_head=2, n_embd=8),) for layers in (1, 2)],
+        "05.lens",
+        reference=_shorter_models,
+        checked="equal to the scores of models that end after 0, 1, 2, ... blocks",
+        cases=[(1, 1), (1, 3), (2, 4), (3, 2)],
         mistakes={
-            "it sees the future: give the encoder a `mask`": _from_pytorch("none"),
-            "the mask is upside down: PyTorch's says what is hidden, so ~": _from_pytorch("seen"),
-            "the norms stand after the sums: norm_first=True": _from_pytorch(norm_first=False),
-            "the layers bend by ReLU, as in 2017: activation='gelu'": _from_pytorch(
-                activation="relu"
+            "the stream is read without its last norm: lm_head(ln_f(x))": _lens(norm=False),
+            "one reading is missing, that of the stream before the first block": _lens(first=False),
+            "the stream begins with the characters' rows plus the positions' rows": _lens(
+                positions=False
             ),
-            "PyTorch's layers have dropout 0.1 unless told otherwise: dropout=0.0": (
-                _from_pytorch(dropout=0.1)
-            ),
-            "the output has a matrix of its own: use the table of characters": _from_pytorch(
-                tied=False
-            ),
-            "the norm before the output is missing": _from_pytorch(last_norm=False),
+            "the norm is for reading: the next block gets the stream as it was": _lens(on=True),
+            "read the whole stream, not what the last block has added to it": _what_blocks_add,
         },
         hints=(
-            "One nn.TransformerEncoderLayer(C, n_head, 4 * C, ...) with batch_first=True, "
-            "norm_first=True, activation='gelu', dropout=0.0; then nn.TransformerEncoder.",
-            "Its `mask` says what is hidden: ~llmkit.causal_mask(T).",
-            "Around it stand wte, wpe and a last norm; the scores are x @ self.wte.weight.T.",
+            "Begin as GPT.forward does, and call lm_head(ln_f(x)) once before the loop.",
+            "In the loop: x = block(x), then read x, but leave x itself as it is.",
         ),
-        stub=FROM_PYTORCH,
-        prepare=_judged,
+        prepare=_readings,
     ),
 ]

@@ -8,15 +8,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmkit.attention import attention
 from llmkit.exercises.examining import Exercise
-from llmkit.model import GPT, GPTConfig
 from llmkit.ngram import NeuralBigram
 
 
 def _min_p(p: Tensor, m: float) -> Tensor:
     kept = [x if x >= m * max(p.tolist()) else 0.0 for x in p.tolist()]
     return torch.tensor([x / sum(kept) for x in kept])
+
+
+def _temperature(p: Tensor, temperature: float) -> Tensor:
+    powers = [x ** (1 / temperature) for x in p.tolist()]
+    return torch.tensor([x / sum(powers) for x in powers], dtype=p.dtype)
+
+
+def _penalty(
+    negative: str = "times", each: bool = False, others: bool = False, spoils: bool = False
+) -> Any:
+    """The penalty with faults of its own: what it does to negative scores; whether it counts how
+    often, lowers all the others, changes the scores that it was given."""
+
+    def penalised(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:
+        lowered = scores if spoils else scores.clone()
+        used = set(range(len(scores))) - set(ids.tolist()) if others else set(ids.tolist())
+        for i in ids.tolist() if each else used:
+            divide = lowered[i] > 0 or negative == "divided"
+            if divide or negative != "left":
+                lowered[i] = lowered[i] / penalty if divide else lowered[i] * penalty
+        return lowered
+
+    return penalised
+
+
+def _with_the_scores(function: Any) -> Any:
+    """Returns also what has become of the scores that the function was given."""
+
+    def both(scores: Tensor, ids: Tensor, penalty: float) -> Any:
+        result = function(scores, ids, penalty)
+        return None if result is None else (result, scores)
+
+    return both
 
 
 def _cut(p: Tensor, keep: Tensor) -> Tensor:
@@ -35,71 +66,6 @@ def _draw(p: Tensor, u: float) -> int:
 
 def _probabilities(*p: float) -> Tensor:
     return torch.tensor(p, dtype=torch.float64)
-
-
-class _Step:
-    """`step` of the notebook, with a fault of its own. about: how it reads in a message."""
-
-    def __init__(self, about: str, fault: str = ""):
-        self.about, self.fault = about, fault
-
-    def __repr__(self) -> str:
-        return self.about
-
-    @torch.no_grad()
-    def __call__(self, gpt: Any, token: Tensor, kept: list[tuple[list[Any], list[Any]]]) -> Tensor:
-        C, H, fault = gpt.config.n_embd, gpt.config.n_head, self.fault
-        before = len(kept[0][0])
-        x = gpt.wte(token) + gpt.wpe.weight[0 if fault == "position" else before]
-        for i, (block, (keys, values)) in enumerate(zip(gpt.h, kept, strict=True)):
-            q, k, v = block.attn.c_attn(block.ln_1(x)).view(3, H, 1, C // H)  # (H, 1, D) each
-            K, W = torch.cat([*keys, k], dim=1), torch.cat([*values, v], dim=1)  # (H, S, D) each
-            if fault == "late" and keys:
-                K, W = K[:, :-1], W[:, :-1]
-            if fault == "short":
-                K, W = K[:, -4:], W[:, -4:]
-            keys.append(k)
-            values.append(k if fault == "values" else v)
-            out, _ = attention(q, K, W)  # (H, 1, D)
-            if fault == "first" and not before and i == len(gpt.h) - 1:
-                out = torch.zeros_like(out)
-            x = x + block.attn.c_proj(out.reshape(1, C))
-            x = x + block.mlp(block.ln_2(x))
-        scale = {"little": 1.001, "rounding": 1 + 1e-13}.get(fault, 1.0)
-        return gpt.lm_head(gpt.ln_f(x)) * scale
-
-
-class _Small(GPT):
-    """A GPT with weights so large that its scores depend on all that it read."""
-
-    def __init__(self) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            super().__init__(GPTConfig(5, block_size=16, n_layer=2, n_head=2, n_embd=8))
-            self.double().eval()
-            with torch.no_grad():
-                for weight in self.parameters():
-                    weight.add_(torch.randn_like(weight), alpha=0.2)
-
-    def __repr__(self) -> str:
-        return "gpt"
-
-
-def _is_exact(rows: slice, tolerance: float = 1e-8) -> Any:
-    """Whether the scores agree in those rows, so nearly."""
-
-    def cache_is_exact(step: Any, gpt: Any, ids: Tensor) -> bool:
-        kept: list[Any] = [([], []) for _ in gpt.h]
-        one_by_one = torch.cat([step(gpt, token[None], kept) for token in ids])
-        return torch.allclose(one_by_one[rows], gpt(ids[None])[0, rows], tolerance, tolerance)
-
-    return cache_is_exact
-
-
-def _equal_choices(step: Any, gpt: Any, ids: Tensor) -> bool:
-    kept: list[Any] = [([], []) for _ in gpt.h]
-    one_by_one = torch.cat([step(gpt, token[None], kept) for token in ids])
-    return torch.equal(one_by_one.argmax(-1), gpt(ids[None])[0].argmax(-1))
 
 
 class _Table(NeuralBigram):
@@ -139,14 +105,18 @@ def _beam(
     return beam_search
 
 
-BROKEN = """
+BROKEN_DRAW = """
 def draw(p: Tensor, u: float) -> int:
     heights = p.cumsum(dim=-1)  # (V,)
     return int((heights < u).sum())
 """
-_GPT2_CACHE = 2 * 12 * 1024 * 768 * 2
-_GPT = _Small()
-_IDS = torch.tensor([0, 3, 1, 1, 4, 2, 0, 4])
+BROKEN_PENALTY = """
+def penalised(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:
+    '''Scores (V,), less for every token that occurs in ids (N,): (V,).'''
+    used = ids.unique()
+    scores[used] /= penalty
+    return scores
+"""
 _TWO_WAYS = _Table(torch.tensor([[0.01, 0.59, 0.4], [0.3, 0.34, 0.36], [0.9, 0.04, 0.06]]).log())
 
 EXERCISES = [
@@ -185,6 +155,34 @@ EXERCISES = [
             "by what it has.",
         ),
         tolerance=0.004,  # 0.67 is 2/3
+    ),
+    Exercise(
+        "08.change_temperature",
+        reference=_temperature,
+        checked="every ratio becomes its 1/temperature-th power, and the sum stays one",
+        cases=[
+            (_probabilities(0.5, 0.3, 0.2), 0.5),
+            (_probabilities(0.75, 0.25), 1.0),
+            (_probabilities(0.64, 0.16, 0.2), 2.0),
+            (_probabilities(0.5, 0.0, 0.5), 0.25),
+        ],
+        mistakes={
+            "p / temperature, made to sum to one, is p again: divide the scores, of which ln p is "
+            "one": lambda p, temperature: p / temperature / (p / temperature).sum(),
+            "softmax wants scores, and p is none: ln p is": (
+                lambda p, temperature: (p / temperature).softmax(-1)
+            ),
+            "the power is 1 / temperature: at 1/2 the ratios are squared": (
+                lambda p, temperature: _cut(p**temperature, p > 0)
+            ),
+            "the powers must sum to one again: divide by their sum": (
+                lambda p, temperature: p ** (1 / temperature)
+            ),
+        },
+        hints=(
+            "The scores differ from ln p by the same number for all tokens. Does softmax see that?",
+            "Softmax of ln p / temperature; or powers of p, divided by their sum.",
+        ),
     ),
     Exercise(
         "08.min_p",
@@ -253,71 +251,39 @@ EXERCISES = [
             "Stretch u: the dart u * heights[-1] lies below the last height. Count the heights "
             "that are not above the dart.",
         ),
-        stub=BROKEN,
+        stub=BROKEN_DRAW,
     ),
     Exercise(
-        "08.cache_size",
-        reference=(_GPT2_CACHE, (16 * 10**9 - 2 * 124_000_000) // _GPT2_CACHE),
-        checked="36 MiB a text, 417 texts beside the weights",
-        mistakes={
-            "values are kept as well as keys: twice that": (_GPT2_CACHE // 2, 834),
-            "each layer keeps its own: twelve times that": (_GPT2_CACHE // 12, 5007),
-            "a number has two bytes here, not four": (2 * _GPT2_CACHE, 208),
-            "count bytes, not numbers: two for each": (_GPT2_CACHE // 2, 417),
-            "the size is right; the weights are on the GPU too: 124 million of two bytes": (
-                _GPT2_CACHE,
-                423,
-            ),
-            "the size is right; a weight has two bytes too": (_GPT2_CACHE, 420),
-            "the size is right; 417 whole texts fit": (_GPT2_CACHE, 417.286),
-        },
-        hints=(
-            "What does one position leave in one layer? A key and a value, C numbers each.",
-            "Times layers, times positions, times two bytes.",
-            "Take the bytes of the weights from 16 · 10⁹, divide by the bytes of a text, and "
-            "round down.",
-        ),
-    ),
-    Exercise(
-        "08.cache_is_exact",
-        reference=lambda step, gpt, ids: step.fault in ("", "rounding"),
-        checked="accepts the right steps, and finds the fault in all the others",
+        "08.penalised",
+        reference=_penalty(),
+        checked="whatever was used has a lower score, once, and the caller's scores are as before",
         cases=[
-            (_Step(about, fault), _GPT, _IDS)
-            for about, fault in (
-                ("a right step", ""),
-                ("a right step that rounds otherwise", "rounding"),
-                ("a step that puts each token at position 0", "position"),
-                ("a step that keeps the key in place of the value", "values"),
-                ("a step that looks back before it keeps its own", "late"),
-                ("a step that sees four tokens only", "short"),
-                ("a step that is wrong for the first token only", "first"),
-                ("a step that is wrong by a thousandth", "little"),
-            )
+            (torch.tensor([2.0, 1.0]), torch.tensor([0]), 2.0),
+            (torch.tensor([2.0, -1.0, 0.5]), torch.tensor([1]), 2.0),
+            (torch.tensor([2.4, -1.2, 0.0, -3.0]), torch.tensor([0, 1, 0, 2, 0]), 1.2),
+            (torch.tensor([-1.0, -2.0, 1.0]), torch.tensor([0, 1, 2, 1]), 1.0),
         ],
         mistakes={
-            "that rejects every step: rounding differs, so ask for near scores, not for equal "
-            "ones; and each layer needs lists of its own ([...] * n repeats the same)": (
-                lambda step, gpt, ids: False
+            "a negative score that is divided comes nearer to 0, and so rises: multiply it": (
+                _penalty("divided")
             ),
-            "compare the scores after every token, not only after the last": _is_exact(
-                slice(-1, None)
+            "a negative score that is divided comes nearer to 0, and so rises; and the scores that "
+            "were given are changed: work on a copy": _penalty("divided", spoils=True),
+            "the scores are right, but those that were given are changed: work on a copy": (
+                _penalty(spoils=True)
             ),
-            "compare the scores after every token: the first ones do not show what is "
-            "forgotten": _is_exact(slice(4)),
-            "the likeliest token may be right where the scores are wrong: compare scores": (
-                _equal_choices
-            ),
-            "64-bit numbers agree far more nearly than that: make the tolerance smaller": (
-                _is_exact(slice(None), 1e-2)
-            ),
-            "that accepts everything": lambda step, gpt, ids: True,
+            "once, however often a token was used": _penalty(each=True),
+            "a negative score is to be lowered too: multiply it": _penalty("left"),
+            "those that were used are to lose, not the others": _penalty(others=True),
         },
         hints=(
-            "The cell that proved `step` has all that you need: what did it compare?",
-            "An empty cache has two empty lists for each layer: [([], []) for _ in gpt.h].",
-            "torch.allclose(one_by_one, at_once, atol=1e-10), over all positions.",
+            "What is -1 / 1.2? Is the token more or less likely than with -1?",
+            "Divide where the score is positive, multiply where it is negative; in both cases that "
+            "is the smaller of the two.",
+            "scores[used] = ... changes the tensor that the caller holds. scores.clone() is yours.",
         ),
+        stub=BROKEN_PENALTY,
+        prepare=_with_the_scores,
     ),
     Exercise(
         "08.beam_search",

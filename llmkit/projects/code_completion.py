@@ -6,9 +6,11 @@ character of a text surprises it. How tokens are drawn: `generation`; the code i
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +19,12 @@ from torch import Tensor
 from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.evaluation import eval_mode, fitting_batch, token_losses, windows
 from llmkit.generation import generate
+from llmkit.projects import python_source
 from llmkit.types import LanguageModel
 
 FILE = "<|file|>"  # the special token before every file
+FILLING = ("<|prefix|>", "<|suffix|>", "<|middle|>", "<|end|>")  # see `rearranged`
+PIECE = 100  # tokens around a gap, with it
 
 
 def encode(texts: Iterable[str], tokenizer: BPETokenizer) -> Tensor:
@@ -134,3 +139,78 @@ def surprise(model: LanguageModel, tokenizer: BPETokenizer, text: str) -> Tensor
         torch.tensor([len(character.encode()) for character in text])
     )
     return of_bytes.new_zeros(len(text)).index_add_(0, owner, of_bytes)
+
+
+@dataclass
+class Cost:
+    """What the parts of one kind cost in all: how many there are, their characters, their bits."""
+
+    number: int = 0
+    characters: int = 0
+    bits: float = 0.0
+
+
+def cost_by_kind(
+    model: LanguageModel, tokenizer: BPETokenizer, texts: Iterable[str]
+) -> dict[str, Cost]:
+    """What each kind of word and sign (`python_source.parts`) in Python texts costs a model."""
+    costs: dict[str, Cost] = defaultdict(Cost)
+    for text in texts:
+        bits = surprise(model, tokenizer, text)
+        up_to = torch.cat([bits.new_zeros(1), bits.cumsum(0)]).tolist()  # of the text before each
+        for kind, start, end in python_source.parts(text):
+            cost = costs[kind]
+            cost.number += 1
+            cost.characters += end - start
+            cost.bits += up_to[end] - up_to[start]
+    return dict(costs)
+
+
+Gap = tuple[Tensor, int, int]  # ids (N,), of which ids[start:end] is to be filled in
+
+
+def gaps(texts: Iterable[str], tokenizer: BPETokenizer, count: int, seed: int) -> list[Gap]:
+    """So many pieces of `PIECE` tokens, drawn at random from texts at least as long, each with a
+    gap of 6 to 20 tokens in its middle. ValueError where no text is long enough."""
+    files = [ids for ids in map(tokenizer.encode, texts) if len(ids) >= PIECE]
+    if not files:
+        raise ValueError(f"no text has {PIECE} tokens: give longer ones")
+    draw, found = random.Random(seed), []
+    for _ in range(count):
+        ids = draw.choice(files)
+        first = draw.randint(0, len(ids) - PIECE)
+        start = draw.randint(30, 60)
+        found.append((ids[first : first + PIECE], start, start + draw.randint(6, 20)))
+    return found
+
+
+def rearranged(ids: Tensor, start: int, end: int, tokenizer: BPETokenizer) -> Tensor:
+    """ids (N,) with the gap ids[start:end] moved to the end, as a model learns to fill it in: the
+    four tokens of `FILLING`, after the first what stands before the gap, after the second what
+    stands after it, after the third the gap: (N + 4,).
+
+    ValueError where the tokenizer lacks one of `FILLING`, or the gap does not lie within ids.
+    """
+    if not 0 <= start <= end <= len(ids):
+        raise ValueError(f"a gap from {start} to {end} does not lie within {len(ids)} tokens")
+    if missing := [text for text in FILLING if text not in tokenizer.special_tokens]:
+        raise ValueError(f"the tokenizer needs the special token {missing[0]!r}: train it so")
+    prefix, suffix, middle, over = (ids.new_tensor([tokenizer.special_tokens[t]]) for t in FILLING)
+    before, gap, after = ids[:start], ids[start:end], ids[end:]
+    return torch.cat([prefix, before, suffix, after, middle, gap, over])
+
+
+@torch.no_grad()
+def gap_bits(
+    model: LanguageModel, tokenizer: BPETokenizer, pieces: Sequence[Gap], rearrange: bool = True
+) -> float:
+    """What the gaps cost the model: bits per character of all gaps together. Each is read as
+    `rearranged` gives it, or, without that, after what stands before it alone."""
+    bits, characters = 0.0, 0
+    with eval_mode(model):
+        for ids, start, end in pieces:
+            row = rearranged(ids, start, end, tokenizer)[:-1] if rearrange else ids[:end]
+            losses = token_losses(model, row[None, :-1], row[None, 1:])[0]  # (N + 2,)
+            bits += losses[len(losses) - (end - start) :].sum().item() / math.log(2)
+            characters += len(tokenizer.decode(ids[start:end]))
+    return bits / characters

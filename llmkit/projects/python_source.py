@@ -9,6 +9,8 @@ https://docs.python.org/3/license.html.
 from __future__ import annotations
 
 import ast
+import io
+import keyword
 import re
 import sysconfig
 import tokenize
@@ -17,6 +19,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from llmkit.bpe.tokenizer import PATTERN
 
@@ -139,6 +142,46 @@ def line_kinds(text: str) -> list[str]:
             assigned = re.search(r"[^=!<>]=[^=]", code)
             kinds.append(KINDS.get(word) or ("assignment" if assigned else "other"))
     return kinds
+
+
+class Part(NamedTuple):
+    """A word or sign of a Python text, text[start:end], the spaces before it included."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def parts(text: str) -> list[Part]:
+    """What a text that parses is made of, in order and without gaps, by Python's own `tokenize`.
+
+    Kinds: "keyword", "self", "name, first time", "name, again" (as met in this text), "closing
+    bracket", "other sign", "comment, string, number", and "line end, indentation" for the gap
+    between the last word of a line and the first of the next.
+    """
+    line_starts = [0]
+    for line in text.split("\n"):
+        line_starts.append(line_starts[-1] + len(line) + 1)
+    found: list[Part] = []
+    end, met = 0, set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        word = token.string
+        if not word.strip():
+            continue  # a line end or an indentation: part of the gap before the next word
+        start = line_starts[token.start[0] - 1] + token.start[1]
+        if "\n" in text[end:start]:
+            found.append(Part("line end, indentation", end, start))
+            end = start
+        kind = "comment, string, number"
+        if token.type == tokenize.NAME:
+            kind = "name, again" if word in met else "name, first time"
+            kind = "keyword" if keyword.iskeyword(word) else "self" if word == "self" else kind
+            met.add(word)
+        elif token.type == tokenize.OP:
+            kind = "closing bracket" if word in ")]}" else "other sign"
+        found.append(Part(kind, end, line_starts[token.end[0] - 1] + token.end[1]))
+        end = found[-1].end
+    return found
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 DP-SGD (Abadi et al. 2016, arXiv:1607.00133) draws each example into a step by its own coin, clips
 each example's gradient to one length, adds them, and adds Gaussian noise: no example can change the
 sum by more than that length. `epsilon` adds up what the steps give away, in Rényi's divergence
-(Mironov, Talwar and Zhang 2019, arXiv:1908.10530). It protects an *example*: what stands in thirty
-examples is protected thirty times less. For a large model take `opacus`, with which the tests
-compare.
+(Mironov, Talwar and Zhang 2019, arXiv:1908.10530). It protects an *example*: for what stands in
+thirty examples epsilon is thirty times as large, and epsilon is an exponent, so that no promise is
+left. For a large model take `opacus`, with which the tests compare.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def epsilon(rate: float, noise: float, steps: int, delta: float) -> float:
 
     Neighbours differ by one example, added or removed. The best of the whole orders up to 256,
     converted as Canonne, Kamath and Steinke 2020 do (arXiv:2004.00010, proposition 12). With noise
-    0 it is infinite. ValueError for a delta that is not between 0 and 1.
+    0 it is infinite. delta should be far below one in the number of examples: a mechanism that
+    publishes one example, drawn at random, is within delta = 1 / N. ValueError for a delta that is
+    not between 0 and 1.
     """
     if not 0 < delta < 1 or steps < 0:
         raise ValueError(f"delta must be between 0 and 1, steps 0 or more, not {delta}, {steps}")

@@ -1,5 +1,5 @@
 """Memorisation: how much of its training text a model gives back, how exposed a secret in it is,
-and the paragraphs that occur twice.
+whether a text can be told to have been in it, and the paragraphs that occur twice.
 
 Verbatim shares follow Carlini et al. 2023 (arXiv:2202.07646), exposure Carlini et al. 2019
 (arXiv:1802.08232), both counted and not estimated. Removing duplicates is exact, up to case and
@@ -131,6 +131,18 @@ def exposure(log_probabilities: Tensor, secret: int) -> float:
         raise ValueError(f"candidate {secret} does not exist: there are {R}, from 0 on")
     rank = int((log_probabilities >= log_probabilities[secret]).sum())
     return math.log2(R) - math.log2(rank)
+
+
+def auc(members: Tensor, others: Tensor) -> float:
+    """The probability that of a member and another text, both drawn, the member has the smaller
+    loss; equal ones count half. members (M,), others (N,): losses. 0.5: no better than a coin.
+
+    The area under the curve of true against false positives. ValueError for an empty side.
+    """
+    if not members.numel() or not others.numel():
+        raise ValueError("give at least one loss of a member, and one of another text")
+    ahead = others[None, :] - members[:, None]  # (M, N)
+    return ((ahead > 0).double() + 0.5 * (ahead == 0).double()).mean().item()
 
 
 def normal_form(text: str) -> str:

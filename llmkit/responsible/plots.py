@@ -20,8 +20,9 @@ def intervals(
     """Means with what they are uncertain by, from the top down, one line for each label.
 
     series: {name: (N, 3)}, mean and ends of an interval; or {name: (N, M)} with M > 3, single
-    measurements, drawn as dots about their mean. truth (N,): what should have been found.
+    measurements, drawn as pale dots about their mean. truth (N,): what should have been found.
     """
+    single = False
     height = 1.7 + (0.12 + 0.2 * len(series)) * len(labels)
     picture, axes = plots.row_axes(labels, title, height, xlabel=xlabel, xmargin=0.06)
     rows = np.arange(len(labels))
@@ -34,10 +35,15 @@ def intervals(
             axes.hlines(y, low, high, color=colour, lw=2.5)
         else:
             mean = values.mean(axis=1)
-            axes.scatter(values, y.repeat(values.shape[1]), 22, color=colour, alpha=0.4, lw=0)
-        axes.plot(mean, y, "o", color=colour, ms=7, label=name)
+            about = None if single else "one measurement (pale)"
+            single = True
+            spots = dict(color=colour, alpha=0.4, lw=0, label=about)
+            axes.scatter(values, y.repeat(values.shape[1]), 22, **spots)
+        named = name if values.shape[1] == 3 else f"{name}: mean"
+        axes.plot(mean, y, "o", color=colour, ms=7, label=named)
     if len(truth):
         true_values = plots.as_array(truth, "truth", len(labels))
         axes.plot(true_values, rows, "kD", mfc="none", ms=9, label="truth")
-    picture.legend(loc="outside lower left", ncols=len(series) + bool(len(truth)))
+    columns = len(series) + single + bool(len(truth))
+    picture.legend(loc="outside lower left", ncols=columns)
     return picture

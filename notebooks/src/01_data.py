@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/01_data.ipynb)
 #
-# About 25 minutes to read, exercises aside.
+# About 27 minutes to read, exercises aside.
 #
 # [02 · Character tokenizer](02_char_tokenizer.ipynb) →
 
@@ -43,7 +43,7 @@ from collections import Counter
 from pathlib import Path
 
 import llmkit
-from llmkit import plots
+from llmkit import drawings, plots
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -60,8 +60,16 @@ runtime
 # - A program that completes code, translates or answers questions *writes*: it draws a next piece from the
 #   probabilities, appends it, and asks again. The answer is what probably follows the question.
 #
-# So everything depends on good probabilities. To learn them, a program needs exercises with their solutions.
-# Look at what any sentence holds:
+# This is the way from text to text, and the plan of the first eight notebooks:
+
+# %%
+drawings.pipeline()
+
+# %% [markdown]
+# (The ids are numbers that stand for characters; the probabilities are drawn as bars.)
+#
+# So everything depends on good probabilities. To learn them, a program needs exercises with their solutions. Look at
+# what any sentence holds:
 
 # %%
 sentence = "To be, or not to be"
@@ -69,12 +77,17 @@ for i in range(11, len(sentence)):
     print(f"{sentence[:i]:>18} → {plots.visible(sentence[i])}")
 
 # %% [markdown]
-# Left the exercise, right its solution (`␣` is a space). Nobody had to add the solutions; they stand in the
-# text. To teach a program to tell cats from dogs, people must first say which picture shows which. **Here the
-# text is the only supervision**: every position of every page is an exercise with its answer.
+# On the left is an exercise, on the right its solution (`␣` is a space). Nobody had to add the solutions; they stand in
+# the text. To teach a program to tell cats from dogs, people must first say which picture shows which. **Here the text
+# is the only supervision**: every position of every page is an exercise with its answer.
 #
-# So a model can be no better than its text. This notebook takes one text and loads it, cleans it, counts it and
-# cuts it in two. The notebooks after it make the model.
+# So a model can be no better than its text. This notebook takes one text, cleans it, counts it and cuts it in two. The
+# notebooks after it make the model.
+#
+# Our quotations are Shakespeare's, and so is the text on a GPU runtime such as Colab's (*Tiny Shakespeare*, a million
+# characters). On a plain computer it is a shorter play that was written for this series and comes with llmkit, so that
+# everything runs without a network. It uses the same 65 characters. The numbers printed below are those of the play;
+# with the other text you will see others.
 
 # %%
 text = llmkit.load_text(runtime.corpus)
@@ -83,8 +96,8 @@ print(f"{len(text):,} characters\n")
 print(text[:300])
 
 # %% [markdown]
-# A play: a name, a colon, what is said, an empty line. Nobody explains that to a model. It has to find out that
-# names stand in front of colons in the same way as it finds out that `u` follows `q`:
+# A play: a name, a colon, what is said, an empty line. Nobody explains that to a model. It finds out that a name stands
+# in front of a colon as it finds out everything else, for instance what follows a `q`:
 
 # %% tags=["trained"]
 followers = Counter(re.findall("q(.)", text))
@@ -92,17 +105,16 @@ assert set(followers) == {"u"}
 followers
 
 # %% [markdown]
-# Whatever follows a `q` in this text is a `u`. With `th` at the start of a word there is more choice:
+# Every `q` in this text is followed by a `u`. With `th` at the start of a word there is more choice:
 
 # %%
 after = Counter(re.findall(r"\bth([a-z])", text))
-total = sum(after.values())
-letters, shares = zip(*((letter, n / total) for letter, n in after.most_common(6)), strict=True)
+letters = [letter for letter, _ in after.most_common(6)]
 assert letters[0] == "e"
-assert shares[0] > 0.5
+assert after["e"] > 0.5 * after.total()
 plots.bars(
     letters,
-    shares,
+    [after[letter] / after.total() for letter in letters],
     "After th, more than half of the time, comes e",
     xlabel="share of all words that begin with th",
     ylabel="third letter",
@@ -113,15 +125,292 @@ plots.bars(
 # This picture *is* a language model, for one single beginning. A real one has such bars for every beginning
 # there may be, also for those that it has never seen.
 #
-# ## From a file to one string
+# ## Clean
 #
-# `load_text` found the text. How would one load it without llmkit? A widely used library for the purpose is
-# Hugging Face's `datasets`. We put the text into a file of its own first, so that there is something to load.
+# Text as one finds it comes wrapped. Here is a very short *Julius Caesar* in bytes, as the library Project Gutenberg
+# would deliver it:
+
+# %%
+messy = (
+    "\ufeffThe Project Gutenberg eBook of Julius Caesar\r\n\r\n"
+    "*** START OF THE PROJECT GUTENBERG EBOOK JULIUS CAESAR ***\r\n\r\n\r\n"
+    "CAESAR.\r\nEt tu, Brute?\r\n\r\n\r\n"
+    "*** END OF THE PROJECT GUTENBERG EBOOK JULIUS CAESAR ***\r\n"
+    "Please read the licence before you use this work.\r\n"
+).encode("utf-8")
+print(messy[:60])
+print(repr(messy.decode("utf-8")[:30]))
+
+
+# %% [markdown]
+# Three things here are not Shakespeare's, and two of them are invisible in an editor:
+#
+# - `\ufeff`, the *byte-order mark*: some editors write it in front of UTF-8 text. It has no width and no ink.
+# - `\r\n`, the line end of Windows: two characters where other systems write the one `\n`.
+# - the header and the licence. A model trained on them learns to write licences.
+#
+# To a model each of them is a part of the language. So we take them off:
+
+# %%
+def clean(raw: bytes) -> str:
+    text = raw.decode("utf-8-sig")  # "-sig": drops the byte-order mark, where there is one
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # MULTILINE: ^ is the beginning of any line. DOTALL: a dot stands for a line end too.
+    body = re.search(r"^\*\*\* START OF.*?\n(.*)^\*\*\* END OF", text, re.MULTILINE | re.DOTALL)
+    return (body[1] if body else text).strip() + "\n"
+
+
+print(clean(messy))
+assert clean(b"\xef\xbb\xbfEt tu,\r\nBrute?") == "Et tu,\nBrute?\n"  # mark and line ends alone
+
+# %% [markdown]
+# `load_text` does the same: it repairs marks and line ends in every text, and takes off Gutenberg's wrapping for
+# `"julius_caesar"`, the whole play. (That one needs a network.)
+#
+# One fault is worse than all these. How letters are turned into bytes is called the *encoding*, and whoever
+# guesses it wrong may get another text without any error:
+
+# %%
+print(bytes("Et tu, Brutë?", "utf-8").decode("latin-1"))  # written in one encoding, read in another
+folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+caesar = Path(folder.name) / "caesar.txt"
+caesar.write_bytes("Et tu, Brutë?".encode("latin-1"))  # and now the other way round
+try:
+    llmkit.load_text(caesar)
+except ValueError as error:
+    print(str(error).replace(str(caesar), caesar.name))
+
+# %% [markdown]
+# The first line is what a model would have learned to spell. The second comes from a program that stops and says
+# why. Better to stop.
+#
+# ## Count
+#
+# Is our text clean? Nothing shows it as fast as a list of all characters in it:
+
+# %%
+counts = Counter(text)
+print(len(counts), "distinct characters:")
+print(plots.visible("".join(sorted(counts))))
+assert not {"\r", "\ufeff", "\t"} & set(counts)
+
+# %% [markdown]
+# No stray marks. But what do a `$`, a `&` and `3` as the only digit do in a play? Whatever looks odd, look it up:
+
+# %%
+for character in "$&3":
+    place = text.index(character)
+    print(f"{character}  {counts[character]:3} times, first in {text[place - 30 : place + 30]!r}")
+
+# %% [markdown]
+# Rare; and whether they are meant, only reading tells. (In Tiny Shakespeare the only `$` is a misprint,
+# `sha$l`, and every model made from that text carries the character along.) Which ones are frequent?
+
+# %%
+common = counts.most_common()
+top_ten = sum(n for _, n in common[:10]) / len(text)
+assert 0.6 < top_ten < 0.7
+plots.bars(
+    ["space" if character == " " else character for character, _ in common[:10]],
+    [n for _, n in common[:10]],
+    f"Ten of {len(counts)} characters make up {top_ten:.0%} of the text",
+    xlabel="times in the text",
+    ylabel="character",
+    fmt="{:,.0f}",
+)
+
+# %% [markdown]
+# A few do most of the work. With words it is the same, and there are many more rare ones (*Zipf's law*):
+
+# %%
+words = Counter(re.findall(r"[a-z']+", text.lower()))
+once = sum(n == 1 for n in words.values()) / len(words)
+print("most frequent:", ", ".join(f"{word} {n:,}" for word, n in words.most_common(5)))
+print(f"{len(words):,} distinct words, of which {once:.0%} occur once")
+assert once > 0.4
+
+# %% [markdown]
+# So a model sees a few words again and again, and nearly half of all words a single time. And who speaks?
+
+# %%
+speeches = [speech.strip().split(":\n", 1) for speech in text.split("\n\n")]
+speakers = Counter(speech[0] for speech in speeches if len(speech) == 2)
+print(f"{speakers.total():,} speeches by {len(speakers)} speakers")
+print("most often:", ", ".join(f"{name} {n}" for name, n in speakers.most_common(5)))
+
+
+# %% [markdown]
+# ## Will counting do?
+#
+# Above we counted what follows `th`. Why not count what follows *every* string, and be done? Let us see how many
+# strings of `k` characters there are, and how often each one occurs:
+
+# %%
+def strings(text: str, k: int) -> set[str]:
+    """The distinct strings of k characters in the text."""
+    return {text[i : i + k] for i in range(len(text) - k + 1)}
+
+
+print(" k            possible   in the text   times each")
+for k in range(1, 9):
+    n = len(strings(text, k))
+    print(f"{k:2}{len(counts) ** k:20,}{n:14,}{len(text) / n:13.1f}")
+assert len(text) / n < 2
+
+# %% [markdown]
+# Look at the last column. A string of eight characters stands in the text once or twice, and what followed it then is
+# no basis for a probability. And another text will bring other strings. How many? To find out, put a piece of the text
+# aside.
+#
+# ## Cut in two
+#
+# `split` cuts once. From the first nine tenths a model may learn; that is called *training*. The last tenth is
+# *held out*, to judge the model on text that it has not seen; that is called *validation*.
+
+# %%
+train_text, val_text = llmkit.split(text, val_fraction=0.1)
+assert train_text + val_text == text
+print("training   ends:  ", repr(train_text[-60:]))
+print("validation begins:", repr(val_text[:60]))
+
+
+# %% [markdown]
+# Now we can ask what share of the held-out text has been seen before, in pieces of k characters:
+
+# %% tags=["trained"]
+def seen_before(train: str, held_out: str, k: int) -> float:
+    """The share of the held-out strings of k characters that occur in the training text."""
+    known, places, found = strings(train, k), len(held_out) - k + 1, 0
+    for i in range(places):
+        found += held_out[i : i + k] in known  # True counts as 1
+    return found / places
+
+
+lengths = range(1, 13)
+seen = [seen_before(train_text, val_text, k) for k in lengths]
+assert seen[0] == 1
+assert seen[1] > 0.95
+assert seen[11] < 0.2
+plots.bars(
+    [str(k) for k in lengths],
+    seen,
+    "The longer a string, the less likely it was seen before",
+    xlabel="share of held-out strings that occur in the training text",
+    ylabel="length of the string",
+    fmt="{:.1%}",
+)
+
+
+# %% [markdown]
+# Single characters and pairs: all or nearly all. Twelve characters, two or three words: few. A model has to say
+# something sensible about beginnings that nobody has written yet, and a table of whole beginnings is silent there. (It
+# may fall back on shorter ones; exercise 6 shows how far that goes, and it is further than one would think.) What a
+# model makes of new beginnings is the question of everything from notebook 04 on.
+#
+# ## Why hold text out at all?
+#
+# Here is a model that understands nothing. It remembers, for every twelve characters of the training text, which
+# one came next:
+
+# %%
+def remember(pieces: list[str], k: int = 12) -> dict[str, str]:
+    """For every k characters in the pieces, the character that came next (the last time)."""
+    memory = {}
+    for piece in pieces:
+        for i in range(len(piece) - k):
+            memory[piece[i : i + k]] = piece[i + k]
+    return memory
+
+
+def share_right(memory: dict[str, str], pieces: list[str], k: int = 12) -> float:
+    """The share of next characters in the pieces that the memory gets right."""
+    right = asked = 0
+    for piece in pieces:
+        for i in range(len(piece) - k):
+            right += memory.get(piece[i : i + k]) == piece[i + k]
+            asked += 1
+    return right / asked
+
+
+# %%
+memory = remember([train_text])
+on_training, on_held_out = share_right(memory, [train_text]), share_right(memory, [val_text])
+print(f"next character right: {on_training:.1%} on the training text, {on_held_out:.1%} held out")
+assert on_training > 0.9
+assert on_held_out < 0.2
+
+# %% [markdown]
+# Asked about what it was shown, it looks like a genius. Only the held-out text shows that it understands nothing. This
+# is why the series judges every model by held-out text.
+#
+# ## Why not shuffle?
+#
+# In most of machine learning one shuffles the examples before the split. It is tempting to do the same with
+# text: slide a window over it, one example for each position, and hold out a tenth of the windows *at random*.
+# We give our memory both exams, with windows of 32 characters, which repeat the text 32 times: so a part of it will do.
+
+# %%
+part = text[: runtime.pick(cpu=20_000, gpu=50_000)]
+train_part, val_part = llmkit.split(part)
+memory = remember([train_part])
+by_heart, one_cut = share_right(memory, [train_part]), share_right(memory, [val_part])
+
+windows = [part[i : i + 32] for i in range(len(part) - 31)]
+random.Random(1337).shuffle(windows)  # any number will do; it makes the shuffle the same each time
+train_windows, val_windows = llmkit.split(windows)
+shuffled = share_right(remember(train_windows), val_windows)
+assert shuffled > 0.9
+assert one_cut < 0.2
+plots.bars(
+    ["the text it learned by heart", "held out: windows at random", "held out: the last tenth"],
+    [by_heart, shuffled, one_cut],
+    "With shuffled windows, learning by heart passes the exam",
+    xlabel="share of next characters that the memory gets right",
+    highlight="held out: windows at random",
+    fmt="{:.0%}",
+)
+
+# %% [markdown]
+# The memory has not become any better; the exam has become worthless. Most held-out windows have a neighbour in
+# the training part that begins one character earlier and holds 31 of their 32 characters. That is a *leak*. One
+# cut, without shuffling, leaves a single place where the two parts touch.
+#
+# ## Does anything stand on both sides?
+#
+# A text may also repeat itself. So look for held-out lines that occur, letter for letter, in the training part:
+
+# %%
+train_lines = set(train_text.splitlines())
+long_lines = [line for line in val_text.splitlines() if len(line) >= 20]
+repeated = [line for line in long_lines if line in train_lines]
+print(f"{len(repeated)} of {len(long_lines):,} long lines occur in the training text")
+assert len(repeated) <= 0.01 * len(long_lines)
+
+# %% [markdown]
+# Would we have noticed? Put a speech on both sides, and look again:
+
+# %%
+planted = max(val_text.split("\n\n")[1:-1], key=len)
+train_lines = set((train_text + "\n\n" + planted).splitlines())
+found = [line for line in long_lines if line in train_lines]
+print(f"{len(found)} lines found, the first: {found[0]!r}")
+assert len(found) > len(repeated)
+
+# %% [markdown]
+# In a play this takes a moment. With text from the web it is serious work: in C4, a collection much used for
+# training, one sentence of 61 words stood more than 60,000 times, and in common data sets over 4 % of the
+# validation part overlapped with the training part
+# ([Lee and others, 2021](https://arxiv.org/abs/2107.06499)).
+#
+# ## For later: loading with `datasets`
+#
+# `load_text` found the text. How would one load it without llmkit? A widely used library for the purpose is Hugging
+# Face's `datasets`; skip this section until you need it. We put the text into a file first, so that there is something
+# to load.
 
 # %%
 from datasets import load_dataset
 
-folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 file = Path(folder.name) / "play.txt"
 file.write_bytes(text.encode("utf-8"))
 
@@ -140,8 +429,8 @@ print(f"{len(text) - len(by_line):,} of {len(text):,} characters are missing")
 assert len(text) - len(by_line) == text.count("\n")  # the line ends, and nothing else
 
 # %% [markdown]
-# A model that learns from this never sees where a line or a speech ends. There are two other ways to cut. Which
-# one brings back every character?
+# A model that learns from this never sees where a line or a speech ends. There are two other ways to cut. Which one
+# brings back every character?
 
 # %%
 for how in ("paragraph", "document"):
@@ -193,273 +482,6 @@ except RuntimeError as error:
 # Since version 4 `datasets` no longer runs the programs of strangers in order to load their data. The line was
 # not wrong when it was written; it depended on code that somebody else kept. A plain file and its checksum
 # depend on nobody.
-#
-# ## Clean
-#
-# Text as one finds it comes wrapped. Here is a very short *Julius Caesar* as Project Gutenberg would deliver it,
-# in bytes:
-
-# %%
-messy = (
-    "\ufeffThe Project Gutenberg eBook of Julius Caesar\r\n\r\n"
-    "*** START OF THE PROJECT GUTENBERG EBOOK JULIUS CAESAR ***\r\n\r\n\r\n"
-    "CAESAR.\r\nEt tu, Brute?\r\n\r\n\r\n"
-    "*** END OF THE PROJECT GUTENBERG EBOOK JULIUS CAESAR ***\r\n"
-    "Please read the licence before you use this work.\r\n"
-).encode("utf-8")
-print(messy[:60])
-print(repr(messy.decode("utf-8")[:30]))
-
-
-# %% [markdown]
-# Three things here are not Shakespeare's, and two of them are invisible in an editor:
-#
-# - `\ufeff`, the *byte-order mark*: some editors write it in front of UTF-8 text. It has no width and no ink.
-# - `\r\n`, the line end of Windows: two characters where other systems write the one `\n`.
-# - the header and the licence. A model trained on them learns to write licences.
-#
-# To a model each of them is a part of the language. So off they come:
-
-# %%
-def clean(raw: bytes) -> str:
-    text = raw.decode("utf-8-sig")  # "-sig": drops the byte-order mark, where there is one
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    body = re.search(r"^\*\*\* START OF.*?\n(.*)^\*\*\* END OF", text, re.MULTILINE | re.DOTALL)
-    return (body[1] if body else text).strip() + "\n"
-
-
-print(clean(messy))
-assert clean(b"\xef\xbb\xbfEt tu,\r\nBrute?") == "Et tu,\nBrute?\n"  # mark and line ends alone
-
-# %% [markdown]
-# `load_text` does the same: it mends marks and line ends in every text, and takes off Gutenberg's wrapping for
-# `"julius_caesar"`, the whole play. (That one needs a network.) Do the two agree?
-
-# %%
-caesar = Path(folder.name) / "caesar.txt"
-caesar.write_bytes(messy)
-assert llmkit.data.strip_gutenberg(llmkit.load_text(caesar)) == clean(messy)
-
-# %% [markdown]
-# One fault is worse than all these. How letters are turned into bytes is called the *encoding*, and whoever
-# guesses it wrong may get another text without any error:
-
-# %%
-print(bytes("Et tu, Brutë?", "utf-8").decode("latin-1"))  # written in one encoding, read in another
-caesar.write_bytes("Et tu, Brutë?".encode("latin-1"))  # and now the other way round
-try:
-    llmkit.load_text(caesar)
-except ValueError as error:
-    print(str(error).replace(str(caesar), caesar.name))
-
-# %% [markdown]
-# The first line is what a model would have learned to spell. The second comes from a program that stops and says
-# why. Better to stop.
-#
-# ## Count
-#
-# Is our text clean? Nothing shows it as fast as a list of all characters in it:
-
-# %%
-counts = Counter(text)
-print(len(counts), "distinct characters:")
-print(plots.visible("".join(sorted(counts))))
-assert not {"\r", "\ufeff", "\t"} & set(counts)
-
-# %% [markdown]
-# No stray marks. But what do a `$`, a `&` and `3` as the only digit do in a play? Whatever looks odd, look it up:
-
-# %%
-for character in "$&3":
-    place = text.index(character)
-    print(f"{character}  {counts[character]:3} times, first in {text[place - 30 : place + 30]!r}")
-
-# %% [markdown]
-# Rare; and whether they are meant, only reading tells. (In Tiny Shakespeare the only `$` is a misprint,
-# `sha$l`, and every model made from that text carries the character along.) Which ones are frequent?
-
-# %%
-common = counts.most_common()
-top_ten = sum(n for _, n in common[:10]) / len(text)
-assert 0.6 < top_ten < 0.7
-plots.bars(
-    [character for character, _ in common[:10]],
-    [n for _, n in common[:10]],
-    f"Ten of {len(counts)} characters make up {top_ten:.0%} of the text",
-    xlabel="times in the text",
-    ylabel="character",
-    fmt="{:,.0f}",
-)
-
-# %% [markdown]
-# A few do most of the work. With words it is the same, and the rare ones are many more (*Zipf's law*):
-
-# %%
-words = Counter(re.findall(r"[a-z']+", text.lower()))
-once = sum(n == 1 for n in words.values()) / len(words)
-print("most frequent:", ", ".join(f"{word} {n:,}" for word, n in words.most_common(5)))
-print(f"{len(words):,} distinct words, of which {once:.0%} occur once")
-assert once > 0.4
-
-# %% [markdown]
-# So a model sees a few words again and again, and nearly half of all words a single time. And who speaks?
-
-# %%
-speeches = [speech.strip().split(":\n", 1) for speech in text.split("\n\n")]
-speakers = Counter(speech[0] for speech in speeches if len(speech) == 2)
-print(f"{speakers.total():,} speeches by {len(speakers)} speakers")
-print("most often:", ", ".join(f"{name} {n}" for name, n in speakers.most_common(5)))
-
-
-# %% [markdown]
-# ## Will counting do?
-#
-# Above we counted what follows `th`. Why not count what follows *every* string, and be done? Let us see how many
-# strings of `k` characters there are, and how often each one occurs:
-
-# %%
-def strings(text: str, k: int) -> set[str]:
-    """The distinct strings of k characters in the text."""
-    return {text[i : i + k] for i in range(len(text) - k + 1)}
-
-
-print(" k            possible   in the text   times each")
-for k in range(1, 9):
-    n = len(strings(text, k))
-    print(f"{k:2}{len(counts) ** k:20,}{n:14,}{len(text) / n:13.1f}")
-assert len(text) / n < 2
-
-# %% [markdown]
-# Look at the last column. A string of eight characters stands in the text once or twice, and what followed it
-# then is no basis for a probability. And another text will bring other strings. How many others? To know that,
-# we must put a piece of the text aside.
-#
-# ## Cut in two
-#
-# `split` cuts once. From the first nine tenths a model may learn; that is called *training*. The last tenth is
-# *held out*, to judge the model on text that it has not seen; that is called *validation*.
-
-# %%
-train_text, val_text = llmkit.split(text, val_fraction=0.1)
-assert train_text + val_text == text
-print("training   ends:  ", repr(train_text[-60:]))
-print("validation begins:", repr(val_text[:60]))
-
-
-# %% [markdown]
-# Now we can ask what share of the held-out text has been seen before, in pieces of k characters:
-
-# %% tags=["trained"]
-def seen_before(train: str, held_out: str, k: int) -> float:
-    """The share of the held-out strings of k characters that occur in the training text."""
-    known = strings(train, k)
-    asked = [held_out[i : i + k] for i in range(len(held_out) - k + 1)]
-    return sum(string in known for string in asked) / len(asked)
-
-
-lengths = range(1, 13)
-seen = [seen_before(train_text, val_text, k) for k in lengths]
-assert seen[0] == 1
-assert seen[1] > 0.95
-assert seen[11] < 0.2
-plots.bars(
-    [str(k) for k in lengths],
-    seen,
-    "The longer a string, the less likely it was seen before",
-    xlabel="share of held-out strings that occur in the training text",
-    ylabel="length of the string",
-    fmt="{:.1%}",
-)
-
-
-# %% [markdown]
-# Single characters and pairs: all or nearly all. Twelve characters, two or three words: few. A model has to say
-# something sensible about beginnings that nobody has written yet, and there a table of counts is silent. This is
-# the reason for everything from notebook 04 on.
-#
-# ## Why hold text out at all?
-#
-# Here is a model that understands nothing. It remembers, for every twelve characters of the training text, which
-# one came next:
-
-# %%
-def remember(pieces: list[str], k: int = 12) -> dict[str, str]:
-    return {piece[i : i + k]: piece[i + k] for piece in pieces for i in range(len(piece) - k)}
-
-
-def share_right(memory: dict[str, str], pieces: list[str], k: int = 12) -> float:
-    right = [memory.get(p[i : i + k]) == p[i + k] for p in pieces for i in range(len(p) - k)]
-    return sum(right) / len(right)
-
-
-memory = remember([train_text])
-on_training, on_held_out = share_right(memory, [train_text]), share_right(memory, [val_text])
-print(f"next character right: {on_training:.1%} on the training text, {on_held_out:.1%} held out")
-assert on_training > 0.9
-assert on_held_out < 0.2
-
-# %% [markdown]
-# Asked about what it was shown, it looks like a genius. Only the held-out text shows that it understands nothing.
-# This is why the series judges every model by held-out text.
-#
-# ## Why not shuffle?
-#
-# In most of machine learning one shuffles the examples before the split. It is tempting to do the same with
-# text: slide a window over it, one example for each position, and hold out a tenth of the windows *at random*.
-# We give our memory both exams, on a part of the text, with windows of 32 characters:
-
-# %%
-part = text[: runtime.pick(cpu=20_000, gpu=50_000)]
-train_part, val_part = llmkit.split(part)
-memory = remember([train_part])
-by_heart, one_cut = share_right(memory, [train_part]), share_right(memory, [val_part])
-
-windows = [part[i : i + 32] for i in range(len(part) - 31)]
-random.Random(1337).shuffle(windows)
-train_windows, val_windows = llmkit.split(windows)
-shuffled = share_right(remember(train_windows), val_windows)
-assert shuffled > 0.9
-assert one_cut < 0.2
-plots.bars(
-    ["the text it learned by heart", "held out: windows at random", "held out: the last tenth"],
-    [by_heart, shuffled, one_cut],
-    "With shuffled windows, learning by heart passes the exam",
-    xlabel="share of next characters that the memory gets right",
-    highlight="held out: windows at random",
-    fmt="{:.0%}",
-)
-
-# %% [markdown]
-# The memory has not become any better; the exam has become worthless. Most held-out windows have a neighbour in
-# the training part that begins one character earlier and holds 31 of their 32 characters. That is a *leak*. One
-# cut, without shuffling, leaves a single place where the two parts touch.
-#
-# ## Does anything stand on both sides?
-#
-# A text may also repeat itself. So look for held-out lines that occur, letter for letter, in the training part:
-
-# %%
-train_lines = set(train_text.splitlines())
-long_lines = [line for line in val_text.splitlines() if len(line) >= 20]
-repeated = [line for line in long_lines if line in train_lines]
-print(f"{len(repeated)} of {len(long_lines):,} long lines occur in the training text")
-assert len(repeated) <= 0.01 * len(long_lines)
-
-# %% [markdown]
-# Would we have noticed? Put a speech on both sides, and look again:
-
-# %%
-planted = max(val_text.split("\n\n")[1:-1], key=len)
-train_lines = set((train_text + "\n\n" + planted).splitlines())
-found = [line for line in long_lines if line in train_lines]
-print(f"{len(found)} lines found, the first: {found[0]!r}")
-assert len(found) > len(repeated)
-
-# %% [markdown]
-# In a play this takes a moment. With text from the web it is serious work: in C4, a collection much used for
-# training, one sentence of 61 words stood more than 60,000 times, and in common data sets over 4 % of the
-# validation part overlapped with the training part
-# ([Lee and others, 2021](https://arxiv.org/abs/2107.06499)).
 #
 # ## What we saw
 

@@ -54,7 +54,7 @@ runtime
 # ## A model that completes
 #
 # First the kind of model that the earlier notebooks make: it has read a play, nothing else. It is a small GPT with rotary
-# positions (notebook 05), trained by Muon (notebook 06), and it reads only for a few seconds: that will be enough.
+# positions (notebook 05b), trained by Muon (notebook 06), and it reads only for a few seconds: that will be enough.
 
 # %% tags=["trained"]
 text = llmkit.load_text(runtime.corpus)

@@ -571,7 +571,7 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [05](05_transformer.ipynb) | a GPT from blocks on one stream | why depth helps |
 # | [06](06_training.ipynb) | a training loop that can be resumed | how to know good settings before a run |
 # | [07](07_perplexity.ipynb) | one number on all held-out text | whether a lower loss is a better text |
-# | [08](08_generation.ipynb) | sampling, and the KV cache | how to choose among whole answers |
+# | [08](08_generation.ipynb), [08b](08b_kv_cache.ipynb) | sampling; the KV cache | how to choose among whole answers |
 # | [09](09_subword_tokenizers.ipynb) | byte-pair encoding, GPT-2's own | a vocabulary fair to all (see the tax above) |
 # | [10](10_speed.ipynb) | a faster loop, and a race | kernels of one's own |
 # | [10b](10b_scale.ipynb) | what a run costs, before it starts | clusters, and what fails in them |
@@ -579,7 +579,8 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [12](12_lora.ipynb) | a few percent of the weights | which weights, and of what rank |
 # | [13](13_instruction_tuning.ipynb) | a model that answers | whether the answers are true |
 # | [14](14_deployment.ipynb) | a served model | thousands of users at once |
-# | [15](15_responsible_use.ipynb) | memory, bias, privacy, measured | what we did not think of measuring |
+# | [15](15_memory_and_exposure.ipynb) | what a model remembers, measured | how to make it forget |
+# | [16](16_bias_privacy_filters.ipynb) | bias, personal data, filters, a model card | what we did not think of measuring |
 # | [17](17_project_code_completion.ipynb) | a model that completes code | programs that do what was asked |
 # | 18 | one model, five languages | the other seven thousand |
 
@@ -633,69 +634,142 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # %% [markdown]
 # ## Exercises
 #
-# **1 (warm-up).** Turn the tax around: train a tokenizer of 1,000 tokens on the Russian rows alone. How many tokens does an
-# English sentence take, and how many a Russian one?
+# The cell after each stub checks your answer, and shows the smallest case in which it is wrong. Stuck? `hint` gives one
+# step more at each call. Worked solutions are folded away below.
 
-# %% tags=["exercise"]
-turned = {}  # your answer: tokens per held-out sentence, by language
-
-# %% [markdown]
-# **2 (medium).** How much of the recognition is owed to punctuation, as „ and ¿? Train the counters on small letters and spaces
-# alone, ask them about beginnings of five letters and spaces, and compare with beginnings of five characters as they are.
-
-# %% tags=["exercise"]
-letters_only = None  # your answer: the share that is recognised
+# %%
+from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **3 (harder).** Mix the one GPT with the counter of each language, half and half: p = (p_GPT + p_counter) / 2 for each
-# character. How many bits per character, in the mean of the five languages? (`sentence_losses` gives -ln p of both.)
+# **1 · How many bytes?** (easy, 2 minutes). Predict, with no computer: how many bytes of UTF-8 have `кот`, `chat`, `Ü` and `€`?
 
 # %% tags=["exercise"]
-mixture = {}  # your answer: bits per character, by language
+bytes_each = None  # your answer: a tuple of four
+
+# %%
+check("18.bytes_each", bytes_each)
+
+# %%
+hint("18.bytes_each")  # so you ask for one; run it again for the next
+
+
+# %% [markdown]
+# **2 · Three units** (easy, 5 minutes). A model's loss on a sentence and its line end is so many nats, in all. Say it in bits a
+# sentence, bits a character and bits a byte. Which of the three may be compared between languages?
+
+# %% tags=["exercise"]
+def three_units(nats: float, sentence: str) -> tuple[float, float, float]:
+    return None
+
+
+# %%
+check("18.three_units", three_units)
+
+
+# %% [markdown]
+# **3 · Not equally likely** (medium, 10 minutes). Above, each of five languages was as likely as the others before a letter was
+# read. On a page where 80 % of the sentences are English, that is not so. Given the loss of the same letters under each language's
+# model (nats) and the *prior* probability of each language, return the probabilities after reading.
+
+# %% tags=["exercise"]
+def posterior(losses: list[float], priors: list[float]) -> list[float]:
+    return None
+
+
+# %%
+check("18.posterior", posterior)
+
+
+# %% [markdown]
+# **4 · Fair shares** (medium, 10 minutes). Models of many languages draw a language with a probability proportional to
+# $n^\alpha$, where n is the size of its text; mBERT takes α = 0.7, XLM-R 0.3
+# ([Conneau et al. 2020](https://arxiv.org/abs/1911.02116)). Return the shares. What do α = 1 and α = 0 mean?
+
+# %% tags=["exercise"]
+def shares(counts: list[int], alpha: float) -> list[float]:
+    return None
+
+
+# %%
+check("18.shares", shares)
+
+
+# %% [markdown]
+# **5 · Repair it: two are better than one** (hard, 15 minutes). `one` and `other` are the losses of two models, nats for each
+# character. `mixed` should be the bits per character of the model that mixes the two, half and half:
+# p = (p₁ + p₂) / 2. It is something else. What? Then try it: is the mixture of the one GPT and the counters better than both?
+
+# %% tags=["exercise"]
+def mixed(one, other):
+    losses = [(a + b) / 2 for a, b in zip(one, other, strict=True)]
+    return sum(losses) / len(losses) / math.log(2)
+
+
+# %%
+check("18.mixed", mixed)
+
+# %% [markdown]
+# ### Solutions
 
 # %% tags=["solution"]
-# @title Solution 1: the tax turned around
-russian_bpe = llmkit.BPETokenizer.train("\n".join(train["ru"]), V_bpe)
-turned = tokens_each(russian_bpe)
-print({code: round(number, 1) for code, number in turned.items()})
-assert turned["en"] > 1.5 * turned["ru"]
+# @title Solution 1: how many bytes?
+bytes_each = tuple(len(word.encode()) for word in ("кот", "chat", "Ü", "€"))
+print(bytes_each)
+check("18.bytes_each", bytes_each)
 
+# %% tags=["solution"]
+# @title Solution 2: three units
+
+
+def three_units(nats: float, sentence: str) -> tuple[float, float, float]:
+    bits = nats / math.log(2)
+    return bits, bits / (len(sentence) + 1), bits / (len(sentence.encode()) + 1)
+
+
+# Bits a sentence: of parallel sentences, for they say the same. The others depend on the script.
+check("18.three_units", three_units)
+
+# %% tags=["solution"]
+# @title Solution 3: not equally likely
+
+
+def posterior(losses: list[float], priors: list[float]) -> list[float]:
+    joint = [prior * math.exp(-loss) for loss, prior in zip(losses, priors, strict=True)]
+    return [p / sum(joint) for p in joint]
+
+
+print([round(p, 3) for p in posterior([9.0, 8.0], [0.8, 0.2])])  # the likelier one is overruled
+check("18.posterior", posterior)
+
+# %% tags=["solution"]
+# @title Solution 4: fair shares
+
+
+def shares(counts: list[int], alpha: float) -> list[float]:
+    weights = [n**alpha for n in counts]
+    return [w / sum(weights) for w in weights]
+
+
+check("18.shares", shares)
 
 # %% tags=["solution", "trained"]
-# @title Solution 2: letters alone
-def only_letters(text: str) -> str:
-    known = set(tokenizer.characters)
-    kept = (c if c.isalpha() and c in known else " " for c in text.lower())
-    return " ".join("".join(kept).split())
+# @title Solution 5: two are better than one
 
 
-def recognised(change, k: int = 5) -> float:
-    """The share of beginnings of k characters that counters recognise, all texts changed first."""
-    made, right_ones = {}, 0
-    for code in codes:
-        ids = tokenizer.encode("\n" + "\n".join(map(change, train[code])) + "\n")
-        made[code] = llmkit.NGram(ids, 5, V, discount=None)
-    for i, code in enumerate(codes):
-        cut = [change(sentence)[:k] for sentence in some[code]]
-        nats = [languages.sentence_losses(made[c], tokenizer, cut)[:, :k].sum(1) for c in codes]
-        right_ones += (torch.stack(nats).argmin(dim=0) == i).sum().item()
-    return right_ones / n
+def mixed(one, other):
+    losses = [-math.log((math.exp(-a) + math.exp(-b)) / 2) for a, b in zip(one, other, strict=True)]
+    return sum(losses) / len(losses) / math.log(2)
 
 
-letters_only, as_they_are = recognised(only_letters), recognised(str)
-print(f"five characters as they are {as_they_are:.1%}, five letters and spaces {letters_only:.1%}")
-assert as_they_are == right["five counters"][4].item() / n
-assert abs(letters_only - as_they_are) < 0.1
-
-# %% tags=["solution", "trained"]
-# @title Solution 3: two are better than one
+mixture = {}
 for code in codes:
     by_gpt = languages.sentence_losses(one, tokenizer, val[code], TAGS[code])
     by_counter = languages.sentence_losses(counters[code], tokenizer, val[code])
-    nats = -(((-by_gpt).exp() + (-by_counter).exp()) / 2).log()  # -ln 1 = 0 after the ends
-    mixture[code] = nats.sum().item() / math.log(2) / (length[code] * len(val[code]))
+    there = torch.arange(by_gpt.size(1)) < torch.tensor([len(s) + 1 for s in val[code]])[:, None]
+    mixture[code] = mixed(by_gpt.cpu()[there].tolist(), by_counter.cpu()[there].tolist())
 mixed_mean = sum(mixture.values()) / 5
 print(f"the mixture ≈ {mixed_mean:.2f}, five counters ≈ {mean['five counters']:.2f}", end="")
 print(f", one GPT ≈ {mean['one GPT']:.2f} bits per character")
 if small:
     assert mixed_mean < min(mean.values()) - 0.03
+check("18.mixed", mixed)

@@ -1,8 +1,5 @@
 """Answers to notebook 05's exercises as readers would write them, and what each is told."""
 
-import math
-
-import torch
 import torch.nn as nn
 
 import llmkit
@@ -45,61 +42,6 @@ def matrices_and_norms(width):
 
 def first_too_many(memory):
     return next(width for width in range(4, 600, 4) if everything(width) > memory)
-
-
-def sines(distance, C):
-    return sum(math.sin(distance / 10000 ** (2 * i / C)) for i in range(C // 2))
-
-
-def speeds_for_all_columns(distance, C):
-    return sum(math.cos(distance / 10000 ** (i / C)) for i in range(C))
-
-
-def divided(distance, C):
-    return 2 / C * sum(math.cos(distance / 10000 ** (2 * i / C)) for i in range(C // 2))
-
-
-def one_speed(distance, C):
-    return C // 2 * math.cos(distance)
-
-
-def half_the_exponent(distance, C):
-    return sum(math.cos(distance / 10000 ** (i / C)) for i in range(C // 2))
-
-
-class ByLayer(nn.Module):
-    def __init__(self, C):
-        super().__init__()
-        self.ln = nn.LayerNorm(C)
-
-    def forward(self, x):
-        return self.ln(x)
-
-
-class Reshaped(nn.Module):
-    def __init__(self, C):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(C)
-
-    def forward(self, x):
-        B, T, C = x.shape
-        return self.norm(x.reshape(B, C, T)).reshape(B, T, C)
-
-
-class NotBack(Reshaped):
-    def forward(self, x):
-        return self.norm(x.transpose(1, 2))
-
-
-class Plain(Reshaped):
-    def forward(self, x):
-        return self.norm(x)
-
-
-class Homemade(Reshaped):
-    def forward(self, x):
-        mean = x.mean(dim=(0, 1), keepdim=True)
-        return (x - mean) / (x.var(dim=(0, 1), keepdim=True, correction=0) + 1e-5).sqrt()
 
 
 class Block(nn.Module):
@@ -151,62 +93,89 @@ class NormedStream(Block):
         return x + self.mlp(x)
 
 
-class FromPyTorch(nn.Module):
-    def __init__(self, config, dropout=0.0, norm_first=True, middle=4):
-        super().__init__()
-        self.config = config
-        C = config.n_embd
-        self.tokens, self.places = (
-            nn.Embedding(config.vocab_size, C),
-            nn.Embedding(config.block_size, C),
-        )
-        layer = nn.TransformerEncoderLayer(
-            C, config.n_head, middle * C, dropout, "gelu", batch_first=True, norm_first=norm_first
-        )
-        self.layers = nn.TransformerEncoder(layer, config.n_layer, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(C)
-
-    def hidden(self, T):
-        return ~llmkit.causal_mask(T)
-
-    def forward(self, ids):
-        T = ids.size(1)
-        x = self.tokens(ids) + self.places(torch.arange(T))
-        return self.norm(self.layers(x, mask=self.hidden(T))) @ self.tokens.weight.T
+def sample_variance(x, gain, bias):
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-5).sqrt() * gain + bias
 
 
-class Unmasked(FromPyTorch):
-    def hidden(self, T):
-        return None
+def no_epsilon(x, gain, bias):
+    return (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, correction=0) * gain + bias
 
 
-class UpsideDown(FromPyTorch):
-    def hidden(self, T):
-        return llmkit.causal_mask(T)
+def epsilon_late(x, gain, bias):
+    spread = x.std(-1, keepdim=True, correction=0)
+    return (x - x.mean(-1, keepdim=True)) / (spread + 1e-5) * gain + bias
 
 
-def dropping_out(config):
-    return FromPyTorch(config, dropout=0.1)
+def over_positions(x, gain, bias):
+    variance = x.var(1, keepdim=True, correction=0)
+    return (x - x.mean(1, keepdim=True)) / (variance + 1e-5).sqrt() * gain + bias
 
 
-def norm_after(config):
-    return FromPyTorch(config, norm_first=False)
+def without_gain(x, gain, bias):
+    return nn.LayerNorm(x.size(-1))(x).detach()
 
 
-def narrow(config):
-    return FromPyTorch(config, middle=1)
+def bias_first(x, gain, bias):
+    return (nn.LayerNorm(x.size(-1))(x).detach() + bias) * gain
 
 
-class OneLayer(FromPyTorch):
-    def __init__(self, config):
-        super().__init__(config)
-        self.layers.layers = self.layers.layers[:1]
+def normed_without_mean(x, gain, bias):
+    return x / (x.var(-1, keepdim=True, correction=0) + 1e-5).sqrt() * gain + bias
 
 
-class OwnOutput(FromPyTorch):
-    def __init__(self, config):
-        super().__init__(config)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+def start(model, ids):
+    return model.wte(ids) + model.wpe.weight[: ids.size(1)]
+
+
+def without_norm(model, ids):
+    x, scores = start(model, ids), []
+    for block in [lambda x: x, *model.h]:
+        x = block(x)
+        scores.append(model.lm_head(x))
+    return scores
+
+
+def after_blocks_only(model, ids):
+    x, scores = start(model, ids), []
+    for block in model.h:
+        x = block(x)
+        scores.append(model.lm_head(model.ln_f(x)))
+    return scores
+
+
+def without_positions(model, ids):
+    x, scores = model.wte(ids), []
+    for block in [lambda x: x, *model.h]:
+        x = block(x)
+        scores.append(model.lm_head(model.ln_f(x)))
+    return scores
+
+
+def normed_on(model, ids):
+    x = start(model, ids)
+    scores = [model.lm_head(model.ln_f(x))]
+    for block in model.h:
+        x = model.ln_f(block(x))
+        scores.append(model.lm_head(x))
+    return scores
+
+
+def never_moving(model, ids):
+    x = start(model, ids)
+    return [model.lm_head(model.ln_f(block(x))) for block in [lambda x: x, *model.h]]
+
+
+def taking_blocks_away(model, ids):
+    blocks, scores = list(model.h), []
+    for depth in range(len(blocks) + 1):
+        model.h = nn.ModuleList(blocks[:depth])
+        scores.append(model(ids))
+    model.h = nn.ModuleList(blocks[:1])
+    return scores
+
+
+def last_only(model, ids):
+    return model(ids)
 
 
 WRONG = {
@@ -231,20 +200,6 @@ WRONG = {
         (first_too_many, "that does not fit any more"),
         (140, "a function is wanted"),
     ],
-    "05.wave_product": [
-        (sines, "not its sine"),
-        (speeds_for_all_columns, "there are C / 2 speeds"),
-        (divided, "a sum, not a mean"),
-        (one_speed, "speeds of their own"),
-        (half_the_exponent, "wave_product(3, 4): another number is wanted"),
-    ],
-    "05.norm_across_batch": [
-        (ByLayer, "that is a layer norm"),
-        (Reshaped, "only cuts the numbers anew"),
-        (NotBack, "the shape is (1, 1, 2), not (1, 2, 1)"),
-        (Plain, "it raised"),
-        (Homemade, "at 'in eval mode'"),
-    ],
     "05.repaired_block": [
         (StillX, "what attention found is lost"),
         (StillOneNorm, "the second norm is ln_2"),
@@ -253,22 +208,25 @@ WRONG = {
         (After, "the norms stand after the sums"),
         (NormedStream, "the shape is right, the numbers are not"),
     ],
-    "05.from_pytorch": [
-        (Unmasked, "it sees the future"),
-        (UpsideDown, "the mask is upside down"),
-        (dropping_out, "dropout 0.1 unless told otherwise"),
-        (norm_after, "the norms stand after the sums"),
-        (narrow, "at 'trainable numbers'"),
-        (OneLayer, "at 'layers'"),
-        (OwnOutput, "a matrix of its own"),
-        (llmkit.GPT, "at 'layers'"),
+    "05.layer_norm": [
+        (sample_variance, "divided by C, not by C - 1"),
+        (no_epsilon, "equal features give 0 / 0"),
+        (epsilon_late, "the ε stands under the root"),
+        (over_positions, "not over positions"),
+        (without_gain, "gain and bias are missing"),
+        (bias_first, "the shape is right, the numbers are not"),
+        (normed_without_mean, "the shape is right, the numbers are not"),
+    ],
+    "05.lens": [
+        (without_norm, "read without its last norm"),
+        (after_blocks_only, "one reading is missing"),
+        (without_positions, "plus the positions' rows"),
+        (normed_on, "the norm is for reading"),
+        (never_moving, "item 2: the shape is right, the numbers are not"),
+        (taking_blocks_away, 'at "the model\'s own scores afterwards"'),
+        (last_only, "at 'the scores'"),
     ],
 }
 
 # Changes of a solution that leave it right, and why.
-EQUIVALENT = {
-    "05.from_pytorch": {
-        "enable_nested_tensor=True": "which is about texts of several lengths: here it only warns",
-        "- self.wpe.weight[": "their sign is learned as well",
-    },
-}
+EQUIVALENT = {}

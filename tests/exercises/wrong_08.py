@@ -48,37 +48,59 @@ def by_numpy(p, u):
     return np.random.default_rng(0).choice(len(p), p=(p / p.sum()).tolist())
 
 
-def read(step, gpt, ids, kept):
-    return torch.stack([step(gpt, ids[i : i + 1], kept)[0] for i in range(len(ids))])
+def divided_by(p, temperature):
+    shrunk = p / temperature
+    return shrunk / shrunk.sum()
 
 
-def the_same_bits(step, gpt, ids):
-    return bool((read(step, gpt, ids, [([], []) for _ in gpt.h]) == gpt(ids[None])[0]).all())
+def softmax_of_p(p, temperature):
+    return torch.softmax(p / temperature, dim=0)
 
 
-def one_pair(step, gpt, ids):
-    kept = [([], [])] * gpt.config.n_layer
-    return torch.allclose(read(step, gpt, ids, kept), gpt(ids[None])[0])
+def to_the_temperature(p, temperature):
+    powers = p**temperature * (p > 0)
+    return powers / powers.sum()
 
 
-def only_the_last(step, gpt, ids):
-    scores = read(step, gpt, ids, [([], []) for _ in gpt.h])
-    return torch.allclose(scores[-1], gpt(ids[None])[0, -1])
+def not_summing(p, temperature):
+    return torch.exp(p.log() / temperature)
 
 
-def only_the_first(step, gpt, ids):
-    scores = read(step, gpt, ids[:1], [([], []) for _ in gpt.h])
-    return torch.allclose(scores[0], gpt(ids[None, :1])[0, 0])
+def times_the_temperature(p, temperature):
+    return torch.softmax(p.log() * temperature, dim=0)
 
 
-def same_choice(step, gpt, ids):
-    scores = read(step, gpt, ids, [([], []) for _ in gpt.h])
-    return scores.argmax(-1).tolist() == gpt(ids[None]).argmax(-1)[0].tolist()
+def divides_all(scores, ids, penalty):
+    lowered = scores.clone()
+    lowered[ids] = lowered[ids] / penalty
+    return lowered
 
 
-def generous(step, gpt, ids):
-    scores = read(step, gpt, ids, [([], []) for _ in gpt.h])
-    return (scores - gpt(ids[None])[0]).abs().max().item() < 0.05
+def in_place(scores, ids, penalty):
+    for i in ids.unique():
+        scores[i] = scores[i] / penalty if scores[i] > 0 else scores[i] * penalty
+    return scores
+
+
+def each_time(scores, ids, penalty):
+    lowered = scores.clone()
+    for i in ids:
+        lowered[i] = min(lowered[i] / penalty, lowered[i] * penalty)
+    return lowered
+
+
+def positive_only(scores, ids, penalty):
+    lowered = scores.clone()
+    for i in set(ids.tolist()):
+        if scores[i] > 0:
+            lowered[i] = scores[i] / penalty
+    return lowered
+
+
+def subtracts(scores, ids, penalty):
+    lowered = scores.clone()
+    lowered[ids.unique()] -= penalty
+    return lowered
 
 
 def greedy(model, ids, new, width):
@@ -139,21 +161,19 @@ WRONG = {
         (likeliest, "that is greedy"),
         (by_numpy, "another number is wanted"),
     ],
-    "08.cache_size": [
-        ((18_874_368, 834), "values are kept as well as keys"),
-        ((75_497_472, 208), "two bytes here, not four"),
-        ((37_748_736, 423), "the weights are on the GPU too"),
-        ((37_748_736, 417.29), "417 whole texts fit"),
-        (37_748_736, "a tuple is wanted, not an int"),
+    "08.change_temperature": [
+        (divided_by, "made to sum to one, is p again"),
+        (softmax_of_p, "softmax wants scores"),
+        (to_the_temperature, "at 1/2 the ratios are squared"),
+        (not_summing, "the powers must sum to one again"),
+        (times_the_temperature, "the power is 1 / temperature"),
     ],
-    "08.cache_is_exact": [
-        (the_same_bits, "cache_is_exact(a right step"),
-        (one_pair, "each layer needs lists of its own"),
-        (only_the_last, "not only after the last"),
-        (only_the_first, "a step that puts each token at position 0"),
-        (same_choice, "the likeliest token may be right"),
-        (generous, "make the tolerance smaller"),
-        (lambda step, gpt, ids: True, "that accepts everything"),
+    "08.penalised": [
+        (divides_all, "comes nearer to 0, and so rises: multiply it"),
+        (in_place, "those that were given are changed"),
+        (each_time, "however often a token was used"),
+        (positive_only, "a negative score is to be lowered too"),
+        (subtracts, "penalised((2,) [2.0, 1.0]"),
     ],
     "08.beam_search": [
         (greedy, "that is greedy"),
@@ -166,8 +186,8 @@ WRONG = {
 
 # Changes of a solution that leave it right, and why.
 EQUIVALENT = {
+    "08.change_temperature": {"dim=-0": "p has one dimension, the first and the last"},
     "08.draw": {"dim=-0": "p has one dimension, the first and the last"},
-    "08.cache_is_exact": {"gpt(ids[None])[-1]": "a batch of one row: its first is its last"},
     "08.beam_search": {
         "dim=+1": "the scores are (B, V): 1 is the last dimension",
         "logits.size(+1)": "likewise",

@@ -1,7 +1,7 @@
 """The HTTP server: one model for many, over our own `/generate` and OpenAI's `/v1/completions`.
 
-`create_app` makes the application, `run` serves it until it is stopped, `background` serves it
-beside a notebook or a test. Its rooms:
+`create_app` makes the application, `run` serves it until it is stopped, `start` serves it beside a
+notebook, `background` inside a ``with``. Its rooms:
 
 connection (how many, and how long) · guard (who and what is let in) · schema (what requests and
 answers hold) · errors (what is told where something is wrong) · answer (a request on its way) · app
@@ -12,7 +12,7 @@ How requests are queued and run, without a web, is in `llmkit.deploy.engine`.
 
 try:
     from llmkit.deploy.server.app import LOOPBACK, Settings, create_app
-    from llmkit.deploy.server.listen import Running, background, is_loopback, run
+    from llmkit.deploy.server.listen import Running, background, is_loopback, run, start
 except ModuleNotFoundError as error:
     if error.name not in ("fastapi", "starlette", "pydantic", "uvicorn"):
         raise
@@ -20,4 +20,13 @@ except ModuleNotFoundError as error:
         f"serving needs {error.name}: pip install 'llmkit[serve]'", name=error.name
     ) from None
 
-__all__ = ["LOOPBACK", "Running", "Settings", "background", "create_app", "is_loopback", "run"]
+__all__ = [
+    "LOOPBACK",
+    "Running",
+    "Settings",
+    "background",
+    "create_app",
+    "is_loopback",
+    "run",
+    "start",
+]

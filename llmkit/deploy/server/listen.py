@@ -1,7 +1,9 @@
-"""A server that listens: until it is stopped (`run`), or beside a notebook (`background`)."""
+"""A server that listens: until it is stopped (`run`), beside a notebook until it is closed
+(`start`), or inside a ``with`` (`background`)."""
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
@@ -9,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -25,32 +27,50 @@ from llmkit.types import LanguageModel, Tokenizer
 
 @dataclass(frozen=True)
 class Running:
-    """A server in the background: where it is, and its engine."""
+    """A server in the background: where it is, its engine, and `close`, which lets requests that
+    run finish (as `run` does) and returns when all is over. To close it twice does no harm."""
 
     url: str
     engine: Engine
+    close: Callable[[], None]
+
+
+def start(model: LanguageModel, tokenizer: Tokenizer, *, port: int = 0, **settings: Any) -> Running:
+    """Serve on 127.0.0.1 in threads of this process, until `close` is called or the process ends;
+    port 0: one that is free. settings: those of `Settings`."""
+    with ExitStack() as opened:
+        listener = opened.enter_context(listen("127.0.0.1", port))
+        app = create_app(model, tokenizer, Settings(**settings))
+        server = _Server(app)
+        # A daemon, so that a process whose notebook never closed it can end; atexit closes it then.
+        thread = threading.Thread(
+            target=server.run, args=([listener],), name="llmkit server", daemon=True
+        )
+        thread.start()
+        opened = opened.pop_all()  # from here on `close` closes what was opened
+
+    def close() -> None:
+        atexit.unregister(close)
+        server.should_exit = True
+        thread.join()
+        opened.close()
+
+    atexit.register(close)
+    while not server.started and thread.is_alive():
+        time.sleep(0.005)
+    return Running(address(listener), app.state.engine, close)
 
 
 @contextmanager
 def background(
     model: LanguageModel, tokenizer: Tokenizer, *, port: int = 0, **settings: Any
 ) -> Iterator[Running]:
-    """Serve on 127.0.0.1 inside the ``with``, in threads of this process; port 0: one that is free.
-
-    settings: those of `Settings`. At the end running requests finish, as with `run`.
-    """
-    with listen("127.0.0.1", port) as listener:
-        app = create_app(model, tokenizer, Settings(**settings))
-        server = _Server(app)
-        thread = threading.Thread(target=server.run, args=([listener],), name="llmkit server")
-        thread.start()
-        try:
-            while not server.started and thread.is_alive():
-                time.sleep(0.005)
-            yield Running(address(listener), app.state.engine)
-        finally:
-            server.should_exit = True
-            thread.join()
+    """`start` inside the ``with``, and `close` at its end."""
+    running = start(model, tokenizer, port=port, **settings)
+    try:
+        yield running
+    finally:
+        running.close()
 
 
 def run(
