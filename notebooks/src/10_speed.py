@@ -765,6 +765,7 @@ def equal_stretches(gradient: torch.Tensor) -> torch.Tensor:
     return X
 
 
-# The directions stay, and a stretch s becomes 1.5 s - 0.5 s³: larger as long as s < 1, and 1 stays 1.
-# Small stretches grow by half at each repetition: 0.01 needs about 12 to come near 1, and a few more.
+# The directions stay, and a stretch s becomes 1.5 s - 0.5 s³: larger as long as s < 1, and 1 stays
+# 1. A small one grows by half at each repetition: 0.01 needs about 12 to come near 1, and a few
+# more.
 check("10.equal_stretches", equal_stretches)
