@@ -393,9 +393,8 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     path = token_file.write(Path(folder) / "play.safetensors", [text], tokenizer)
     mapped, _ = token_file.load(path)  # (N,), on the disk
     size = mapped.numel() * mapped.element_size()
-    print(
-        f"{ids.numel() * ids.element_size():,} bytes in memory; in the file {size:,}, {mapped.dtype}"
-    )
+    loaded = ids.numel() * ids.element_size()
+    print(f"{loaded:,} bytes in memory; in the file {size:,}, {mapped.dtype}")
     from_disk = next(llmkit.Batches(mapped, T, batch_size=12, seed=0, device=runtime.device))
     del mapped
 assert torch.equal(from_disk[0], x)
