@@ -42,14 +42,14 @@ SHAPES = {
 }
 
 
-def reference(seed: int = 0, **shape) -> GPT2LMHeadModel:
+def reference(seed: int = 0, std: float = 0.05, **shape) -> GPT2LMHeadModel:
     """transformers' GPT-2 with random weights, all of them far from their first values, so that
-    none can be forgotten or mixed up unseen."""
+    none can be forgotten or mixed up unseen. With a large std it matters which GELU there is."""
     torch.manual_seed(seed)
     model = GPT2LMHeadModel(GPT2Config(**shape)).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            weight.normal_(1.0 if re.search(r"ln_.*weight", name) else 0.0, 0.05)
+            weight.normal_(1.0 if re.search(r"ln_.*weight", name) else 0.0, std)
     return model
 
 
@@ -114,6 +114,43 @@ def test_logits_are_those_of_transformers(name):
     assert model.lm_head.weight is model.wte.weight
     assert model.num_parameters() == theirs.num_parameters()
     assert_same_logits(theirs, model)
+
+
+def forget_biases(model: llmkit.GPT) -> None:
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            weight.zero_()
+
+
+def forget_gains(model: llmkit.GPT) -> None:
+    for name, weight in model.named_parameters():
+        if re.search(r"ln_.*weight", name):
+            weight.fill_(1.0)
+
+
+def turn_the_square_one(model: llmkit.GPT) -> None:
+    for block in model.h:
+        block.attn.c_proj.weight.copy_(block.attn.c_proj.weight.T.clone())
+
+
+def take_the_exact_gelu(model: llmkit.GPT) -> None:
+    for block in model.h:
+        block.mlp.act = torch.nn.GELU()
+
+
+@pytest.mark.parametrize(
+    "fault", [forget_biases, forget_gains, turn_the_square_one, take_the_exact_gelu]
+)
+def test_the_comparison_of_logits_finds(fault):
+    """With weights as they are drawn at first, biases 0 and gains 1, it would find one of these."""
+    theirs = reference(std=0.2, **ODD)
+    config = llmkit.GPTConfig(97, 40, n_layer=3, n_head=5, n_embd=60)
+    model = from_gpt2(theirs.state_dict(), config)
+    assert_same_logits(theirs, model)
+    with torch.no_grad():
+        fault(model)
+    with pytest.raises(AssertionError):
+        assert_same_logits(theirs, model)
 
 
 @pytest.mark.parametrize("name", GPT2_SIZES)
@@ -253,6 +290,9 @@ def test_what_we_save_comes_back_exactly(dtype, shape, tmp_path):
 
 def test_transformers_loads_what_we_save(tmp_path):
     model = ours(dropout=0.2)
+    with torch.no_grad():
+        for weight in model.parameters():  # biases are not 0 any more, and gains not 1
+            weight.add_(0.1 * torch.randn_like(weight))
     pretrained.save_gpt2(model, tmp_path)
     theirs, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values()), info

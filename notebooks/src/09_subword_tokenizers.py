@@ -341,9 +341,9 @@ assert bpe.decode(face[:2]) == "\ufffd"
 assert bpe.decode(face) == "😀"
 
 # %% [markdown]
-# **Spelling.** Which letters has ` morning`? You see seven of them, the model sees one number, and the same word spelled
-# out is thirteen others. Nothing in the ids says that they belong together. A model can learn it only from texts that
-# happen to spell words out.
+# **Spelling.** Which letters has ` morning`? You see seven of them, the model sees one number, and the same word
+# spelled out is thirteen others. Nothing in the ids says that they belong together. A model can learn it only from
+# texts that happen to spell words out.
 
 # %%
 for string in (" morning", " m-o-r-n-i-n-g"):
@@ -431,16 +431,16 @@ else:
 # `unhappily`, with which we began, is `un`·`h`·`app`·`ily` to GPT-2: counted, not understood.
 #
 # And look at the sum. 7,381 is cut after the 7 and 2,654 after the 26, so the digits that must be added to each other
-# stand at different places in different tokens. Of the 9,000 numbers with four digits GPT-2 cuts 5,807 into two and two,
-# 2,538 after the first digit, 538 after the third, and 88 not at all; the cell above counts them where it has the files.
-# How numbers are cut changes how well large models add
-# ([Singh and Strouse 2024](https://arxiv.org/abs/2402.14903)).
+# stand at different places in different tokens. Of the 9,000 numbers with four digits GPT-2 cuts 5,807 into two and
+# two, 2,538 after the first digit, 538 after the third, and 88 not at all; the cell above counts them where it has the
+# files. How numbers are cut changes how well large models add ([Singh and Strouse
+# 2024](https://arxiv.org/abs/2402.14903)).
 #
 # ## What came after
 #
-# GPT-4's tokenizer ([cl100k_base](https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py)) is still
-# byte-level BPE, with 100,000 merges. But it cuts otherwise: numbers in groups of up to three digits, without the space;
-# endings such as `'T` also in capitals; a line end together with the sign before it, as code has them.
+# GPT-4's tokenizer ([cl100k_base](https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py)) is
+# still byte-level BPE, with 100,000 merges. But it cuts otherwise: numbers in groups of up to three digits, without
+# the space; endings such as `'T` also in capitals; a line end together with the sign before it, as code has them.
 
 # %%
 GPT4 = regex.compile(
@@ -485,8 +485,8 @@ for word in (" longest", " times", " drop"):
     print(f"BPE: {plots.visible('·'.join(ours)):16} Unigram: {plots.visible('·'.join(theirs))}")
 
 # %% [markdown]
-# BPE is bound to the order of its merges. In ` longest` that of `g` and `e` came before that of `on` and `g`, and took the
-# `g` away from ` long`. Unigram looks at the whole word. They do not often differ:
+# BPE is bound to the order of its merges. In ` longest` that of `g` and `e` came before that of `on` and `g`, and took
+# the `g` away from ` long`. Unigram looks at the whole word. They do not often differ:
 
 # %% tags=["trained"]
 different = sorted(set(GPT2.findall(val_text)))

@@ -34,7 +34,7 @@ if importlib.util.find_spec("llmkit") is None:
 # *domain*, is to *fine-tune* it.
 #
 # GPT-2's weights are half a gigabyte, and Hugging Face's hub has them. On a GPU runtime this notebook fetches them and
-# works with GPT-2 itself. Elsewhere it makes a small stand-in, and **no text and no number stored on this page comes
+# works with GPT-2 itself. Elsewhere it makes a small stand-in, and **no text and no perplexity stored on this page comes
 # from the real GPT-2**: to meet it, open the notebook in Colab.
 
 # %%
