@@ -178,7 +178,7 @@ print("tokens   characters each   bits per character, counted")
 for V in (256, 512, 1024, 2048):
     few = whole.first(V - 256)
     a, b = few.encode(sample), few.encode(rest)
-    counting = [llmkit.NGram(a, order, few.vocab_size, discount=None) for order in (3, 4, 5)]
+    counting = [llmkit.NGram(a, order, few.vocab_size, discount=None) for order in (3, 4)]
     lowest = min(each.loss(b) for each in counting)  # nats per token
     judged[V] = lowest * (len(b) - 1) / len(rest) / math.log(2)
     print(f"{V:6}   ≈ {len(rest) / len(b):15.2f}   ≈ {judged[V]:.2f}")
@@ -237,7 +237,7 @@ shape = runtime.pick(
 torch.manual_seed(runtime.seed)
 config = llmkit.GPTConfig(V, T, position="rotary", bias=False, **shape)
 model = llmkit.GPT(config).to(runtime.device)
-steps = runtime.pick(cpu=600, gpu=2500)
+steps = runtime.pick(cpu=500, gpu=2500)
 batch_size = runtime.pick(cpu=12, gpu=32)
 rate = runtime.pick(cpu=0.05, gpu=0.02)
 dtype = cpu.best_dtype(runtime.device)  # half the bits, on a CPU that multiplies in them
@@ -506,7 +506,7 @@ for n in wrong:
 # k tries drawn from these n hold a right one. `shares.pass_at_k` computes it; exercise 2 repairs a wrong one.
 
 # %% tags=["trained"]
-tried = [tasks[n] for n in code_lines[:80]]
+tried = [tasks[n] for n in code_lines[:60]]
 tries = [task.prompt for task in tried for _ in range(10)]
 lines = code_completion.complete(model, tokenizer, tries, 16, temperature=0.8, seed=runtime.seed)
 hits = to_the_letter(lines, [task for task in tried for _ in range(10)])
@@ -602,7 +602,7 @@ with cpu.tuned(filler):
 # and with another file's.
 
 # %% tags=["trained"]
-pieces = code_completion.gaps(by_file[1], tokenizer, count=300, seed=2)
+pieces = code_completion.gaps(by_file[1], tokenizer, count=250, seed=2)
 others = [ids for ids, _, _ in pieces[1:] + pieces[:1]]
 foreign = [
     (torch.cat([ids[:end], other[end:]]), start, end)
