@@ -100,6 +100,15 @@ def test_a_prompt_longer_than_the_window(memory):
     assert code_completion.complete(model, tok, [prompt], 20) == [" size"]
 
 
+@pytest.mark.parametrize("most", [1, 7, 60, 100_000])
+def test_the_last_ids_are_those_of_the_whole(most):
+    tok = tokenizer(BOOK, 60)
+    text = (BOOK + "\n\n\n        deep = [1,  2]\n" + "x" * 30) * 40
+    for prompt in ("", "a", BOOK, text, text + "   ", text + "\n\n    ", text * 2 + "y" * 5000):
+        whole = tok.encode(FILE + prompt, allowed_special=[FILE])
+        assert torch.equal(code_completion.last_ids(prompt, tok, most), whole[-most:])
+
+
 def test_each_prompt_is_continued_as_it_would_be_alone():
     torch.manual_seed(0)
     model = llmkit.GPT(llmkit.GPTConfig(11, 16, n_layer=1, n_head=2, n_embd=16))

@@ -244,7 +244,7 @@ EXERCISES = [
         "14.answers_needed",
         reference=_answers_needed,
         checked="299 answers for p99; for the median, 5",
-        cases=[(0.5, 0.5), (0.5, 0.95), (0.9, 0.95), (0.99, 0.5), (0.99, 0.95)],
+        cases=[(0.5, 0.5), (0.5, 0.75), (0.5, 0.95), (0.9, 0.95), (0.99, 0.5), (0.99, 0.95)],
         mistakes={
             "that many hold one on average; with luck alone, it may be missing": lambda p, sure: (
                 round(1 / (1 - p))

@@ -82,6 +82,20 @@ def continue_prompts(
     return added
 
 
+def last_ids(prompt: str, tokenizer: BPETokenizer, most: int) -> Tensor:
+    """The last ids of a file that begins with the prompt, `most` at most: (n,).
+
+    Of a long prompt only the end is encoded, from the start of a line: after its first words the
+    tokens are those of the whole.
+    """
+    end = prompt[-20 * most :].partition("\n")[2]
+    if len(end) < len(prompt):
+        ids = tokenizer.encode(end, allowed_special=[FILE])
+        if len(ids) > 2 * most:
+            return ids[-most:]
+    return tokenizer.encode(FILE + prompt, allowed_special=[FILE])[-most:]
+
+
 def complete(
     model: LanguageModel,
     tokenizer: BPETokenizer,
@@ -108,7 +122,7 @@ def complete(
         prompts = [prompt.rstrip() for prompt in prompts]
     block_size = model.config.block_size
     read = max(1, block_size - min(max_new_tokens, block_size // 2))
-    ids = [tokenizer.encode(FILE + prompt, allowed_special=[FILE])[-read:] for prompt in prompts]
+    ids = [last_ids(prompt, tokenizer, read) for prompt in prompts]
     added = map(tokenizer.decode, continue_prompts(model, ids, max_new_tokens, **options))
     if until == "line":
         return [first_line(text) for text in added]

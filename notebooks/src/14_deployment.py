@@ -432,7 +432,7 @@ plots.lines(
 # How long does one wait when others ask too? Let 1, 2, 4 and 8 clients ask the same 24 questions, each client again
 # as soon as it has its answer; some ask for a word, some for a few lines. The mean would hide the unlucky, so we note
 # the *median* and the slowest. (Services quote *percentiles*: p50 is the median, and 99 in a hundred answers take no
-# longer than p99. Of 24 answers p99 says nothing: exercise 3.)
+# longer than p99. From 24 answers nobody can tell p99: exercise 3.)
 
 # %%
 def ask(seed: int) -> tuple[float, float, int]:
@@ -488,8 +488,8 @@ assert 5 < inside < 8.1
 # ## Several in one batch
 #
 # Can one worker serve several at once after all? It can where they share a *pass*: a matrix that is multiplied by one
-# row costs nearly as much as one that is multiplied by eight, because most of the time goes into fetching the weights
-# and calling the layers.
+# row costs nearly as much as one that is multiplied by eight, as long as most of the time goes into fetching the
+# weights and calling the layers.
 
 # %% tags=["trained"]
 prompt = tokenizer.encode("MARA:\n")  # (T,)

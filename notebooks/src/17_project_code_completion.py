@@ -237,7 +237,7 @@ shape = runtime.pick(
 torch.manual_seed(runtime.seed)
 config = llmkit.GPTConfig(V, T, position="rotary", bias=False, **shape)
 model = llmkit.GPT(config).to(runtime.device)
-steps = runtime.pick(cpu=600, gpu=2500)
+steps = runtime.pick(cpu=500, gpu=2500)
 batch_size = runtime.pick(cpu=12, gpu=32)
 rate = runtime.pick(cpu=0.05, gpu=0.02)
 dtype = cpu.best_dtype(runtime.device)  # half the bits, on a CPU that multiplies in them
