@@ -139,8 +139,8 @@ def lines(
     for name, values in series.items():
         own_x = as_array(x[name] if isinstance(x, Mapping) else x, "x", None)
         y = as_array(values, f"curve {name!r}", len(own_x))
-        dots: dict[str, Any] = {"marker": "o", "ms": 5, "clip_on": False} if points else {}
-        axes.plot(own_x, y, lw=2, label=name, **dots)
+        marker = "o" if points else None
+        axes.plot(own_x, y, lw=2, label=name, marker=marker, ms=5, clip_on=not points)
     for letter in "y" if log is True else log or "":
         axis = axes.xaxis if letter == "x" else axes.yaxis
         axes.set(**{f"{letter}scale": "log"})

@@ -106,7 +106,7 @@ class _Mutant(GPT):
         others: dict[str, type[nn.Module]] = {"exact GELU": nn.GELU, "other GELU": _TanhGELU}
         for module in self.modules():
             if isinstance(module, MLP) and fault in others:
-                module.act = others[fault]()
+                module.act = others[fault]()  # type: ignore[assignment]
 
     def forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         found = {name: self._changed(name, weight) for name, weight in self.named_parameters()}

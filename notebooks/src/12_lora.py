@@ -228,7 +228,8 @@ assert gained[ranks.index(runtime.pick(cpu=16, gpu=64))] > 0.6  # an eighth or a
 #
 # ## The adapter
 #
-# *LoRA* (low-rank adaptation, Hu et al. [2021](https://arxiv.org/abs/2106.09685)) freezes `W` and puts a product of two thin matrices beside it:
+# *LoRA* (low-rank adaptation, Hu et al. [2021](https://arxiv.org/abs/2106.09685)) freezes `W` and puts a product of two
+# thin matrices beside it:
 #
 # $$y = W x + b + \frac{\alpha}{r} B A x$$
 #
@@ -421,8 +422,8 @@ for rank, share in of_rank.items():
 # rank the curve flattens, and at rank 32 the cut model is as good or better: it had all directions to learn with. Which rank
 # suffices depends on how far the new text lies from the old.
 #
-# (QLoRA, [Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), also stores the frozen weights in four bits each. So a model of
-# tens of billions of weights can be adapted on one GPU.)
+# (QLoRA, [Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), also stores the frozen weights in four bits each. So
+# a model of tens of billions of weights can be adapted on one GPU.)
 #
 # ## The file
 #
@@ -537,8 +538,8 @@ for name in ("", "play", "Python"):
 from llmkit.exercises import check, hint
 
 # %% [markdown]
-# **1 · By hand** (easy, 5 minutes). Predict, then check: GPT-2 has 12 layers and is 768 wide. How many parameters has an adapter of
-# rank 8 on all four linear layers of each block? Which share of GPT-2's 124,439,808 is that?
+# **1 · By hand** (easy, 5 minutes). Predict, then check: GPT-2 has 12 layers and is 768 wide. How many parameters has
+# an adapter of rank 8 on all four linear layers of each block? Which share of GPT-2's 124,439,808 is that?
 
 # %% tags=["exercise"]
 adapter_parameters = None  # your answer
@@ -550,8 +551,9 @@ check("12.adapter_parameters", adapter_parameters)
 hint("12.adapter_parameters")  # so you ask for one; run it again for the next
 
 # %% [markdown]
-# **2 · Four starts** (easy, 5 minutes). A and B may each start at zero or with random numbers. Which of the two has a gradient that is
-# not zero in the first step? Say `"A"`, `"B"`, `"AB"` or `""` for each start. Predict before you compute.
+# **2 · Four starts** (easy, 5 minutes). A and B may each start at zero or with random numbers. Which of the two has a
+# gradient that is not zero in the first step? Say `"A"`, `"B"`, `"AB"` or `""` for each start. Predict before you
+# compute.
 
 # %% tags=["exercise"]
 #       A random, B zero · A zero, B random · both zero · both random
@@ -587,8 +589,8 @@ check("12.pairs_needed", pairs_needed)
 
 
 # %% [markdown]
-# **5 · Repair it** (medium, 10 minutes). This is the forward pass of an adapted layer. It runs, and training lowers its loss. It is
-# wrong in two ways, one of which shows before the first step.
+# **5 · Repair it** (medium, 10 minutes). This is the forward pass of an adapted layer. It runs, and training lowers its
+# loss. It is wrong in two ways, one of which shows before the first step.
 
 # %% tags=["exercise"]
 def repaired(x, W, b, A, B, alpha):
@@ -601,9 +603,9 @@ check("12.repaired", repaired)
 
 
 # %% [markdown]
-# **6 · Two at once** (hard, 20 minutes). Half of the play's update and half of Python's, as *one* adapter: find A and B (with α = r)
-# whose product is (B₁A₁ + B₂A₂) / 2. What is its rank? Then predict: on the play, is the mixture better than the base? Better
-# than the specialist? The solution tries it.
+# **6 · Two at once** (hard, 20 minutes). Half of the play's update and half of Python's, as *one* adapter: find A and B
+# (with α = r) whose product is (B₁A₁ + B₂A₂) / 2. What is its rank? Then predict: on the play, is the mixture better
+# than the base? Better than the specialist? The solution tries it.
 
 # %% tags=["exercise"]
 def both(A1: Tensor, B1: Tensor, A2: Tensor, B2: Tensor) -> tuple[Tensor, Tensor]:

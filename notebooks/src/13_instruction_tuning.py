@@ -458,11 +458,11 @@ check("13.counted", counted)
 
 
 # %% [markdown]
-# **5 · Two answers, one better** (medium, 15 minutes). After tuning, models learn from *preferences*: of two answers people chose one.
-# Direct preference optimisation, DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290)), needs the log-probability of both,
-# under the model and under the *reference*, the model as it was before:
-# $-\ln \sigma\big(\beta\,[(\ln p_\text{chosen} - \ln r_\text{chosen}) - (\ln p_\text{rejected} - \ln r_\text{rejected})]\big)$,
-# where $\sigma(z) = 1/(1 + e^{-z})$. What should it be where model and reference agree?
+# **5 · Two answers, one better** (medium, 15 minutes). After tuning, models learn from *preferences*: of two answers
+# people chose one. Direct preference optimisation, DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290)),
+# needs the log-probability of both, under the model and under the *reference*, the model as it was before: $-\ln
+# \sigma\big(\beta\,[(\ln p_\text{chosen} - \ln r_\text{chosen}) - (\ln p_\text{rejected} - \ln
+# r_\text{rejected})]\big)$, where $\sigma(z) = 1/(1 + e^{-z})$. What should it be where model and reference agree?
 
 # %% tags=["exercise"]
 def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
