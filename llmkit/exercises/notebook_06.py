@@ -163,7 +163,7 @@ def _tiny_run(answer: Any) -> Any:
         ids = torch.randint(7, (120,), generator=draw)
         loss = answer(model, ids, steps, peak)
         weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-        return loss if loss is None else {"the held-out loss": loss, "the weights": weights}
+        return None if loss is None else {"the held-out loss": loss, "the weights": weights}
 
     return run
 
