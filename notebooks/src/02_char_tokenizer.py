@@ -292,7 +292,7 @@ print(f"unknown words:      {missed:,} of {len(words):,}, or {missed / len(words
 assert set(val_text) <= set(train_text)
 assert 0.02 < missed / len(words) < 0.15
 
-# %%
+# %% tags=["trained"]
 unknown_id = by_word.vocab_size - 1  # the unknown token was added at the end
 val_ids = by_word.encode(val_text)
 assert (val_ids == unknown_id).sum() == missed  # the tokenizer counts the same

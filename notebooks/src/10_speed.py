@@ -429,7 +429,7 @@ plots.lines(windows, ratios, title, **axes)
 # ([Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)) keeps the directions and makes the stretches nearly
 # equal, by a few products of the matrix with itself.
 
-# %%
+# %% tags=["trained"]
 model.zero_grad()
 model.loss(x, y).backward()
 gradient = model.h[0].mlp.c_fc.weight.grad  # (4 C, C)
