@@ -118,15 +118,20 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(C, C, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
+    def queries_keys_values(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, C), at the positions from `start` on -> three of (B, H, T, D)."""
+        B, T, C = x.shape
+        heads = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
+        heads = heads.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+        q, k, v = heads
+        if self.rotary:
+            q, k = rotary(heads[:2], start)
+        return q, k, v
+
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
         """x (B, T, C) -> (B, T, C). With a cache, x continues the positions the cache holds."""
         B, T, C = x.shape
-        start = 0 if cache is None else cache.length
-        heads = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
-        heads = heads.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
-        q, k, v = heads  # (B, H, T, D) each
-        if self.rotary:
-            q, k = rotary(heads[:2], start)
+        q, k, v = self.queries_keys_values(x, 0 if cache is None else cache.length)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, S, D) each, S = start + T
         out = self.attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
@@ -147,12 +152,9 @@ def attention_weights(model: nn.Module, ids: Tensor, masked: bool = True) -> Ten
     found: list[Tensor] = []
 
     def look(layer: Any, inputs: tuple[Tensor, ...]) -> None:
-        B, T, C = inputs[0].shape
-        heads = layer.c_attn(inputs[0]).view(B, T, 3, layer.n_head, C // layer.n_head)
-        heads = heads.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
-        q, k = rotary(heads[:2], 0) if layer.rotary else heads[:2]
-        mask = causal_mask(T, ids.device) if masked else None
-        found.append(attention(q, k, heads[2], mask)[1])
+        q, k, v = layer.queries_keys_values(inputs[0])
+        mask = causal_mask(ids.size(1), ids.device) if masked else None
+        found.append(attention(q, k, v, mask)[1])
 
     layers = [layer for layer in model.modules() if isinstance(layer, CausalSelfAttention)]
     if not layers:

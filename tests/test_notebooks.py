@@ -30,7 +30,7 @@ TAGS = {
     "raises-exception",  # shows an error on purpose
 }
 UNCOMPARED = 2
-CODE_LINES, CODE_WIDTH, PROSE_LINES, PROSE_WIDTH = 30, 100, 25, 130
+CODE_LINES, SOLUTION_LINES, CODE_WIDTH, PROSE_LINES, PROSE_WIDTH = 20, 30, 100, 25, 130
 OUTPUT_LINES = 60
 BYTES = 1_000_000
 
@@ -107,6 +107,7 @@ def source_faults(cells: list[NotebookNode]) -> Iterator[str]:
     for number, cell in enumerate(cells, 1):
         prose = cell.cell_type != "code"
         most, width = (PROSE_LINES, PROSE_WIDTH) if prose else (CODE_LINES, CODE_WIDTH)
+        most = SOLUTION_LINES if "solution" in tags(cell) else most
         lines = cell.source.splitlines()
         if not cell.source.strip():
             yield f"cell {number} is empty"

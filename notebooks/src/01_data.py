@@ -286,6 +286,7 @@ def seen_before(train: str, held_out: str, k: int) -> float:
     return found / places
 
 
+# %%
 lengths = range(1, 13)
 seen = [seen_before(train_text, val_text, k) for k in lengths]
 assert seen[0] == 1

@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/03b_backpropagation.ipynb)
 #
-# About 28 minutes to read, exercises aside.
+# About 29 minutes to read, exercises aside.
 #
 # ← [03 · Bigram](03_bigram.ipynb) · [04 · Attention](04_attention.ipynb) →
 
@@ -147,6 +147,7 @@ print("product was made of", [(parent.data, slope) for parent, slope in product.
 # %%
 def in_order(value, done):
     """Append to the list all that a Value was made of, parents first, then the Value itself."""
+    # (For large graphs one would keep a set as well: a list is searched from its start.)
     for parent, _ in value.parents:
         if parent not in done:
             in_order(parent, done)
@@ -425,6 +426,8 @@ plots.lines(
     xlabel="characters that the model sees",
     ylabel="held-out loss (nats per character)",
     log="x",
+    ticks=lengths,
+    points=True,
 )
 
 # %% [markdown]
@@ -493,7 +496,7 @@ assert right[3] < 0.25
 plots.bars(
     [f"star in place {place}" for place in range(5)],
     [100 * share for share in right],
-    "The rule is learned for four places, and unknown in the fifth",
+    "The rule is learned for four places, and unknown in the one left out",
     xlabel="riddles solved (%)",
     highlight="star in place 3",
     fmt="{:.0f}",

@@ -409,10 +409,11 @@ print(f"all {twin.num_parameters():,} weights agree")
 # each step, so that nothing can rely on one number alone; the rest is made larger, to keep the average. When the model
 # is measured or writes, dropout must be off: `model.train()` and `model.eval()` switch it.
 
-# %% tags=["nbval-ignore-output"]
-dropout = torch.nn.Dropout(0.5)
-print("in training:", dropout.train()(torch.ones(8)))
-print("in use:     ", dropout.eval()(torch.ones(8)))
+# %%
+dropout, ones = torch.nn.Dropout(0.5), torch.ones(10_000)
+left = dropout.train()(ones)
+print(f"in training: the numbers {left.unique().tolist()}, {left.mean():.1f} on average")
+print(f"in use:      the numbers {dropout.eval()(ones).unique().tolist()}")
 
 # %% [markdown]
 # ## A real run

@@ -140,6 +140,7 @@ def clock() -> float:
     return time.perf_counter()
 
 
+# %%
 def step(get_batch, model, optimizer, dtype: torch.dtype = torch.float32) -> list[float]:
     """One step of training; the seconds that its four parts took."""
     marks = [clock()]

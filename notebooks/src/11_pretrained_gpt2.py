@@ -214,6 +214,7 @@ def millions(name: str) -> list[float]:
     return [n / 1e6 for n in (*tables, giant.num_parameters() - sum(tables))]
 
 
+# %%
 sizes = torch.tensor([millions(name) for name in GPT2_SIZES])  # (4, 3)
 totals = sizes.sum(dim=1)
 assert totals.round().tolist() == [124, 355, 774, 1558]

@@ -32,11 +32,9 @@ if importlib.util.find_spec("llmkit") is None:
 import copy
 import importlib.util
 import inspect
-import logging
 import math
 import tempfile
 from pathlib import Path
-from pydoc_data import topics
 
 import torch
 import torch.nn as nn
@@ -45,6 +43,8 @@ from torch import Tensor
 import llmkit
 from llmkit import optim, plots
 from llmkit.finetune import lora
+from llmkit.finetune.manual import python_manual
+from llmkit.finetune.quiet import quietly
 from llmkit.scale import cost
 
 runtime = llmkit.start(seed=1337)
@@ -77,14 +77,14 @@ characters = "\n" + "".join(map(chr, range(32, 127)))
 tokenizer = llmkit.CharTokenizer(characters)
 
 
-def ids_of(text: str) -> tuple[Tensor, Tensor]:
-    """Training and held-out ids of a text, (N,) each; characters outside the 96 are left out."""
-    return llmkit.split(tokenizer.encode("".join(c for c in text if c in characters)))
+def ids_of(text: str) -> Tensor:
+    """The ids of a text, (N,); characters outside the 96 are left out."""
+    return tokenizer.encode("".join(c for c in text if c in characters))
 
 
-manual, manual_val = ids_of("\n".join(topics.topics[name] for name in sorted(topics.topics)))
+manual, manual_val = map(ids_of, python_manual())
 manual_val = manual_val[:10_000]
-play, play_val = ids_of(llmkit.load_text(runtime.corpus))
+play, play_val = llmkit.split(ids_of(llmkit.load_text(runtime.corpus)))
 assert min(len(manual), 10 * len(manual_val)) > 50_000  # how long it is depends on your Python
 print("V =", tokenizer.vocab_size)
 
@@ -263,6 +263,7 @@ class Adapted(nn.Module):
         return self.base(x) + low @ self.B.T * self.scale  # (..., out)
 
 
+# %%
 def adapt(model: nn.Module, rank: int, alpha: float, ends: tuple[str, ...]) -> nn.Module:
     """Freeze a model and put an adapter beside each linear layer whose name ends so."""
     model.requires_grad_(False)
@@ -304,10 +305,8 @@ print(f"layers with an adapter: {len(lora.adapters(kits))}; the two agree")
 
 # %%
 if importlib.util.find_spec("peft"):
-    logging.disable(logging.WARNING)  # it tells of GPU libraries that it cannot load
-    import peft
-
-    logging.disable(logging.NOTSET)
+    with quietly():  # it tells of GPU libraries that it cannot load
+        import peft
     settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules=list(EVERY))
     settings._register_custom_module({nn.Linear: peft.tuners.lora.Linear})
     theirs = peft.inject_adapter_in_model(settings, copy.deepcopy(base).cpu())
@@ -344,6 +343,7 @@ def bytes_held(model: nn.Module) -> dict[str, int]:
     }
 
 
+# %%
 of_full, of_lora = bytes_held(copy.deepcopy(full)), bytes_held(copy.deepcopy(kits))
 assert of_full["optimizer state"] == 2 * of_full["weights"]
 assert of_lora["optimizer state"] == 2 * 4 * trained
@@ -359,10 +359,10 @@ plots.stacked_bars(
 # (Activations come on top, in both alike.) A narrow layer makes a low rank look large: in GPT-2, 768 wide, rank 8 in every layer
 # is 1 % of the weights. Now train it for as long as the full one was. And does it save time as well?
 
-# %% tags=["nbval-ignore-output", "trained"]
+# %% tags=["trained"]
 play_model = lora.apply(copy.deepcopy(base), rank=8, alpha=16, targets=EVERY)
 lora_seconds = tuned(play_model, play, lora_lr)
-print(f"{tune_steps} steps: full {full_seconds:.1f} s, LoRA {lora_seconds:.1f} s")
+print(f"{tune_steps} steps: full ≈ {full_seconds:.1f} s, LoRA ≈ {lora_seconds:.1f} s")
 assert 1 / 4 < lora_seconds / full_seconds < 4
 
 # %% [markdown]
@@ -396,6 +396,8 @@ for rank in swept:
     if rank != 8:  # that one we have
         tuned(model, play, lora_lr)
         swept[rank] = loss_on(model, play_val)
+
+# %% tags=["trained"]
 cut_losses = dict(zip(ranks, after_cut, strict=True))
 assert swept[1] > swept[4] > swept[32]  # and at low ranks trained beats cut:
 assert swept[1] < cut_losses[1]
@@ -476,13 +478,14 @@ assert plain.num_parameters() == base.num_parameters()
 # %% tags=["trained"]
 modules = ("argparse", "inspect", "typing", "pathlib", "subprocess", "logging", "unittest.mock")
 sources = (inspect.getsource(importlib.import_module(name)) for name in modules)
-code, code_val = ids_of("\n".join(sources))
+code, code_val = llmkit.split(ids_of("\n".join(sources)))
 texts = {"manual": manual_val, "play": play_val, "Python": code_val[:10_000]}
 
 python_model = lora.apply(copy.deepcopy(base), rank=8, alpha=16, targets=EVERY)
 tuned(python_model, code, lora_lr)
-lora.save(folder / "Python.safetensors", python_model)
+second = lora.save(folder / "Python.safetensors", python_model)
 
+# %% tags=["trained"]
 one = copy.deepcopy(base)
 losses = [[loss_on(one, ids) for ids in texts.values()]]  # no adapter yet
 for name in ("play", "Python"):

@@ -316,6 +316,7 @@ def rouge(answer: str, reference: str, kind: str) -> float:
     return scorer.score(reference, answer)[kind].fmeasure
 
 
+# %%
 answer, wanted = "the boat is on the river", "the boat was on the river"
 # In common: 5 of 6 words, 3 of 5 pairs, 1 of 4 threes, 0 of 3 fours (counted as half of one).
 # BLEU is their geometric mean, the fourth root of the product: one share of 0 makes all of it 0.

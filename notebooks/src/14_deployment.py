@@ -240,14 +240,13 @@ assert torch.equal(*texts)
 # character the window is read anew. And int8, is it faster? On a CPU its bytes become floats again before each
 # product. Here are all three:
 
-# %% tags=["nbval-ignore-output"]
+# %%
 rows = {"original": model, "int8": loaded, "onnx": onnx}
-print(f"{'':10}{'file':>10}{'one window':>14}{'tokens a second':>18}{'perplexity':>13}")
 for name, each in rows.items():
     found = export.measure(each, val_ids, seconds=0.3)
     megabytes = export.file_bytes(place / name) / 1e6
-    print(f"{name:10}{megabytes:7.2f} MB{found.window_ms:11.2f} ms", end="")
-    print(f"{found.tokens_per_second:18,.0f}{found.perplexity:13.3f}")
+    print(f"{name:8} ≈ {megabytes:.2f} MB, one window ≈ {found.window_ms:.2f} ms, ", end="")
+    print(f"≈ {found.tokens_per_second:,.0f} tokens a second, perplexity ≈ {found.perplexity:.3f}")
 
 # %% [markdown]
 # (The times are those of one machine. In so short a window the missing cache hardly shows, as it is soon read anew.
