@@ -3,6 +3,7 @@ unmodified, its limits, its end."""
 
 import http.client
 import json
+import logging
 import signal
 import socket
 import sys
@@ -831,3 +832,12 @@ def test_without_the_extra_it_is_named(monkeypatch, capsys):
     assert main(["serve", "x"]) == 2
     error = capsys.readouterr().err
     assert error == "error: serving needs uvicorn: pip install 'llmkit[serve]'\n"
+
+
+def test_asyncios_words_on_a_client_that_left_are_not_logged(server, caplog):
+    """A line for each piece of an answer that nobody takes any more, under load."""
+    log = logging.getLogger("asyncio")
+    for _ in range(5):
+        log.warning("socket.send() raised exception.")
+    log.warning("another thing")
+    assert caplog.messages == ["another thing"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import os
 import signal
 import socket
@@ -133,11 +134,18 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that a client left while its answer was being written: clients do, and the answer ends
+    as soon as asyncio tells the server, after a line of log for each piece until then."""
+    return record.getMessage() != "socket.send() raised exception."
+
+
 class _Server(uvicorn.Server):
     """uvicorn's, whose engine hears at once that the end comes; signals are `run`'s work."""
 
     def __init__(self, app: FastAPI):
         self.engine, self.grace = app.state.engine, app.state.settings.grace
+        logging.getLogger("asyncio").addFilter(_is_news)
         super().__init__(
             uvicorn.Config(
                 app,
