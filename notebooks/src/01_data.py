@@ -277,7 +277,7 @@ print("validation begins:", repr(val_text[:60]))
 # %% [markdown]
 # Now we can ask what share of the held-out text has been seen before, in pieces of k characters:
 
-# %% tags=["trained"]
+# %%
 def seen_before(train: str, held_out: str, k: int) -> float:
     """The share of the held-out strings of k characters that occur in the training text."""
     known, places, found = strings(train, k), len(held_out) - k + 1, 0
@@ -286,7 +286,7 @@ def seen_before(train: str, held_out: str, k: int) -> float:
     return found / places
 
 
-# %%
+# %% tags=["trained"]
 lengths = range(1, 13)
 seen = [seen_before(train_text, val_text, k) for k in lengths]
 assert seen[0] == 1
