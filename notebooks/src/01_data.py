@@ -52,7 +52,7 @@ runtime
 # ## What a language model does
 #
 # It reads the beginning of a text, and gives every character that might come next a probability. That is all.
-# Much can be made of it:
+# Much can be made of that:
 #
 # - A telephone's keyboard offers the likeliest next words.
 # - Speech recognition hears something between *recognise speech* and *wreck a nice beach*, and takes the
@@ -186,7 +186,7 @@ except ValueError as error:
 #
 # ## Count
 #
-# Is our text clean? Nothing shows it as fast as a list of all characters in it:
+# Is our text clean? Nothing tells us faster than a list of all its characters:
 
 # %%
 counts = Counter(text)
@@ -195,7 +195,7 @@ print(plots.visible("".join(sorted(counts))))
 assert not {"\r", "\ufeff", "\t"} & set(counts)
 
 # %% [markdown]
-# No stray marks. But what do a `$`, a `&` and `3` as the only digit do in a play? Whatever looks odd, look it up:
+# No stray marks. But what are a `$`, a `&` and a single digit, `3`, doing in a play? Whatever looks odd, look it up:
 
 # %%
 for character in "$&3":

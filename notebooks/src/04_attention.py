@@ -123,7 +123,7 @@ for past in (0.0, -9.0, -20.0, -20_000.0):
 # ## A question and its answers
 #
 # Who sets the scores? Let us do it by hand once. In a line of text, let every letter look for spaces, and every
-# space look for vowels. Then a character needs two things: what it *looks for* and what it *is*. We give both
+# space look for vowels. Then a character needs two things: what it *looks for* and what it *is*. We write each
 # as two numbers, one for "space" and one for "vowel":
 
 # %%
