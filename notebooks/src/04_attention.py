@@ -245,9 +245,9 @@ plots.lines(
 
 # %% [markdown]
 # Undivided, and with a large D, one key takes nearly all of the weight before anything is learned. Divided by √D, the
-# choice does not depend on D. The third line is a mistake that happens: the root of C, the number of features in the whole
-# model, which is 8 times D here. Every row is then much nearer to a mean (1/64 = 0.016). (It stood in a much-watched lecture's code [until a viewer found
-# it](https://github.com/karpathy/ng-video-lecture/pull/6).)
+# choice does not depend on D. The third line is a mistake that happens: the root of C, the number of features in the
+# whole model, which is 8 times D here. Every row is then much nearer to a mean (1/64 = 0.016). (It stood in a
+# much-watched lecture's code [until a viewer found it](https://github.com/karpathy/ng-video-lecture/pull/6).)
 #
 # Why not start with one key that takes all? Training moves scores a little at a time, and a weight near 1 hardly
 # answers:
