@@ -32,9 +32,9 @@ def queries_keys_values() -> Sketch:
 
 
 def heads() -> Sketch:
-    """Eight features cut into two heads of four; each averages its own slice; joined again."""
+    """Eight numbers cut into two heads of four; each averages its own slice; joined again."""
     side, T, D = 19, 3, 4
-    drawing = Sketch(720, 288, "Each head attends on its own slice of the features")
+    drawing = Sketch(720, 288, "Each head works on its own slice of the numbers")
     numbers = [[str(8 * t + c) for c in range(2 * D)] for t in range(T)]
     both = [[0] * D + [1] * D for _ in range(T)]
     triangle = [[0 if s <= t else None for s in range(T)] for t in range(T)]
@@ -51,7 +51,7 @@ def heads() -> Sketch:
         drawing.arrow((403, y + 28), (432, y + 28))
         drawing.arrow((508, y + 28), (544, 138))
         drawing.words(268, y - 14, f"head {head}", bold=True)
-    drawing.words(100, 186, "x (T, C)", mono=True, size=12)
+    drawing.words(100, 186, "q, k, v (T, C)", mono=True, size=12)
     drawing.words(268, 252, "(H, T, D)", mono=True, size=12)
     drawing.words(374, 252, "weights", size=12)
     drawing.words(470, 252, "averages", size=12)

@@ -45,7 +45,7 @@ from pathlib import Path
 import llmkit
 from llmkit import drawings, plots
 
-runtime = llmkit.start(seed=1337)
+runtime = llmkit.start(seed=1337)  # finds a GPU where there is one, and fixes what is random
 runtime
 
 # %% [markdown]
@@ -100,7 +100,7 @@ print(text[:300])
 # front of a colon as it learns what follows a `q`, by seeing it often:
 
 # %% tags=["trained"]
-followers = Counter(re.findall("q(.)", text))
+followers = Counter(re.findall("q(.)", text))  # the dot: any character
 assert set(followers) == {"u"}
 followers
 
@@ -108,7 +108,7 @@ followers
 # Every `q` in this text is followed by a `u`. With `th` at the start of a word there is more choice:
 
 # %%
-after = Counter(re.findall(r"\bth([a-z])", text))
+after = Counter(re.findall(r"\bth([a-z])", text))  # \b: where a word begins or ends
 letters = [letter for letter, _ in after.most_common(6)]
 assert letters[0] == "e"
 assert after["e"] > 0.5 * after.total()
@@ -280,10 +280,9 @@ print("validation begins:", repr(val_text[:60]))
 # %%
 def seen_before(train: str, held_out: str, k: int) -> float:
     """The share of the held-out strings of k characters that occur in the training text."""
-    known, places, found = strings(train, k), len(held_out) - k + 1, 0
-    for i in range(places):
-        found += held_out[i : i + k] in known  # True counts as 1
-    return found / places
+    known = strings(train, k)
+    pieces = [held_out[i : i + k] for i in range(len(held_out) - k + 1)]
+    return sum(piece in known for piece in pieces) / len(pieces)  # True counts as 1
 
 
 # %% tags=["trained"]
@@ -319,7 +318,7 @@ def remember(pieces: list[str], k: int = 12) -> dict[str, str]:
     memory = {}
     for piece in pieces:
         for i in range(len(piece) - k):
-            memory[piece[i : i + k]] = piece[i + k]
+            memory[piece[i : i + k]] = piece[i + k]  # overwrites what came there before
     return memory
 
 
@@ -392,7 +391,7 @@ assert len(repeated) <= 0.01 * len(long_lines)
 # Would we have noticed? Put a speech on both sides, and look again:
 
 # %%
-planted = max(val_text.split("\n\n")[1:-1], key=len)
+planted = max(val_text.split("\n\n")[1:-1], key=len)  # the longest whole speech held out
 train_lines = set((train_text + "\n\n" + planted).splitlines())
 found = [line for line in long_lines if line in train_lines]
 print(f"{len(found)} lines found, the first: {found[0]!r}")
@@ -488,14 +487,10 @@ except RuntimeError as error:
 # ## What we saw
 
 # %%
-print("              training   validation")
-for what, count in {
-    "characters": len,
-    "distinct": lambda part: len(set(part)),
-    "lines": lambda part: part.count("\n"),
-    "words": lambda part: len(part.split()),
-}.items():
-    print(f"{what:12}{count(train_text):10,}{count(val_text):13,}")
+print("            characters  distinct   lines    words")
+for name, part in {"training": train_text, "validation": val_text}.items():
+    lines, words = part.count("\n"), len(part.split())
+    print(f"{name:10}{len(part):12,}{len(set(part)):10}{lines:8,}{words:9,}")
 
 # %% [markdown]
 # - A language model gives every next character a probability, and any text is full of solved exercises for it.

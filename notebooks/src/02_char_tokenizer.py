@@ -83,9 +83,8 @@ for what, size in {"Unicode": sys.maxunicode + 1, "our text": len(set(text))}.it
 characters = sorted(set(text))
 to_id = {character: i for i, character in enumerate(characters)}
 
-for start in range(0, len(characters), 13):
-    row = enumerate(characters[start : start + 13], start)
-    print("  ".join(f"{i:2} {plots.visible(character)}" for i, character in row))
+for i, character in enumerate(characters):
+    print(f"{i:2} {plots.visible(character)}", end="\n" if i % 13 == 12 else "  ")
 
 
 # %% [markdown]
@@ -156,8 +155,8 @@ print(f"{number_of_e:,} times e; {counts.sum():,} characters in all")
 # A warning, before the numbers mislead us. Ids can be added and halved, but what would that mean?
 
 # %%
-middle = (tokenizer.encode("a") + tokenizer.encode("c")) / 2
-print("halfway between a and c:", tokenizer.decode(middle.long()))
+middle = (tokenizer.encode("a") + tokenizer.encode("c")) / 2  # dividing makes floats
+print("halfway between a and c:", tokenizer.decode(middle.long()))  # .long(): integers again
 
 # %% [markdown]
 # Nothing: the answer depends on the order of the list. An id is a name, like the number on a football shirt.
@@ -256,8 +255,8 @@ print([by_word.decode([i]) for i in by_word.encode("To be, or not to be")])
 
 # %%
 print("             vocabulary   ids for the training text")
-for name, one_of_them in {"characters": tokenizer, "words": by_word}.items():
-    print(f"{name:12}{one_of_them.vocab_size:11,}{len(one_of_them.encode(train_text)):16,}")
+for name, one in {"characters": tokenizer, "words": by_word}.items():
+    print(f"{name:12}{one.vocab_size:11,}{len(one.encode(train_text)):16,}")
 
 # %% [markdown]
 # The row of ids is shorter, and the vocabulary many times as large. Is the list of words ever complete? Read the text

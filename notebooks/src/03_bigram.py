@@ -86,10 +86,10 @@ print(f"t is followed by h {counts[t, h]:,} times, out of {counts[t].sum():,}")
 # %%
 marks, capitals, small = (2, 12), (13, 38), (39, 64)  # rows or columns, from and to
 plots.matrix(
-    counts.double().where(counts > 0, math.nan),
+    counts.double().where(counts > 0, math.nan),  # no number where the count is 0: grey
     tokenizer.characters,
     tokenizer.characters,
-    "Most pairs never occur (grey), and a few do nearly all the work",
+    "Most pairs never occur (grey), and a few do most of the work",
     axes=("first character", "second character"),
     label="how often, in the training text",
     log=True,
@@ -113,7 +113,7 @@ top = counts.flatten().sort(descending=True).values[:200].sum() / counts.sum()
 marks = tokenizer.encode("!,.:;?")
 after_marks = counts[marks][:, tokenizer.encode("\n ")].sum() / counts[marks].sum()
 print(f"{empty:.0%} of the {V * V:,} pairs never occur; the 200 most frequent make up {top:.0%}")
-print(f"after a punctuation mark, {after_marks:.0%} are a line end or a space")
+print(f"after one of ! , . : ; ? a line end or a space comes in {after_marks:.0%} of the cases")
 
 # %% [markdown]
 # ## From counts to probabilities
@@ -245,11 +245,13 @@ on_train = [table_loss(smooth[a], train_ids) for a in amounts]
 on_val = [table_loss(smooth[a], val_ids) for a in amounts]
 assert max(on_val[:7]) - min(on_val) < 0.03  # on new text, up to 1 is nearly the same
 plots.lines(
-    [math.log10(a) for a in amounts],
+    amounts,
     {"training": on_train, "held out": on_val},
     "Any small amount will do; a large one drowns the counts",
-    xlabel="amount added to every count, as a power of ten (-3: 0.001, 0: 1, 2: 100)",
+    xlabel="amount added to every count",
     ylabel="loss (nats per character)",
+    log="x",
+    ticks=amounts[::2],
 )
 
 # %% [markdown]
@@ -294,7 +296,7 @@ print("after “What is th” and after “h”: the same 65 numbers")
 # To see two characters we would need a table with 65 · 65 rows. To see ten, we would need this many:
 
 # %%
-print(f"{65**10:,} rows, and {len(train_ids):,} characters to fill them")
+print(f"{V**10:,} rows, and {len(train_ids):,} characters to fill them")
 
 
 # %% [markdown]
@@ -409,7 +411,7 @@ assert sum(curves["rate 20"][-20:]) / 20 < goal + 0.25
 plots.lines(
     range(1, 201),
     curves | {"counting": [goal] * 200},
-    "With large steps the loss comes down towards what counting reached",
+    "With a rate of 20 the loss comes close to what counting reached",
     xlabel="step",
     ylabel="loss (nats per character)",
 )
@@ -457,7 +459,8 @@ stages = {}
 for step in range(3001):
     if step in (0, 2, 3000):
         stages[f"after {step} steps"] = logits.softmax(dim=1)
-    logits -= 3 * (logits.softmax(dim=1) - counted) * seen[:, None]  # rows without counts stay
+    slopes = logits.softmax(dim=1) - counted  # (V, V)
+    logits -= 3 * slopes * seen[:, None]  # seen as a column (V, 1): rows without counts stay
 
 learned = stages["after 3000 steps"]  # (V, V), rows that sum to 1
 by_counting, by_descent = table_loss(counted, train_ids), table_loss(learned, train_ids)

@@ -147,7 +147,7 @@ scores = q @ k.T  # (T, 2) @ (2, T) -> (T, T): row t asks, column s answers
 weights = scores.masked_fill(~llmkit.causal_mask(T), -torch.inf).softmax(dim=1)  # (T, T)
 
 spaces_before_r = [s for s in range(8) if line[s] == " "]
-assert weights[8, spaces_before_r].sum() > 0.99  # the r in "or" looks at the two spaces before it
+assert weights[8, spaces_before_r].sum() > 0.99  # position 8, the r in "or": its two spaces
 assert torch.allclose(weights[1, :2], torch.tensor([0.5, 0.5]))  # the o in "To" finds no space
 plots.attention_maps(weights, line, "Letters look for spaces, spaces look for vowels")
 
@@ -160,19 +160,17 @@ plots.attention_maps(weights, line, "Letters look for spaces, spaces look for vo
 # hand over a row that says so:
 
 # %%
-v = torch.tensor(
-    [[character == vowel for vowel in "aeiou"] for character in line]
-).float()  # (T, 5)
+v = torch.zeros(T, 5)
+for s, character in enumerate(line):
+    if character in "aeiou":
+        v[s, "aeiou".index(character)] = 1
 out = weights @ v  # (T, T) @ (T, 5) -> (T, 5)
 
 last_space = line.rindex(" ")
-fetched = {
-    vowel: round(share, 2) for vowel, share in zip("aeiou", out[last_space].tolist(), strict=True)
-}
-print(f"the last space of {line!r} has fetched {fetched}")
-before = line[:last_space]
-shares = torch.tensor([before.count(vowel) for vowel in "aeiou"]) / sum(map(before.count, "aeiou"))
-assert torch.allclose(out[last_space], shares, atol=0.001)
+print(f"what the last space of {line!r} has fetched:")
+print("  ".join(f"{vowel} {share:.2f}" for vowel, share in zip("aeiou", out[last_space], strict=True)))
+vowels = [character for character in line[:last_space] if character in "aeiou"]
+assert abs(out[last_space, 3] - vowels.count("o") / len(vowels)) < 0.001  # column 3 is o
 
 # %% [markdown]
 # Of the five vowels before it, one is an `e` and four are `o`. The last space has read the line and taken along what it
@@ -232,15 +230,17 @@ largest = {
     "divided by √D": [largest_weight(D, math.sqrt(D)) for D in sizes],
     "divided by √C, C = 8 D": [largest_weight(D, math.sqrt(8 * D)) for D in sizes],
 }
-undivided, by_head, by_width = largest.values()
+undivided, by_size, by_width = largest.values()
 assert undivided[-1] > 0.9 > 0.06 > by_width[-1]
-assert max(by_head) - min(by_head) < 0.06
+assert max(by_size) - min(by_size) < 0.06
 plots.lines(
-    [math.log2(D) for D in sizes],
+    sizes,
     largest,
     "Divided by √D, the choice is equally sharp for every D",
-    xlabel="head size D, as a power of two",
+    xlabel="D, the size of queries and keys",
     ylabel="largest of 64 weights",
+    log="x",
+    ticks=sizes,
 )
 
 # %% [markdown]
@@ -272,7 +272,7 @@ assert before - after < 0.0001
 
 # %%
 def attend(q, k, v):
-    """Each position averages the values of its past: (..., T, D) three times -> (..., T, D)."""
+    """q, k, v (..., T, D) -> averages of the values (..., T, D), and their weights (..., T, T)."""
     T, D = q.shape[-2:]
     scores = q @ k.transpose(-2, -1) / math.sqrt(D)  # (..., T, T)
     future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(diagonal=1)
@@ -347,6 +347,7 @@ all_three.weight.data = torch.cat([query.weight, key.weight, value.weight])  # (
 x = torch.randn(2, 8, C)  # (B, T, C)
 q, k, v = all_three(x).chunk(3, dim=2)  # (B, T, 3 C) -> (B, T, C) each
 assert torch.allclose(q, query(x), atol=1e-6)
+assert torch.allclose(k, key(x), atol=1e-6)
 assert torch.allclose(v, value(x), atol=1e-6)
 
 # %% [markdown]
@@ -419,7 +420,8 @@ assert torch.allclose(weights.sum(dim=-1), torch.ones_like(weights[..., 0]), ato
 # %%
 even = torch.ones(32, 32).tril()
 even = even / even.sum(dim=1, keepdim=True)  # (T, T)
-looks = torch.cat([weights.mean(dim=1).flatten(0, 1).cpu(), even[None]])  # (9, T, T)
+heads = weights.mean(dim=1).flatten(0, 1).cpu()  # (L, B, H, T, T) -> (L, H, T, T) -> (8, T, T)
+looks = torch.cat([heads, even[None]])  # (9, T, T)
 names = [f"layer {i}, head {h}" for i in (0, 1) for h in range(4)] + ["an even look"]
 
 # %% [markdown]
@@ -428,10 +430,13 @@ names = [f"layer {i}, head {h}" for i in (0, 1) for h in range(4)] + ["an even l
 # %% tags=["trained"]
 previous = looks.diagonal(offset=-1, dim1=1, dim2=2).mean(dim=1)  # (9,)
 assert previous[:4].max() > 2.5 * previous[-1]
+favourite = looks[previous[:8].argmax()]  # (T, T)
+assert previous[:8].max() > favourite.diagonal().mean()  # more than it gives to itself
+assert previous[:8].max() > favourite.diagonal(offset=-2).mean()  # or to the one further back
 plots.bars(
     names,
     previous,
-    "One head of the first layer looks at the character before",
+    "One head of the first layer favours the character just before",
     xlabel="share of its weight on the character just before",
     highlight=names[previous[:8].argmax()],
     fmt="{:.2f}",
@@ -444,11 +449,11 @@ plots.bars(
 speech = tokenizer.decode(val_ids[:2000]).split("\n\n")[1]  # the first whole speech
 line = max(speech.split("\n")[1:], key=len)[:32]
 ids = tokenizer.encode(line)[None].to(runtime.device)  # (1, T)
-layer_of, head_of = divmod(previous[:8].argmax().item(), 4)
+layer_of, head_of = divmod(previous[:8].argmax().item(), 4)  # 4 heads in a layer
 plots.attention_maps(
     attention_weights(model, ids)[layer_of, 0, head_of],
     line,
-    "This head looks at the character just before",
+    "This head looks at what stands just before",
 )
 
 # %% [markdown]
@@ -497,9 +502,9 @@ class Unmasked(llmkit.CausalSelfAttention):
 def with_attention(kind):
     """A new GPT whose blocks have another attention layer."""
     model = llmkit.GPT(config)
-    for block in model.h:
+    for block in model.h:  # h: its layers, one after the other
         block.attn = kind(config)
-    model.initialise()
+    model.initialise()  # all weights at random
     return model.to(runtime.device)
 
 
