@@ -55,7 +55,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 REPLACED: dict[str, tuple[str, ...]] = {"14_deployment": ("torchao",)}
 
 SETUP = """\
-# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
 {replaced}import importlib.util
 import os
 import subprocess
@@ -67,7 +67,8 @@ if importlib.util.find_spec("{module}") is None:
     pip += [{requirement}]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {{source}}; pip says above why.")
-    importlib.invalidate_caches()"""
+    importlib.invalidate_caches()
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others"""
 
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

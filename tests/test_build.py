@@ -181,6 +181,15 @@ def test_a_new_version_is_stamped_and_a_missing_one_is_told(folder):
         stamp(folder)
 
 
+def test_setup_cells_have_threads_sleep_while_they_wait(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    exec(build.setup(build.scripts()[0]), {})
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # the reader's own word stands
+    exec(build.setup(build.scripts()[0]), {})
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_an_edited_setup_cell_is_restored(folder):
     good = stamp(folder)
     edit(folder, "import importlib.util\n", "import torch\n")
