@@ -34,7 +34,7 @@ def text() -> str:
     return TEXT
 
 
-LONGEST = ("test_gpu_branches.py", "test_types.py")
+LONGEST = ("test_gpu_branches.py", "test_token_file.py", "test_training.py", "test_types.py")
 
 
 def pytest_collection_modifyitems(items):
