@@ -34,10 +34,10 @@ def text() -> str:
     return TEXT
 
 
-LONGEST = ("test_gpu_branches.py", "test_token_file.py", "test_training.py", "test_types.py")
+LONG = ("test_gpu_branches.py", "test_token_file.py", "test_training.py", "test_types.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Each file goes whole to one of two processes: the longest first, or one of the two would wait
-    at the end while the other is at a long one."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Each file goes whole to one of two processes: long ones that would come late come first, or
+    one process would wait at the end for the other."""
+    items.sort(key=lambda item: item.path.name not in LONG)
