@@ -61,14 +61,14 @@ import os
 import subprocess
 import sys
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
 if importlib.util.find_spec("{module}") is None:
     source = os.environ.get("LLMKIT_SOURCE", "git+{repository}@{tag}")
     pip = [sys.executable, "-m", "pip", "install", "-qq"]
     pip += [{requirement}]
     if subprocess.run(pip).returncode != 0:
         raise RuntimeError(f"llmkit could not be installed from {{source}}; pip says above why.")
-    importlib.invalidate_caches()
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others"""
+    importlib.invalidate_caches()"""
 
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
