@@ -29,7 +29,7 @@ if importlib.util.find_spec("llmkit") is None:
 # has fetched, and it cannot tell `dog bites man` from `man bites dog`. What has to stand around it?
 #
 # We start from the bigram, which knows one character and nothing else, and add one part after another. Each part has
-# to show what it is worth. At the end stands a GPT, the kind of model that this series trains from here on.
+# to show what it is worth. At the end we have a GPT, the kind of model that this series trains from here on.
 
 # %%
 import math
@@ -50,7 +50,7 @@ runtime
 # (The line says where everything runs. On a GPU some cells do more: `runtime.pick` chooses.)
 #
 # We need a text, cut into characters, each of which is a number. Nine tenths are there to train on, the rest is held
-# out. And these are the sizes of everything that follows:
+# out. These are the sizes of everything that follows:
 
 # %%
 text = llmkit.load_text(runtime.corpus)
@@ -77,7 +77,7 @@ class Model(nn.Module):
         self.wte = nn.Embedding(V, C)  # a row of features for each character
         self.body = nn.Sequential(*body)  # its layers, one after the other
         self.lm_head = nn.Linear(C, V, bias=False)
-        self.apply(small)
+        self.apply(small)  # to each part of the model: see below
 
     def forward(self, ids):
         return self.lm_head(self.body(self.wte(ids)))  # (B, T) -> (B, T, C) -> (B, T, V)
@@ -120,8 +120,8 @@ grow("bigram")
 
 
 # %% [markdown]
-# A body without layers leaves the bigram: the next character is guessed from the present one. (A *parameter* is a
-# number that training changes.) Now let positions look back, with notebook 04's layer of four heads:
+# With no layers in its body the model is a bigram: it guesses the next character from the present one. (A *parameter*
+# is a number that training changes.) Now let positions look back, with notebook 04's layer of four heads:
 
 # %% tags=["trained"]
 def attention():
@@ -223,8 +223,8 @@ for name, start in {"our small weights": small, "PyTorch's weights": lambda part
 
 
 # %% [markdown]
-# Next to nothing. Training would have to mend six layers before any of them could be of use. So let a layer not
-# replace, but add:
+# Next to nothing. Training would have to repair six layers before any of them could be of use. So a layer should not
+# replace what it was given, but add to it:
 
 # %%
 class Add(nn.Module):
@@ -239,11 +239,11 @@ class Add(nn.Module):
 nothing = nn.Linear(3, 3)
 nn.init.zeros_(nothing.weight)
 nn.init.zeros_(nothing.bias)
-print(Add(nothing)(torch.tensor([1.0, 2.0, 3.0])))
+print(Add(nothing)(torch.tensor([1.0, 2.0, 3.0])).tolist())
 
 # %% [markdown]
-# A layer that adds zero leaves the features as they are: a layer that knows nothing does no harm. Now the rungs from
-# above once more, with this one change:
+# A layer that adds zero leaves the features as they are: a layer that knows nothing does no harm. Now we climb the
+# same rungs once more, with this one change:
 
 # %% tags=["trained"]
 grow("add attention", Positions(), Add(attention()))
@@ -293,8 +293,8 @@ for one in ("one block, with norms", "three blocks, with norms"):
     assert ladder[one] < ladder["add the pair, three times"] - 0.02
 
 # %% [markdown]
-# A norm is the largest step since adding. An attention part and a feed-forward part, each with its norm, are called a
-# *block*. Here is the ladder as a whole:
+# No part that we added to the stream has brought as much as the norms. An attention part and a feed-forward part, each
+# with its norm, are called a *block*. Here is the ladder as a whole:
 
 # %% tags=["trained"]
 assert ladder["three blocks, with norms"] > ladder["one block, with norms"] - 0.01
@@ -309,18 +309,18 @@ plots.bars(
 
 # %% [markdown]
 # Three blocks do not beat one here. Is depth worth nothing then? 200 steps are a short time to fill three blocks, so we
-# shall ask again when we have the model that can be trained for longer.
+# shall ask again when the model is complete, and train for longer.
 #
 # ## Block and GPT
 #
-# What we grew is GPT-2's block. Drawn, with the stream running from left to right:
+# What we grew is GPT-2's block. Here it is as a drawing, with the stream running from left to right:
 
 # %%
 drawings.block()
 
 
 # %% [markdown]
-# And written, with GPT-2's names. Notebook 11 will load GPT-2's weights by these names.
+# And here it is as code, with GPT-2's names. Notebook 11 will load GPT-2's weights by these names.
 
 # %%
 class MLP(nn.Sequential):  # "multi-layer perceptron", an old name for a feed-forward network
@@ -502,7 +502,7 @@ assert max(without["block 1"], without["block 2"]) < ends["three blocks"] + 0.6
 plots.bars(
     list(without),
     list(without.values()),
-    "A later block is missed less than the first one",
+    "The first block is missed most",
     xlabel="held-out loss (nats per character), nothing retrained",
     ylabel="left out",
     highlight="block 0",

@@ -45,7 +45,7 @@ runtime = llmkit.start(seed=1337)
 runtime
 
 # %% [markdown]
-# Here is the plan. The boxes get a section each, from left to right, and then the lower row.
+# Here is the plan. We go through the boxes from left to right, and then through the lower row.
 
 # %%
 drawings.training_loop()
@@ -177,7 +177,7 @@ assert thrown > 1000 > slow > adam
 plots.lines(
     range(1, 101),
     heights,
-    "One rate for all weights is too large for one of them",
+    "One rate for all: too large for one weight, or too small for the other",
     xlabel="step",
     ylabel="height in the valley",
     log=True,
@@ -480,8 +480,8 @@ assert abs(falling[0] - constant[0]) < 0.05  # after 40 steps
 plots.loss_curves(runs, "Muon learns faster, and a falling rate wins at the end", by="step")
 
 # %% [markdown]
-# At first the two lower curves run together, then the falling rate pulls ahead: same model, same batches, shorter
-# steps.
+# At first the two lower curves run together, then the one with the falling rate pulls ahead: same model, same batches,
+# shorter steps.
 #
 # ## Saving, stopping, going on
 #

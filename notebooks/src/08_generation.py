@@ -275,7 +275,7 @@ unlikely = p_places < 0.01
 count = unlikely.sum(dim=1).float().mean().item()
 tail = p_places.where(unlikely, 0).sum(dim=1).mean().item()
 print(f"≈ {count:.0f} of {V} characters have less than 1 %; together they have ≈ {tail:.1%}")
-print(f"so one of them is drawn in about ≈ {1 / tail:.0f} characters")
+print(f"so one of them is drawn about once in ≈ {1 / tail:.0f} characters")
 assert count > 45
 assert 0.01 < tail < 0.08
 
@@ -363,10 +363,8 @@ def share_of_words(text: str) -> float:
 
 
 people = val_text[:3_200]
-print(f"{len(known):,} words are known. In the same length of held-out text")
-print(
-    f"{share_of_words(people):.0%} of words are; {distinct(people):.0%} of stretches are different"
-)
+print(f"{len(known):,} words occur in the training text; of the words of a held-out piece")
+print(f"{share_of_words(people):.0%} are among them, and {distinct(people):.0%} of its stretches differ")
 
 # %% [markdown]
 # Sixteen texts for each temperature, written in one batch:
@@ -606,7 +604,7 @@ check("08.penalised", penalised)
 
 # %% [markdown]
 # **6 · Looking further ahead** (hard, 25 minutes). *Beam search* keeps not one text but the `width` likeliest so far,
-# lets each go on in every way, and again keeps the likeliest. The check uses small bigrams; then try 40 characters with
+# lets each go on in every way, and again keeps the likeliest. The check has tiny models; then try 40 characters with
 # the GPT. Does it find a text of lower total surprise than greedy does? Is it a better text?
 
 # %% tags=["exercise"]
