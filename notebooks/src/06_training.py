@@ -314,7 +314,7 @@ assert torch.allclose(after, before / before.norm(), atol=1e-5)  # the same dire
 # three, then leave out one at a time: 150 steps, one layer, at the bold peak of 0.01, measured on held-out text.
 
 # %%
-everything = llmkit.TrainConfig(steps=150, batch_size=16, learning_rate=0.01, eval_every=150)
+everything = llmkit.TrainConfig(steps=150, batch_size=16, learning_rate=0.01, eval_every=30)
 recipes = {
     "all three": everything,
     "no warmup": replace(everything, warmup=0),
@@ -322,10 +322,11 @@ recipes = {
     "no decay": replace(everything, min_lr_ratio=1.0),
     "all three, a third of the rate": replace(everything, learning_rate=0.003),
 }
-results = {
-    name: llmkit.train(new_model(n_layer=1), train_ids, val_ids[:6000], config).val_loss[-1]
+runs = {
+    name: llmkit.train(new_model(n_layer=1), train_ids, val_ids[:6000], config)
     for name, config in recipes.items()
 }
+results = {name: run.val_loss[-1] for name, run in runs.items()}
 
 # %% tags=["trained"]
 bold, no_warmup, no_clipping, no_decay, third = results.values()
@@ -439,45 +440,40 @@ sixth = math.ceil(budget["steps"] / 6)
 config = llmkit.TrainConfig(**budget, optimizer="muon", eval_every=sixth)
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
-sampler = llmkit.Sampler(tokenizer, every=sixth, prompt="\n")
+sampler = llmkit.Sampler(tokenizer, every=sixth, prompt="\n", tokens=150)
 live = widgets.LivePlot("Both losses fall together: what it learns holds on new text")
 history = llmkit.train(model, train_ids, val_ids, config, callbacks=[sampler, live])
 
 # %% tags=["trained"]
 print(f"{history.tokens[-1]:,} tokens seen in {history.step[-1]:,} steps")
 print(f"validation loss ≈ {history.val_loss[-1]:.3f} nats, before training ≈ {first_loss:.3f}")
-assert history.val_loss[-1] < runtime.pick(cpu=1.65, gpu=1.6)
+assert history.val_loss[-1] < runtime.pick(cpu=1.75, gpu=1.6)
 
 # %% [markdown]
-# What it writes changes as much. The shape of a play comes first: short lines, names, colons. Then more and more of the
-# words are words. Sense comes last, and needs a larger model or a longer run.
+# What it writes changes as much. First come spaces and line ends, about as far apart as in the play. Then more and more
+# of the short words are words, then longer ones, and names with a colon. Sense comes last, and needs a larger model or
+# a longer run.
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 for step, sample in history.samples[::2]:  # each begins on a new line
-    print(f"--- after step {step}\n{sample[:150]}")
+    print(f"--- after step {step}\n{sample}")
 
 # %% [markdown]
-# What did Muon gain, and what does decay do now? Three runs with one layer: AdamW at its bold rate, Muon at a constant
-# rate, and Muon with a rate that falls in a line to zero, which is llmkit's default for it.
+# What did Muon gain, and what does decay do now? Beside the run with AdamW from above, all three helps at the bold rate,
+# we put two with Muon: one at a constant rate, and one with a rate that falls in a line to zero, which is llmkit's
+# default for it.
 
 # %%
-short = dict(steps=200, batch_size=16, eval_every=40)
-muon = llmkit.TrainConfig(**short, optimizer="muon", learning_rate=0.04)
-contest = {
-    "AdamW": llmkit.TrainConfig(**short, learning_rate=0.01),
-    "Muon, constant": replace(muon, min_lr_ratio=1.0),
-    "Muon, decay": muon,
-}
-runs = {
-    name: llmkit.train(new_model(n_layer=1), train_ids, val_ids[:6000], config)
-    for name, config in contest.items()
-}
+muon = replace(everything, optimizer="muon", learning_rate=0.04)
+contest = {"AdamW": runs["all three"]}
+for name, config in {"Muon, constant": replace(muon, min_lr_ratio=1.0), "Muon, decay": muon}.items():
+    contest[name] = llmkit.train(new_model(n_layer=1), train_ids, val_ids[:6000], config)
 
 # %% tags=["trained"]
-adamw, constant, falling = (run.val_loss for run in runs.values())
+adamw, constant, falling = (run.val_loss for run in contest.values())
 assert falling[-1] + 0.02 < constant[-1] < adamw[-1] - 0.04
-assert abs(falling[0] - constant[0]) < 0.05  # after 40 steps
-plots.loss_curves(runs, "Muon learns faster, and a falling rate wins at the end", by="step")
+assert abs(falling[0] - constant[0]) < 0.05  # after 30 steps
+plots.loss_curves(contest, "Muon learns faster, and a falling rate wins at the end", by="step")
 
 # %% [markdown]
 # At first the two lower curves run together, then the one with the falling rate pulls ahead: same model, same batches,

@@ -63,11 +63,11 @@ print(f"{len(train_ids):,} characters to learn from, {len(val_ids):,} held out, 
 
 # %% tags=["trained"]
 sizes = runtime.pick(
-    cpu=dict(block_size=128, n_layer=2, n_head=4, n_embd=96),
+    cpu=dict(block_size=128, n_layer=2, n_head=4, n_embd=64),
     gpu=dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
 budget = runtime.pick(
-    cpu=dict(steps=300, batch_size=16, learning_rate=0.04),
+    cpu=dict(steps=550, batch_size=6, learning_rate=0.05, adamw_share=1.0),
     gpu=dict(steps=2_000, batch_size=64),
 )
 model = llmkit.GPT(llmkit.GPTConfig(V, position="rotary", **sizes)).to(runtime.device)
@@ -364,7 +364,9 @@ def share_of_words(text: str) -> float:
 
 people = val_text[:3_200]
 print(f"{len(known):,} words occur in the training text; of the words of a held-out piece")
-print(f"{share_of_words(people):.0%} are among them, and {distinct(people):.0%} of its stretches differ")
+print(
+    f"{share_of_words(people):.0%} are among them; {distinct(people):.0%} of its stretches differ"
+)
 
 # %% [markdown]
 # Sixteen texts for each temperature, written in one batch:

@@ -370,11 +370,11 @@ assert torch.equal(long, llmkit.generate(noting, ids[:3], 15, seed=0, use_cache=
 
 # %% tags=["trained"]
 sizes = runtime.pick(
-    cpu=dict(block_size=128, n_layer=2, n_head=4, n_embd=96),
+    cpu=dict(block_size=128, n_layer=2, n_head=4, n_embd=64),
     gpu=dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
 budget = runtime.pick(
-    cpu=dict(steps=300, batch_size=16, learning_rate=0.04),
+    cpu=dict(steps=550, batch_size=6, learning_rate=0.05, adamw_share=1.0),
     gpu=dict(steps=2_000, batch_size=64),
 )
 model = llmkit.GPT(llmkit.GPTConfig(V, position="rotary", **sizes)).to(runtime.device)
