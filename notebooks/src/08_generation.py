@@ -67,7 +67,7 @@ sizes = runtime.pick(
     gpu=dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
 budget = runtime.pick(
-    cpu=dict(steps=550, batch_size=6, learning_rate=0.05, adamw_share=1.0),
+    cpu=dict(steps=550, batch_size=6, learning_rate=0.05),
     gpu=dict(steps=2_000, batch_size=64),
 )
 model = llmkit.GPT(llmkit.GPTConfig(V, position="rotary", **sizes)).to(runtime.device)
