@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/06_training.ipynb)
 #
-# About 39 minutes to read, exercises aside.
+# About 40 minutes to read, exercises aside.
 #
 # ← [05b · Positions and norms](05b_positions_and_norms.ipynb) · [07 · Perplexity](07_perplexity.ipynb) →
 
