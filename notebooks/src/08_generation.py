@@ -176,18 +176,18 @@ for n in last:
         mixed = torch.cat([val_ids[i : i + 64 - n], greedy_ids[i - n : i]])  # 64 in all
         same += int(scores(mixed).argmax() == greedy_ids[i])
     same_choice.append(same / len(places))
-assert same_choice[2] > runtime.pick(cpu=0.8, gpu=0.3)
+assert same_choice[3] > runtime.pick(cpu=0.8, gpu=0.3)  # the last sixteen
 plots.bars(
     [f"last {n}" for n in last],
     same_choice,
-    "The last few characters decide nearly all that greedy writes",
+    "The last characters decide nearly all that greedy writes",
     xlabel="share of the places where the choice stays the same",
     ylabel="characters kept",
     fmt="{:.0%}",
 )
 
 # %% [markdown]
-# So once the last eight characters are as they have been before, what follows is most likely the same as then, and the
+# So once the last sixteen characters are as they have been before, what follows is most likely the same as then, and the
 # circle is closed. Dice leave it sooner or later. Large models do look far back, and have a cause of their own: each
 # repetition of a phrase makes the next one likelier ([Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) measured
 # it).
