@@ -331,7 +331,7 @@ picture
 # %% [markdown]
 # Up to position 32 more context helps. Further on the loss climbs: that something *can be computed* for a position does
 # not mean that the model has learned to use it. Waves that it has never seen confuse it at once. Rotary holds out for
-# some ten characters, until too many queries meet keys at distances that no training has shown. To read longer texts,
+# some twenty characters, until too many queries meet keys at distances that no training has shown. To read longer texts,
 # models are trained on longer texts, or at least a little further with turns that have been slowed down
 # ([Chen et al. 2023](https://arxiv.org/abs/2306.15595)).
 #

@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/06_training.ipynb)
 #
-# About 40 minutes to read, exercises aside.
+# About 39 minutes to read, exercises aside.
 #
 # ← [05b · Positions and norms](05b_positions_and_norms.ipynb) · [07 · Perplexity](07_perplexity.ipynb) →
 
@@ -177,7 +177,7 @@ assert thrown > 1000 > slow > adam
 plots.lines(
     range(1, 101),
     heights,
-    "One rate for all: too large for one weight, or too small for the other",
+    "One rate: too large for one weight, too small for the other",
     xlabel="step",
     ylabel="height in the valley",
     log=True,
@@ -449,9 +449,8 @@ print(f"validation loss ≈ {history.val_loss[-1]:.3f} nats, before training ≈
 assert history.val_loss[-1] < runtime.pick(cpu=1.75, gpu=1.6)
 
 # %% [markdown]
-# What it writes changes as much. First come spaces and line ends, about as far apart as in the play. Then more and more
-# of the short words are words, then longer ones, and names with a colon. Sense comes last, and needs a larger model or
-# a longer run.
+# What it writes changes as much. The shape of a play comes first: line ends, capitals, colons. Then more and more of the
+# words are words. Sense comes last, and needs a larger model or a longer run.
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 for step, sample in history.samples[::2]:  # each begins on a new line

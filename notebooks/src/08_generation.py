@@ -187,7 +187,7 @@ plots.bars(
 )
 
 # %% [markdown]
-# So once the last sixteen characters are as they have been before, what follows is most likely the same as then, and the
+# So once the last sixteen characters are as they have been before, what follows is most likely as it was then, and the
 # circle is closed. Dice leave it sooner or later. Large models do look far back, and have a cause of their own: each
 # repetition of a phrase makes the next one likelier ([Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) measured
 # it).
