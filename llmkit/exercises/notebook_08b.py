@@ -270,8 +270,8 @@ EXERCISES = [
             ),
             "compare the scores after every token: the first ones do not show what is "
             "forgotten": _is_exact(slice(4)),
-            "the likeliest token may be right where the scores are wrong, and the last scores where "
-            "the first are wrong: compare all scores, and closely": _equal_choices,
+            "the likeliest token may be right where the scores are wrong, and the last scores "
+            "where the first are wrong: compare all scores, and closely": _equal_choices,
             "64-bit numbers agree far more nearly than that: make the tolerance smaller "
             "(torch.allclose forgives 1e-5 of each number unless told otherwise: rtol=0)": (
                 _is_exact(slice(None), 1e-5)
