@@ -85,6 +85,15 @@ def endless(T):
         pass
 
 
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def raising(error):
+    raise error
+
+
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
@@ -94,6 +103,9 @@ def endless(T):
         (lambda T: exec("raise KeyboardInterrupt"), "it raised KeyboardInterrupt"),
         (lambda T: undefined, "it raised NameError: name 'undefined' is not defined"),  # noqa: F821
         (lambda: 1, "it raised TypeError"),
+        (lambda T: raising(ValueError), "it raised ValueError"),
+        (lambda T: raising(ValueError("one\ntwo " + 99 * "long ")), "ValueError: one two long"),
+        (lambda T: raising(Unspeakable()), "it raised Unspeakable"),
         (lambda T: (i for i in range(T)), "it gave a generator: use return, not yield"),
         (lambda T: [1.0], "a tensor is wanted, not a list"),
         (lambda T: torch.ones(T), r"the shape is (1,), not (1, 1)"),
@@ -112,6 +124,13 @@ def test_no_answer_ends_the_notebook(answer, told, monkeypatch):
     result = check(NAME, answer)
     assert repr(result).startswith("wrong: ")
     assert told in result.about
+    assert all(len(line) < 400 for line in result.about.splitlines())
+
+
+def test_where_a_class_is_wanted_another_answer_is_told_so():
+    for answer in (3, checking.find("02.ByteTokenizer").reference()):
+        about = check("02.ByteTokenizer", answer).about
+        assert about.endswith("a class is wanted: give it without calling it")
 
 
 def test_an_endless_answer_is_ended(monkeypatch):
@@ -208,6 +227,7 @@ def test_the_html_escapes_what_an_answer_says():
         ([1, 2], (1, 2), None),
         ([1, 2], (1, 3), "item 1: another number"),
         ("12", (1, 2), "a tuple is wanted, not a str"),
+        (10**400, 1.0, "another number"),
         (None, 1.0, "None (is a return missing?)"),
         (int, 1.0, "the class int"),
     ],

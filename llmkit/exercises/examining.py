@@ -82,7 +82,8 @@ def examine(exercise: Exercise, answer: Any, given: dict[str, Any]) -> Result:
     wanted = exercise.reference
     is_function = callable(wanted) and not given
     if is_function and not callable(answer):
-        about = f"the answer is {_kind(answer)}; a function is wanted: give it without calling it"
+        kind = "class" if isinstance(wanted, type) else "function"
+        about = f"the answer is {_kind(answer)}; a {kind} is wanted: give it without calling it"
         return Result(name, "wrong", about)
     for number, case in enumerate(exercise.cases):
         case = case(**given) if callable(case) else case
@@ -127,7 +128,10 @@ def compare(got: Any, expected: Any, tolerance: float = 1e-4) -> str | None:
             return f"a number is wanted, not {_kind(got)}"
         if isinstance(expected, Integral):
             return None if got == expected else "another number is wanted"
-        both = float(got), float(expected)
+        try:
+            both = float(got), float(expected)
+        except OverflowError:  # an integer beyond what a float can hold
+            return "another number is wanted"
         near = math.isclose(*both, rel_tol=tolerance, abs_tol=tolerance)
         return None if near or all(map(math.isnan, both)) else "another number is wanted"
     if isinstance(expected, dict):
@@ -219,10 +223,19 @@ def _run(exercise: Exercise, answer: Any, case: Any, given: dict[str, Any]) -> A
         raise _Failed(f"it did not end within {SECONDS:g} seconds: does a loop have no end?")
     done, value = outcome[0]
     if not done:
-        raise _Failed(f"it raised {type(value).__name__}: {value}")
+        raise _Failed(_raised(value))
     if inspect.isgenerator(value):
         raise _Failed("it gave a generator: use return, not yield")
     return value
+
+
+def _raised(error: BaseException) -> str:
+    """What was raised, on one line and not a long one."""
+    try:
+        message = textwrap.shorten(str(error), 300, placeholder=" ...")
+    except Exception:  # an error of the reader's own that cannot be shown
+        message = ""
+    return f"it raised {type(error).__name__}" + (f": {message}" if message else "")
 
 
 def _mistakes(exercise: Exercise, answer: Any, given: dict[str, Any]) -> list[str]:
@@ -257,4 +270,4 @@ def _kind(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

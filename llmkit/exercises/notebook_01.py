@@ -10,6 +10,7 @@ from typing import Any
 from llmkit.exercises.examining import Exercise
 
 TYPESET = "“Well—a day…” said he; ’twas but 3 o’clock"
+KEPT = "; fix, vamp, quiz, jog, or bring & $3-4!\n"  # with TYPESET, all small letters
 SPEECHES = (
     "A:\nOne.\n\nB:\nTwo or three.\n\nC:\n" + "Four. " * 10 + "\n\nD:\nFive.\n\nE:\n6.\n\nF:\n7."
 )
@@ -170,7 +171,7 @@ EXERCISES = [
         "01.plain",
         reference=_plain(),
         checked="all six characters are replaced, and all others stay",
-        cases=[("a",), ("’twas",), ("‘No.’",), ("“No.”",), ("a—b",), ("…",), (TYPESET,)],
+        cases=[("a",), ("’twas",), ("‘No.’",), ("“No.”",), ("a—b",), ("…",), (TYPESET + KEPT,)],
         mistakes={
             "our text has no double quote: each of the four becomes '": lambda string: _plain()(
                 re.sub("[“”]", '"', string)

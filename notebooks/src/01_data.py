@@ -52,7 +52,7 @@ runtime
 # ## What a language model does
 #
 # It reads the beginning of a text, and gives every character that might come next a probability. That is all.
-# Much can be made of it:
+# Much can be made of that:
 #
 # - A telephone's keyboard offers the likeliest next words.
 # - Speech recognition hears something between *recognise speech* and *wreck a nice beach*, and takes the
@@ -68,8 +68,8 @@ drawings.pipeline()
 # %% [markdown]
 # (The ids are numbers that stand for characters; the probabilities are drawn as bars.)
 #
-# So everything depends on good probabilities. To learn them, a program needs exercises with their solutions. Look at
-# what any sentence holds:
+# So everything depends on good probabilities. To learn them, a program needs exercises with their solutions. Any
+# sentence is full of them:
 
 # %%
 sentence = "To be, or not to be"
@@ -85,9 +85,9 @@ for i in range(11, len(sentence)):
 # notebooks after it make the model.
 #
 # Our quotations are Shakespeare's, and so is the text on a GPU runtime such as Colab's (*Tiny Shakespeare*, a million
-# characters). On a plain computer it is a shorter play that was written for this series and comes with llmkit, so that
-# everything runs without a network. It uses the same 65 characters. The numbers printed below are those of the play;
-# with the other text you will see others.
+# characters). On a computer without a GPU it is a shorter play that was written for this series and comes with llmkit,
+# so that everything runs without a network. Both use the same 65 characters. The numbers printed below are the play's;
+# Shakespeare's are different.
 
 # %%
 text = llmkit.load_text(runtime.corpus)
@@ -96,8 +96,8 @@ print(f"{len(text):,} characters\n")
 print(text[:300])
 
 # %% [markdown]
-# A play: a name, a colon, what is said, an empty line. Nobody explains that to a model. It finds out that a name stands
-# in front of a colon as it finds out everything else, for instance what follows a `q`:
+# A play: a name, a colon, what is said, an empty line. Nobody explains that to a model. It learns that a name stands in
+# front of a colon as it learns what follows a `q`, by seeing it often:
 
 # %% tags=["trained"]
 followers = Counter(re.findall("q(.)", text))
@@ -122,12 +122,12 @@ plots.bars(
 )
 
 # %% [markdown]
-# This picture *is* a language model, for one single beginning. A real one has such bars for every beginning
-# there may be, also for those that it has never seen.
+# This picture *is* a language model, for one single beginning. A real one has such bars for every possible beginning,
+# even for those that it has never seen.
 #
 # ## Clean
 #
-# Text as one finds it comes wrapped. Here is a very short *Julius Caesar* in bytes, as the library Project Gutenberg
+# Text rarely comes clean. Here is a very short *Julius Caesar* in bytes, as the library Project Gutenberg
 # would deliver it:
 
 # %%
@@ -186,7 +186,7 @@ except ValueError as error:
 #
 # ## Count
 #
-# Is our text clean? Nothing shows it as fast as a list of all characters in it:
+# Is our text clean? Nothing tells us faster than a list of all its characters:
 
 # %%
 counts = Counter(text)
@@ -195,7 +195,7 @@ print(plots.visible("".join(sorted(counts))))
 assert not {"\r", "\ufeff", "\t"} & set(counts)
 
 # %% [markdown]
-# No stray marks. But what do a `$`, a `&` and `3` as the only digit do in a play? Whatever looks odd, look it up:
+# No stray marks. But what are a `$`, a `&` and a single digit, `3`, doing in a play? Whatever looks odd, look it up:
 
 # %%
 for character in "$&3":
@@ -203,7 +203,7 @@ for character in "$&3":
     print(f"{character}  {counts[character]:3} times, first in {text[place - 30 : place + 30]!r}")
 
 # %% [markdown]
-# Rare; and whether they are meant, only reading tells. (In Tiny Shakespeare the only `$` is a misprint,
+# All three are rare, and only reading tells whether they are meant. (In Tiny Shakespeare the only `$` is a misprint,
 # `sha$l`, and every model made from that text carries the character along.) Which ones are frequent?
 
 # %%
@@ -230,7 +230,7 @@ print(f"{len(words):,} distinct words, of which {once:.0%} occur once")
 assert once > 0.4
 
 # %% [markdown]
-# So a model sees a few words again and again, and nearly half of all words a single time. And who speaks?
+# So a model sees a few words again and again, and nearly half of the different words only once. And who speaks?
 
 # %%
 speeches = [speech.strip().split(":\n", 1) for speech in text.split("\n\n")]
@@ -258,8 +258,8 @@ for k in range(1, 9):
 assert len(text) / n < 2
 
 # %% [markdown]
-# Look at the last column. A string of eight characters stands in the text once or twice, and what followed it then is
-# no basis for a probability. And another text will bring other strings. How many? To find out, put a piece of the text
+# Look at the last column. On average a string of eight characters occurs once or twice in the text, too rarely to make a
+# probability of what followed it. And new text will bring new strings. How many? To find out, put a piece of the text
 # aside.
 #
 # ## Cut in two
@@ -303,10 +303,10 @@ plots.bars(
 
 
 # %% [markdown]
-# Single characters and pairs: all or nearly all. Twelve characters, two or three words: few. A model has to say
-# something sensible about beginnings that nobody has written yet, and a table of whole beginnings is silent there. (It
-# may fall back on shorter ones; exercise 6 shows how far that goes, and it is further than one would think.) What a
-# model makes of new beginnings is the question of everything from notebook 04 on.
+# Of single characters and pairs, all or nearly all were seen; of strings of twelve characters, two or three words, only a
+# few. A model has to say something sensible about beginnings that nobody has written yet, and a table of whole
+# beginnings is silent there. (It may fall back on shorter ones. Exercise 6 shows that this goes further than one would
+# think.) What a model makes of new beginnings is the question of everything from notebook 03b on.
 #
 # ## Why hold text out at all?
 #
@@ -341,14 +341,15 @@ assert on_training > 0.9
 assert on_held_out < 0.2
 
 # %% [markdown]
-# Asked about what it was shown, it looks like a genius. Only the held-out text shows that it understands nothing. This
-# is why the series judges every model by held-out text.
+# Asked about what it was shown, it looks like a genius. Only the held-out text shows that it understands nothing. That is
+# why this series judges every model by held-out text.
 #
 # ## Why not shuffle?
 #
 # In most of machine learning one shuffles the examples before the split. It is tempting to do the same with
 # text: slide a window over it, one example for each position, and hold out a tenth of the windows *at random*.
-# We give our memory both exams, with windows of 32 characters, which repeat the text 32 times: so a part of it will do.
+# We give our memory both exams. Windows of 32 characters hold the text 32 times over, so a part of it will do:
+# `runtime.pick` takes a small part on a CPU and a larger one on a GPU.
 
 # %%
 part = text[: runtime.pick(cpu=20_000, gpu=50_000)]
@@ -481,8 +482,8 @@ except RuntimeError as error:
 
 # %% [markdown]
 # Since version 4 `datasets` no longer runs the programs of strangers in order to load their data. The line was
-# not wrong when it was written; it depended on code that somebody else kept. A plain file and its checksum
-# depend on nobody.
+# not wrong when it was written; it depended on code that somebody else kept. A plain file runs nobody's code, and its
+# checksum tells whether it is still the same file.
 #
 # ## What we saw
 
@@ -498,15 +499,15 @@ for what, count in {
 
 # %% [markdown]
 # - A language model gives every next character a probability, and any text is full of solved exercises for it.
-# - Only `sample_by="document"` kept every character. A data set that is a program no longer loads.
 # - A byte-order mark, `\r` and a licence would be learned like everything else. A list of all characters shows
 #   what does not belong.
 # - A memory of twelve characters is nearly perfect on its own text and lost on the held-out tenth. With shuffled
 #   windows it seems perfect there too: cut once, and do not shuffle.
 # - The longer the beginning, the more often it is new, so counting whole beginnings cannot be enough.
+# - Of the three ways in which `datasets` cuts a file, only `sample_by="document"` kept every character.
 #
-# All this was text. A model computes with numbers, and it can neither add nor multiply a `q`. How do characters
-# become numbers, and get back without loss? That is [notebook 02](02_char_tokenizer.ipynb).
+# So far all is text. A model computes with numbers, and it can neither add nor multiply a `q`. How do characters become
+# numbers, and how do they come back without loss? That is [notebook 02](02_char_tokenizer.ipynb).
 
 # %% [markdown]
 # ## Exercises
@@ -549,8 +550,8 @@ check("01.plain", plain)
 
 
 # %% [markdown]
-# **3 · Repair it** (medium, 10 minutes). This `clean` runs, and most files come out of it well. It is wrong in three
-# ways. Find them, and mend all three. (What is not UTF-8 should be refused: `decode` raises a `ValueError` of its
+# **3 · Repair it** (medium, 10 minutes). This version of `clean` runs, and most files come out of it well. It is wrong in
+# three ways. Find them, and mend all three. (What is not UTF-8 should be refused: `decode` raises a `ValueError` of its
 # own accord.)
 
 # %% tags=["exercise"]

@@ -71,13 +71,13 @@ for what, size in {"Unicode": sys.maxunicode + 1, "our text": len(set(text))}.it
     print(f"{what:9}{size:10,} rows, {megabytes:6.2f} MB")
 
 # %% [markdown]
-# More than half a gigabyte, of which our text, a play, would use 65 rows. We want numbers without gaps: 0, 1, 2
-# and so on, one for each character that occurs.
+# More than half a gigabyte, of which our text, a play, would use 65 rows. So we want numbers without gaps, 0, 1, 2 and so
+# on: one for each character that occurs.
 #
 # ## A tokenizer in six lines
 #
-# The list of all that occurs is called the *vocabulary*, and a place in it an *id*. What is in the list is called
-# a *token*; here every character is one.
+# The list of all that occurs is called the *vocabulary*, and a place in it an *id*. An entry of the list is called a
+# *token*; here every character is one.
 
 # %%
 characters = sorted(set(text))
@@ -89,8 +89,8 @@ for start in range(0, len(characters), 13):
 
 
 # %% [markdown]
-# (`↵` is the line end, `␣` the space.) The list is sorted for a reason: the order of a Python set of strings
-# may change each time that Python starts, and with it every id would.
+# (`↵` is the line end, `␣` the space.) The list is sorted for a reason: a Python set of strings may have another order
+# each time that Python starts, and then every id would change.
 
 # %%
 def encode(string: str) -> list[int]:
@@ -116,7 +116,7 @@ assert tokenizer.encode(text).tolist() == encode(text)
 assert tokenizer.decode(encode(text)) == text
 
 # %% [markdown]
-# It is, on the whole text, both ways. From here on we use llmkit's, which has three things more: it returns tensors,
+# It is, on the whole text, both ways. From here on we use llmkit's, which does three things better: it returns tensors,
 # its errors help, and it is fast. We look at each in turn.
 #
 # ## Tensors in passing
@@ -175,7 +175,7 @@ except KeyError as error:
     print("KeyError:", error)
 
 # %% [markdown]
-# This is what the usual tutorial code does. It names the character, but does not say where it stands or what to do.
+# This is what the usual tutorial code does. The error names the character, but does not say where it stands or what to do.
 # llmkit's error says both:
 
 # %%
@@ -192,7 +192,7 @@ except ValueError as error:
 widgets.TokenExplorer(tokenizer, "To be, or not to be")
 
 # %% [markdown]
-# The error message offers a way out: an *unknown token*, one more id for all that is not in the list.
+# The error message offers a way out: an *unknown token*, one more id for everything that is not in the list.
 
 # %%
 forgiving = llmkit.CharTokenizer.from_text(text, unknown="<unk>")
@@ -201,8 +201,8 @@ for string in ("Et tu, Brutë?", "Naïve café", "Быть или не быть"
     print(forgiving.decode(forgiving.encode(string)))
 
 # %% [markdown]
-# It never fails now, and it loses text: `ë`, `ï` and all Russian letters have become the same token, and no decoder can
-# bring them back. So use the strict tokenizer for the text that a model learns from: it reports every unknown
+# It never fails now, but it loses text: `ë`, `ï` and all Russian letters have become the same token, and no decoder can
+# bring them back. So use the strict tokenizer for the text that a model learns from, since it reports every unknown
 # character. An unknown token is for input that you do not control.
 #
 # ## A round trip, any number of times
@@ -260,8 +260,8 @@ for name, one_of_them in {"characters": tokenizer, "words": by_word}.items():
     print(f"{name:12}{one_of_them.vocab_size:11,}{len(one_of_them.encode(train_text)):16,}")
 
 # %% [markdown]
-# The row is shorter, and the vocabulary many times as large. And is the list of words ever complete? Read the text from
-# its beginning, and count how many different words have come so far:
+# The row of ids is shorter, and the vocabulary many times as large. Is the list of words ever complete? Read the text
+# from its beginning, and count how many different words have come so far:
 
 # %% tags=["trained"]
 places = [len(text) * i // 20 for i in range(21)]
@@ -280,7 +280,7 @@ plots.lines(
 )
 
 # %% [markdown]
-# Each new word would need an id, and a row in the table of the model. What happens in the held-out tenth, which the
+# Each new word would need an id, and a row in the model's table. What happens in the held-out tenth, which the
 # word tokenizer has not seen?
 
 # %% tags=["trained"]
@@ -326,8 +326,8 @@ print(f"15.6 trillion characters: ≈ {loop / len(many) * 15.6e12 / 86400:.0f} d
 assert loop / len(many) * 15.6e12 > 86400  # more than a day, at least
 
 # %% [markdown]
-# A string already *is* a row of numbers, its code points. So make a table that holds, at the position of each code
-# point, the id. With the three characters `abe`, whose code points are 97, 98 and 101:
+# A string already *is* a row of numbers, its code points. So make a table that holds the id of each character at the
+# position of its code point. With the three characters `abe`, whose code points are 97, 98 and 101:
 
 # %%
 small = torch.full((102,), -1)  # (102,): -1 stands for "not in the vocabulary"
@@ -365,8 +365,8 @@ assert loop > 10 * by_llmkit
 
 # %% [markdown]
 # The same ids, many times faster. (llmkit's table is the same idea; it takes the text in blocks that fit into the
-# processor's cache.) But our table is careless. Code point 235, an `ë`, lies beyond its end, which at least is an
-# error. A tab has a position in it but no id, so the answer is `-1`, and Python accepts that as an index:
+# processor's cache.) But our table is careless. Code point 235, an `ë`, lies beyond its end, and that at least is an
+# error. A tab has a position in the table but no id, so the answer is `-1`, and Python accepts that as an index:
 
 # %%
 try:
@@ -378,7 +378,7 @@ print(wrong.tolist())
 print(decode(wrong.tolist()))
 
 # %% [markdown]
-# The tab has become a `z`, because `-1` is the last position of the list. A wrong text, and no error: that is worse.
+# The tab has become a `z`, because `-1` means the last entry of a list. A wrong text without an error: that is worse.
 # llmkit's table watches for the `-1`. Exercise 4 mends ours.
 #
 # One more trap, for anyone who compares texts: what looks the same need not be the same characters.
@@ -389,8 +389,8 @@ print(one, two, one == two, len(one), len(two))
 print(unicodedata.normalize("NFC", two) == one)
 
 # %% [markdown]
-# A tokenizer keeps code points, not looks. To put letter and accent together (`NFC`) is a part of cleaning a
-# text, before its characters are counted.
+# A tokenizer keeps code points, not looks. Putting letter and accent together (`NFC`) is part of cleaning a text, before
+# its characters are counted.
 #
 # ## What we saw
 #
@@ -399,12 +399,12 @@ print(unicodedata.normalize("NFC", two) == one)
 #   amount.
 # - A character never seen is a `KeyError` in a dictionary, and in llmkit an error that says where. With an unknown
 #   token there is no error, and the character is lost.
-# - The round trip held for 2,000 random rows.
+# - The round trip held for 1,000 random strings and 1,000 random rows of ids.
 # - With words the row of ids is shorter, the vocabulary far larger, and new text still brings unknown words.
-# - A table look-up gave the same ids as the loop, at least three times as fast, and llmkit's at least ten times. A
-#   careless table turned a tab into a `z`.
+# - A table look-up gave the same ids as the loop, at least three times as fast, and llmkit's at least ten times as fast.
+#   A careless table turned a tab into a `z`.
 #
-# We have numbers, and they mean nothing yet. What can be predicted from a single one of them? That is
+# Now we have numbers, but they mean nothing yet. What can be predicted from a single one of them? That is
 # [notebook 03](03_bigram.ipynb).
 
 # %% [markdown]

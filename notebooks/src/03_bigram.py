@@ -27,7 +27,7 @@ if importlib.util.find_spec("llmkit") is None:
 # Read a text through a slit that shows one character. You see a `q`. What comes next? You see an `e`. What
 # comes next? After the `q` you would bet your house, after the `e` hardly a coin.
 #
-# A language model does the same: it is shown what has been written, and gives every character that might come
+# A language model makes the same bets: it is shown what has been written, and gives every character that might come
 # next a probability. How good can it be if it sees one character and no more?
 
 # %%
@@ -102,9 +102,10 @@ plots.matrix(
 )
 
 # %% [markdown]
-# Take a minute for it; it is a whole language model. Small letters are followed by small letters (box 1). Capitals
-# are followed by capitals, where a speaker is named (2), or by small letters, where a sentence begins (3). After a
-# punctuation mark comes a line end or a space, and hardly anything else (4):
+# Take a minute to look at it: it is a whole language model. Small letters are followed by small letters (box 1).
+# Capitals are followed by capitals, as in a speaker's name (2), or by small letters, as where a sentence begins (3). A
+# punctuation mark is followed by a line end or a space, and hardly anything else (4; the apostrophe and the hyphen are
+# exceptions):
 
 # %%
 empty = (counts == 0).double().mean().item()
@@ -127,7 +128,7 @@ print(small_table / total)  # (2, 3) / (2, 1) -> (2, 3)
 
 # %% [markdown]
 # The shapes differ, and still it works: PyTorch uses the one column for each of the three. This is called
-# *broadcasting*. A dimension of size 1 is repeated as often as the other tensor needs it. For the whole table:
+# *broadcasting*: a dimension of size 1 is repeated as often as the other tensor needs it. Now for the whole table:
 
 # %%
 def rows_to_probabilities(counts: torch.Tensor) -> torch.Tensor:
@@ -155,7 +156,7 @@ print("a row should sum to 1, but:", [round(s, 2) for s in wrong.sum(dim=1)[[t, 
 #
 # To write, draw a character from the row of the last one, then go to the row of what was drawn, and so on.
 # `torch.multinomial` draws: it returns a column number, each as often as its probability says. A `Generator` with a
-# fixed seed makes the dice fall in the same way each time. First, for comparison, from a table in which all
+# fixed seed makes the dice fall in the same way each time. For comparison we begin with a table in which all
 # characters are equally likely:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
@@ -173,12 +174,12 @@ print()
 print(sample(counted, 240, seed=1337))
 
 # %% [markdown]
-# Not English, and yet no longer noise. There are word lengths, vowels in their places, capitals at the start
-# of lines. All this from looking one character back.
+# The second text is not English, and yet no longer noise. Its words have likely lengths, its vowels are in likely
+# places. All this comes from looking one character back.
 #
 # ## How good is it? One number
 #
-# A model is good if it gave high probabilities to what then really came. For `the`, after a space:
+# A model is good if it gave high probabilities to what really came next. For `the`, after a space:
 
 # %%
 ids = tokenizer.encode(" the")
@@ -233,9 +234,9 @@ print(f"because of {len(new_pairs)} pairs, such as", *map(plots.visible, new_pai
 assert len(new_pairs) > 0
 
 # %% [markdown]
-# Infinite. What never occurred was given 0, and a single 0 in thousands of characters ruins the whole loss: the
-# model had sworn that this could not happen. So give nothing 0. Pretend that each pair was seen a little more
-# often than it was, by an amount `a`. This is called *smoothing*:
+# Infinite. What never occurred was given probability 0, and a single 0 among thousands of characters ruins the whole
+# loss: the model had sworn that this could not happen. So let nothing have probability 0. Pretend that each pair was
+# seen a little more often than it was, by an amount `a`. This is called *smoothing*:
 
 # %% tags=["trained"]
 amounts = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]
@@ -290,7 +291,7 @@ print("after “What is th” and after “h”: the same 65 numbers")
 #
 # ## Why learn what one can count?
 #
-# To see two characters we would need a table with 65 · 65 rows, to see ten, one with this many:
+# To see two characters we would need a table with 65 · 65 rows. To see ten, we would need this many:
 
 # %%
 print(f"{65**10:,} rows, and {len(train_ids):,} characters to fill them")
@@ -303,8 +304,9 @@ print(f"{65**10:,} rows, and {len(train_ids):,} characters to fill them")
 #
 # ## A slope to follow
 #
-# Change numbers so that a loss falls: in which direction? Take one number `w` and the loss (w - 5)². Move `w` a little
-# up and a little down, and see what the loss does. The difference, divided by the distance, is the *slope*:
+# In which direction must a number be changed so that a loss falls? Take one number `w` and the loss (w - 5)². Move `w` a
+# little up and a little down, and see what the loss does. The difference of the two losses, divided by the distance, is
+# the *slope*:
 
 # %%
 def loss_at(w: float) -> float:
@@ -316,7 +318,7 @@ slope_at_3 = (loss_at(3 + epsilon) - loss_at(3 - epsilon)) / (2 * epsilon)
 print(f"slope at w = 3: {slope_at_3:.3f}")
 
 # %% [markdown]
-# This takes two looks at the loss, for one number. Our table has 4,225, and each look would read the whole text.
+# This takes two looks at the loss for one number. Our table has 4,225 numbers, and each look would read the whole text.
 # PyTorch finds all slopes in one go. It records each step by which `loss` was computed, and `backward()` goes through
 # the record from its end to its beginning. This is called *backpropagation*, and [notebook 03b](03b_backpropagation.ipynb)
 # builds it, in thirty lines. Here it is enough that the slope is the same:
@@ -348,8 +350,8 @@ for step in range(20):
 #
 # ## A table of weights
 #
-# Now 65 · 65 numbers in place of one, called *weights*. They may be anything, also negative; probabilities may
-# not. What leads from one to the other is called *softmax*: take the exponential of each number in a row, which
+# Now we take 65 · 65 numbers in place of one, and call them *weights*. They may be anything, even negative; probabilities
+# may not. What leads from one to the other is called *softmax*: take the exponential of each number in a row, which
 # is positive, and divide by the sum of the row. The numbers that go in are called *logits*. (Adding 7 to each
 # changes nothing: numerator and denominator grow by the same factor.)
 
@@ -362,8 +364,8 @@ assert torch.allclose(by_hand, (logits + 7).softmax(dim=0))
 
 # %% [markdown]
 # The loss is the one we have: minus the logarithm of the probability of what really came. PyTorch computes it
-# from the logits, under the name *cross-entropy*. With all weights 0 every character gets 1/65, so the first loss
-# is known beforehand:
+# from the logits, under the name *cross-entropy*. With all weights 0 every character gets 1/65, so we know the first loss
+# beforehand:
 
 # %%
 weights = torch.zeros(V, V, requires_grad=True)  # row i: logits of what follows character i
@@ -378,8 +380,8 @@ print(f"first loss {loss.item():.3f}, ln 65 = {math.log(65):.3f}")
 
 # %% [markdown]
 # And down we go. The training text is long, so each step looks at 32 random pieces of 64 characters, a *batch*.
-# That is enough to tell roughly where down is. `flatten` turns the 32 rows into one long row of 2,048 pairs. And
-# the learning rate? The 0.2 of above is only one guess; let us try three:
+# That is enough to tell roughly where down is. `flatten` turns the 32 rows into one long row of 2,048 pairs. And the
+# learning rate? The 0.2 above was only a guess; let us try three:
 
 # %% tags=["trained"]
 def descend(learning_rate: float, steps: int = 200) -> list[float]:
@@ -413,9 +415,9 @@ plots.lines(
 )
 
 # %% [markdown]
-# With 0.2 it hardly moves, with 20 it arrives near the counts. The loss is a mean over 2,048 pairs, and a weight
-# hears only of the pairs in its own row, so its slope is small, and a small slope needs a large rate. The curve
-# trembles, as each batch is another piece of text, and it gets slower. Will it arrive? The slope itself can tell.
+# With 0.2 it hardly moves, with 20 it comes close. The loss is a mean over 2,048 pairs, and only the pairs in its own row
+# have anything to say about a weight. So its slope is small, and a small slope needs a large rate. The curve trembles,
+# as each batch is another piece of text, and it gets slower. Will it arrive? The slope itself can tell.
 #
 # ## What the gradient says
 #
@@ -442,13 +444,12 @@ assert torch.allclose(weights.grad, formula, atol=1e-9)
 print("backward() and the formula agree to 9 decimals, for all", V * V, "weights")
 
 # %% [markdown]
-# So the gradient is zero where the prediction equals the counts, and nowhere else: the counted table is the only goal
-# that gradient descent can have. It never quite arrives, since softmax gives no exact 0 and most counts are 0; but it
-# comes as close as we have patience for.
+# So the gradient is zero where the prediction equals the counted table, and nowhere else: that table is the only goal that
+# gradient descent can have. It never quite arrives, since softmax gives no exact 0 and most counts are 0; but it comes
+# as close as we have patience for.
 #
-# The formula also shows why it was slow: the row of a rare character has a small share, hence takes tiny steps.
-# Leave the share out, so that all rows move at the same pace, and go on for long. For this we need no text any
-# more, only the counts:
+# The formula also shows why it was slow: the row of a rare character has a small share, and so takes tiny steps. Leave the
+# share out, so that all rows move at the same pace, and take many steps. For this we need only the counts and no text:
 
 # %%
 logits = torch.zeros(V, V, dtype=torch.float64)  # from the start again
@@ -479,8 +480,8 @@ plots.matrix(
 )
 
 # %% [markdown]
-# **Two ways, one answer.** Counting knows it at once. Gradient descent finds it without being told what a count is; it
-# needs a loss and its slopes, and nothing else. So it can also train models for which nobody knows what to count.
+# **Two ways, one answer.** Counting knows it at once. Gradient descent needs a loss and its slopes, and nothing else. So it
+# can also train models for which nobody knows what to count.
 #
 # ## What we saw
 #
@@ -490,7 +491,7 @@ plots.matrix(
 #   4.17; one character of context brings it below 2.6 on held-out text.
 # - A pair never seen makes the loss infinite. A little added to every count mends that.
 # - The slope of a logit is what was predicted minus what happened. It vanishes only where the table is the counted one.
-# - Gradient descent reached the training loss of counting to 0.005, and its table to 0.001.
+# - Gradient descent came within 0.005 nats of the training loss of counting, and within 0.001 of each probability.
 #
 # Both ways agree on a loss, and neither can go below it. What follows `h` depends on whether the `h` stands in
 # `the` or in `oath`; who sees the `h` alone cannot know. Gradient descent needs no table that has a row for every
@@ -539,7 +540,7 @@ check("03.surest", surest)
 # %% [markdown]
 # **3 · Repair it** (medium, 10 minutes). This is to be the loss of a table in nats per character, as `table_loss` has
 # it. It runs, and gives a number that looks likely. It is wrong in three ways. Find them, and mend all three, without
-# a look above.
+# looking above.
 
 # %% tags=["exercise"]
 def repaired(table: torch.Tensor, ids: torch.Tensor) -> float:
@@ -581,8 +582,8 @@ check("03.two_characters", two_characters)
 
 # %% [markdown]
 # **6 · A slope by hand** (medium, 15 minutes). Measure a slope of the table as we did for `w`: move one weight by a
-# small ε in both directions, and divide the difference of the two losses by the distance. Do it for `logits[i, j]` and the loss
-# of the table `logits.softmax(dim=1)` on `ids`. The check compares it with the formula above.
+# small ε in both directions, and divide the difference of the two losses by the distance. Do it for `logits[i, j]` and
+# the loss of the table `logits.softmax(dim=1)` on `ids`. The check compares it with the formula above.
 
 # %% tags=["exercise"]
 def slope(logits: torch.Tensor, ids: torch.Tensor, i: int, j: int, epsilon: float = 1e-4) -> float:

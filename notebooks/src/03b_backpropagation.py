@@ -28,7 +28,7 @@ if importlib.util.find_spec("llmkit") is None:
 # little, how does the loss change? A slope can be measured: move the number up and down, and compute the loss both
 # times. For all numbers that makes 8,450 losses, for a single step.
 #
-# `loss.backward()` found the 4,225 slopes at once. How can one number, the loss, tell so many what to do?
+# `loss.backward()` found the 4,225 slopes at once. How can one number, the loss, tell so many others what to do?
 
 # %%
 import math
@@ -62,16 +62,16 @@ print(f"product {product}, prediction {prediction}, error {error}, loss {loss}")
 
 
 # %% [markdown]
-# The loss would fall if the prediction were higher. But what does that mean for `w`? Begin at the end, and ask of each
-# number: if it grows by a tiny ε, by how many ε does the *loss* grow?
+# The loss would fall if the prediction were higher. What does that mean for `w`? Begin at the end, and ask of each number:
+# if it grows by a tiny ε, by how many ε does the *loss* grow?
 #
 # - `error`: the loss is its square, and the derivative of e² is 2 e. So the slope is 2 · (-3) = -6.
-# - `prediction`: one ε more here is one ε more in `error`, which makes -6 in the loss. Slope -6.
+# - `prediction`: one ε more here is one ε more in `error`, and so -6 ε in the loss. Slope -6.
 # - `product` and `b`: they are added, so the same holds for each. Slope -6.
 # - `w`: one ε more here is multiplied by x, and makes 3 ε in `product`. Each of those counts -6. Slope 3 · (-6) = -18.
 #
-# No step looked at more than the one after it. That is the chain rule of calculus: the slope of a number is its slope
-# for the *next* number, times the slope of that one. Is it true? Measure it:
+# No step looked further than the step after it. That is the chain rule of calculus: to find the slope of a number, ask how
+# fast the *next* number changes with it, and multiply by the slope of that one. Is it true? Measure it:
 
 # %%
 def line_loss(w: float) -> float:
@@ -83,7 +83,7 @@ measured = (line_loss(w + epsilon) - line_loss(w - epsilon)) / (2 * epsilon)
 print(f"slope for w, measured: {measured:.3f}")
 
 # %% [markdown]
-# Here is all of it as a graph, with each value, and beside it its slope:
+# Here is all of it as a graph, with the slope beside each value:
 
 # %%
 drawings.autograd_graph()
@@ -91,16 +91,16 @@ drawings.autograd_graph()
 
 # %% [markdown]
 # Look at `error`. It is multiplied by itself, so two arrows lead from it to the loss. In a product, the slope for one
-# factor is the other factor: -3 along the first arrow, -3 along the second, -6 together. So there are two rules, and
-# they are all of backpropagation:
+# factor is the other factor: -3 along the first arrow, -3 along the second, -6 together. Backpropagation has two rules,
+# and no more:
 #
 # **Along a path, slopes are multiplied. Where several paths lead to the loss, they are added.**
 #
 # ## A number that remembers
 #
-# The rest is bookkeeping, and a computer can do it. It needs a number that remembers what it was made of, its
-# *parents*, and the slope for each of them. Python calls the method `__add__` where it finds a `+`, and `__mul__`
-# where it finds a `*`:
+# The rest is bookkeeping, which a computer can do. It needs a number that remembers what it was made of, its *parents*,
+# and the slope for each of them. Python calls the method `__add__` where it finds a `+`, and `__mul__` where it finds
+# a `*`:
 
 # %%
 class Value:
@@ -140,9 +140,9 @@ print("product was made of", [(parent.data, slope) for parent, slope in product.
 #
 # ## The way back
 #
-# In which order? A number may hand its slope on to its parents only when it has *all* of it: when everything that was
-# made from it has been dealt with. So put all numbers into a list in which each stands after its parents, and go
-# through it from the end. Such a list is said to be in *topological order*.
+# In which order? A number may hand its slope on to its parents only when the slope is *complete*: when everything that was
+# made from the number has handed on its own. So put all numbers into a list in which each stands after its parents, and
+# go through it from the end. Such a list is said to be in *topological order*.
 
 # %%
 def in_order(value, done):
@@ -172,13 +172,13 @@ for name, value in {"w": w, "x": x, "b": b, "product": product, "error": error}.
     print(f"{name:8} value {value.data:5.1f}   slope {value.grad:6.1f}")
 
 # %% [markdown]
-# The numbers of the drawing. The class and the two functions are about thirty lines, and they will do for any formula
-# of sums, products, exponentials and logarithms.
+# These are the numbers of the drawing. The class and the two functions have about thirty lines, and they will do for any
+# formula of sums, products, exponentials and logarithms.
 #
 # ## Why it is quick
 #
-# One could do without the order: follow every path from the loss to `w`, and add up their products. That is right too.
-# But count the paths. Here a number is doubled twenty times, and each doubling uses it twice:
+# One could do without the order: follow every path from the loss to `w`, and add up the products. That is right too. But
+# count the paths. Here a number is doubled twenty times, and each doubling uses it twice:
 
 # %%
 value, paths = Value(1.0), 1
@@ -192,14 +192,14 @@ print(f"{paths:,} paths, {len(order)} numbers, slope of the first: {order[0].gra
 assert order[0].grad == paths
 
 # %% [markdown]
-# A million paths, and 21 numbers. Going backwards in order, each number collects its slope once, and hands it on once.
-# **The way back takes as many steps as the way there**, however many numbers want to know their slope. Measuring takes
-# two ways there for each of them.
+# A million paths, and 21 numbers. Going backwards in order, each number hands its slope on once. **The way back takes as
+# many steps as the way there**, however many numbers want to know their slope. Measuring goes the way there twice for
+# each of them.
 #
 # ## The same as PyTorch?
 #
 # Let us give it something real: the table of notebook 03, for the one line `to be or not to be`. It has 7 different
-# characters, so 7 · 7 logits. The loss of a pair is -ln of the softmax, which is the logarithm of a sum of exponentials,
+# characters, so there are 7 · 7 logits. The loss of a pair is -ln of the softmax: the logarithm of a sum of exponentials,
 # minus the logit of what came:
 
 # %%
@@ -234,8 +234,8 @@ print(f"loss ≈ {loss.data:.4f}, PyTorch's ≈ {torch_loss.item():.4f}")
 assert torch.allclose(ours, weights.grad, rtol=0, atol=1e-12)
 
 # %% [markdown]
-# All 49 slopes agree to twelve digits. PyTorch does the same, with one difference: what it remembers are whole tensors,
-# so that one node of its graph stands for many of ours. From the loss back to the weights there are four:
+# All 49 slopes agree to twelve decimals. PyTorch does the same as we do, but it remembers whole tensors, so that one node
+# of its graph stands for many of ours. From the loss back to the weights there are four:
 
 # %%
 node = torch_loss.grad_fn
@@ -259,8 +259,7 @@ print(
 # %% [markdown]
 # Our `backward` sets all slopes to zero first. PyTorch leaves that to us; hence the `weights.grad = None` in notebook 03.
 #
-# And what does it cost? We take the time of one loss over the whole training text, then of the loss with all its
-# slopes:
+# And what does it cost? We time one loss over the whole training text, and then the loss with all its slopes:
 
 # %%
 text = llmkit.load_text(runtime.corpus)
@@ -286,11 +285,11 @@ assert and_back < 50 * there
 #
 # Now slopes are cheap, for any formula. So let us leave the table, and train a model that sees more than one character.
 #
-# Many a tutorial begins with a small model called something like *GPTMini*, and with PyTorch's class for models,
-# `nn.Module`. It keeps account of the *parameters*, which are all the numbers that training changes, in whatever parts
-# it is given; `super().__init__()` opens this account and so comes first. The parts here are two. An *embedding* is a
-# table with a row of C numbers for each of the V characters. A *linear layer* multiplies by a matrix and adds a row of
-# numbers, the *bias*; it makes V logits out of C numbers. The input has B texts of T characters each.
+# Many tutorials begin with a small model called something like *GPTMini*, made with PyTorch's class for models,
+# `nn.Module`. This class keeps a list of the *parameters*, all the numbers that training changes, in all parts of the
+# model; `super().__init__()` opens the list and so comes first. There are two parts here. An *embedding* is a table with a
+# row of C numbers for each of the V characters. A *linear layer* multiplies by a matrix and adds a row of numbers, the
+# *bias*; it makes V logits out of C numbers. The input has B texts of T characters each.
 
 # %%
 class GPTMini(nn.Module):
@@ -305,8 +304,8 @@ class GPTMini(nn.Module):
 
 
 # %% [markdown]
-# Does it use its context? A test for any model: keep the last character, change all that stand before it, and see
-# whether the prediction changes.
+# Does it use its context? Here is a test for any model: keep the last character, change all that stand before it, and
+# see whether the prediction changes.
 
 # %%
 mini = GPTMini(V, block_size=64, n_embd=32)
@@ -317,14 +316,14 @@ print("changed:", not torch.equal(mini(x)[0, -1], mini(other)[0, -1]))
 assert torch.allclose(mini(x), mini(torch.arange(V))[x], atol=1e-6)
 
 # %% [markdown]
-# No. Each position is looked up and multiplied by itself. What GPTMini says of a character fits into a table of 65 rows
-# (the assert reads it off), so it *is* a bigram, whatever its `block_size`: it can at best learn the counted table, and
+# No. Each position is looked up and multiplied on its own. What GPTMini says of a character fits into a table of 65 rows
+# (the assert reads it off), so it *is* a bigram, whatever its `block_size`. At best it can learn the counted table, and
 # that took us no training at all.
 #
 # ## Side by side
 #
-# What is missing is a place where several characters meet. The oldest way: cut the text into *windows* of k characters,
-# and put their k rows side by side, as one long row. This is what Bengio and others did with words in
+# What is missing is a place where several characters meet. One of the oldest ways is to cut the text into *windows* of k
+# characters, and to put their k rows side by side, as one long row. This is what Bengio and others did with words in
 # [A Neural Probabilistic Language Model](https://www.jmlr.org/papers/v3/bengio03a.html) (2003).
 
 # %%
@@ -363,9 +362,9 @@ print(f"k = 4: {size:,} parameters; a table of all contexts would have {V**4 * V
 # %% [markdown]
 # ## Trained and measured
 #
-# The loop is that of notebook 03: a batch, a loss, slopes, a step. Two things are better. The steps are made by *Adam*,
-# a form of gradient descent in which each parameter gets a step size of its own, and they get smaller towards the end,
-# so that the trembling dies down. (Both are explained in notebook 06.)
+# The loop is that of notebook 03: a batch, a loss, slopes, a step. Two things are better. The steps are made by *Adam*, a
+# form of gradient descent in which each parameter gets a step size of its own. And the steps get smaller towards the end,
+# so that the trembling dies down. (Notebook 06 explains both.)
 
 # %%
 def fit(model: nn.Module, draw, steps: int) -> None:
@@ -441,11 +440,11 @@ once = sum(n == 1 for n in runs.values()) / len(runs)
 print(f"{len(runs):,} different runs of nine characters, and {once:.0%} of them occur once")
 
 # %% [markdown]
-# A count of one says little. The network bears it better, for it need not have seen a run to say something about it:
-# characters that behave alike get rows that are alike, and so do runs made of them. But from four to sixteen it too
-# gets worse, with as many steps of training.
+# A count of one says little. The network copes better, for it need not have seen a run to say something about it:
+# characters that behave alike can get rows that are alike, and so can runs made of them. But from four to sixteen it gets
+# worse too, with as many steps of training.
 #
-# What four characters write:
+# This is what the model of four characters writes:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 ids = tokenizer.encode("\n\n\n\n").tolist()
@@ -457,13 +456,13 @@ for _ in range(300):
 print(tokenizer.decode(ids[4:]))
 
 # %% [markdown]
-# Words, most of them real; names where names belong; no sentence that knows how it began.
+# Many of the words are real, and no sentence knows how it began.
 #
 # ## What it cannot do
 #
 # Why does a longer window not help? Nothing outside the window exists for the model, so we should want a long one. But
 # each further character brings C · H weights to the hidden layer, 6,144 here, to be learned from the same text. And
-# these weights belong to one *place* in the window: what they have learned there is known there only.
+# these weights belong to one *place* in the window: what they learn there is known only there.
 #
 # A riddle shows it. Six places hold digits, but one holds a star, and the answer is the digit after the star. While
 # learning, the star may stand in place 0, 1, 2 or 4, never in 3:
@@ -503,16 +502,16 @@ plots.bars(
 )
 
 # %% [markdown]
-# Where the star was seen, every riddle is solved. In place 3 the answers are guesses, one in ten right. *Read what comes
-# after the star* is one rule, and the network learned it four times. The table of rows is shared by all places, the
-# weights of the hidden layer are not. In a text it is no different: what it has found out about `th` in places 1 and 2
-# it must find out again for places 2 and 3, and in a window of sixteen for fifteen pairs of places.
+# Where the star was seen, nearly every riddle is solved. In place 3 the answers are guesses, about one in ten right. *Read
+# what comes after the star* is one rule, but the network has to learn it once for each place. All places share the table
+# of rows, but not the weights of the hidden layer. With a text it is the same: what it has found out about `th` in places
+# 1 and 2 it must find out again for places 2 and 3, and in a window of sixteen for fifteen pairs of places.
 #
 # ## What we saw
 #
 # - A slope is handed back from each number to its parents: multiplied along a path, added where paths meet.
-# - In topological order each number hands it on once. Thirty lines gave the slopes that PyTorch gives, to 12 digits.
-# - All slopes together cost a few times as much as the loss; measuring them would cost 8,450 times.
+# - In topological order each number hands it on once. Thirty lines gave PyTorch's slopes, to twelve decimals.
+# - All slopes together cost a few times as much as the loss; measuring them would cost 8,450 times as much.
 # - An embedding and a linear layer alone are a bigram, whatever the `block_size`.
 # - A window of four characters, its rows side by side, brings the held-out loss at least 0.6 below the bigram's. Sixteen
 #   are worse than four.

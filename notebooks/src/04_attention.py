@@ -26,7 +26,7 @@ if importlib.util.find_spec("llmkit") is None:
 # %% [markdown]
 # Read `To be, or not to b` and say what comes next. You know it, and you know why: the line up to here leaves
 # no choice. The bigram of notebook 03 is handed the `b`, and nothing else. It would give the same answer after
-# `a rib`. The window of 03b holds a few characters more, and has to learn at each of its places anew.
+# `a rib`. The window of 03b holds a few characters more, and must learn everything anew at each of its places.
 #
 # The line has 18 characters. How could the last one make use of the seventeen before it?
 
@@ -71,12 +71,11 @@ print(weights @ x)  # (T, T) @ (T, C) -> (T, C)
 assert torch.allclose(weights @ x, means)
 
 # %% [markdown]
-# Read the matrix by rows. Row `t` belongs to the position that looks, column `s` to the one looked at, and the
-# number says how much of `s` goes into `t`. Every row sums to one. The upper triangle is zero: nothing comes
-# from the future.
+# Read the matrix by rows. Row `t` belongs to the position that looks, column `s` to the one looked at, and the number
+# says how much of `s` goes into `t`. Every row sums to one. The upper triangle is zero: nothing comes from the future.
 #
-# The triangle stays as it is for the rest of this notebook. What will change is the numbers below it, because
-# a mean treats all the past alike, and a reader does not.
+# The triangle of zeros stays for the rest of this notebook. What will change are the other numbers, because a mean treats
+# all the past alike, and a reader does not.
 #
 # ## Weights from scores
 #
@@ -119,12 +118,12 @@ for past in (0.0, -9.0, -20.0, -20_000.0):
 # %% [markdown]
 # Softmax looks at differences only. A finite number is low *compared with* ordinary scores; when all scores of the past
 # are lower still, the future has the highest score in the row. Small scores, such as those of a new model, would not
-# show it (the first line). Only minus infinity is below everything: a weight of exactly 0.
+# show it (the first line). Only minus infinity is below everything, and gives a weight of exactly 0.
 #
 # ## A question and its answers
 #
 # Who sets the scores? Let us do it by hand once. In a line of text, let every letter look for spaces, and every
-# space look for vowels. Then a character needs two things: what it *looks for* and what it *is*. We give both
+# space look for vowels. Then a character needs two things: what it *looks for* and what it *is*. We write each
 # as two numbers, one for "space" and one for "vowel":
 
 # %%
@@ -140,7 +139,7 @@ for t in (1, 2):
 
 # %% [markdown]
 # What one looks for fits what the other is where a large number meets a large number: multiply the two rows number by
-# number and add up. That is their dot product, and `q @ k.T` takes it for all pairs at once.
+# number and add up. That is their dot product, and `q @ k.T` computes it for all pairs at once.
 
 # %%
 T = len(line)
@@ -153,8 +152,8 @@ assert torch.allclose(weights[1, :2], torch.tensor([0.5, 0.5]))  # the o in "To"
 plots.attention_maps(weights, line, "Letters look for spaces, spaces look for vowels")
 
 # %% [markdown]
-# Row by row: a letter spreads its weight over the spaces before it, a space over the vowels. The first two rows found
-# nothing that fits. Their weights are as even as a mean's, since every row sums to one.
+# Row by row, a letter spreads its weight over the spaces before it, and a space over the vowels. The first two rows found
+# nothing that fits. Their weights are as even as a mean's, since every row must sum to one.
 #
 # What is asked has a name, the *query*; what answers, the *key*. The third thing is what gets averaged, the
 # *value*, and it need not be the key. If a space wants to know *which* vowels there were, let every character
@@ -176,19 +175,20 @@ shares = torch.tensor([before.count(vowel) for vowel in "aeiou"]) / sum(map(befo
 assert torch.allclose(out[last_space], shares, atol=0.001)
 
 # %% [markdown]
-# One `e` in five vowels, four times `o`. The last space has read the line and taken along what it asked for.
+# Of the five vowels before it, one is an `e` and four are `o`. The last space has read the line and taken along what it
+# asked for.
 #
 # **Attention is a weighted average of the past, with weights that the text itself decides.**
 #
-# The whole of it in one picture, for the last of four positions. From the features `x` of each position come a key `k`
-# and a value `v`; the position that asks has a query `q` too.
+# Here is all of it in one picture, for the last of four positions. The features `x` of each position give a key `k` and a
+# value `v`, and those of the position that asks give a query `q` too.
 
 # %%
 drawings.queries_keys_values()
 
 # %% [markdown]
 # We wrote queries, keys and values by hand. A model finds its own: each is a matrix product with the features `x`, and
-# the three matrices start at random and are trained. To see them at work before that, take a random `x`:
+# the three matrices start at random and are trained. Here they are before any training, with a random `x`:
 
 # %%
 T, C, D = 8, 32, 16  # positions, features of a position, size of queries and keys
@@ -200,8 +200,8 @@ print(q.shape, k.shape, v.shape)
 # %% [markdown]
 # ## Why the scores are divided by √D
 #
-# A score is a sum of D products. The more there are, the larger the sum is likely to be, for no reason but
-# their number. With random queries and keys, each number of size about one:
+# A score is a sum of D products. The more of them there are, the larger the sum is likely to be, for no reason but their
+# number. Try it with random queries and keys, each number of size about one:
 
 # %%
 sizes = [4, 16, 64, 256, 1024]
@@ -214,10 +214,10 @@ for D in sizes:
 
 
 # %% [markdown]
-# The spread (the standard deviation) is √D: variances of independent numbers add, one for each product. So the scores
-# of a larger head are spread further, and softmax turns *differences* of scores into *ratios* of weights. Divide by √D,
-# and the spread is 1 for every D. What does that do to the weights? Let each query choose among 64 keys, and take the
-# largest weight of its row:
+# The spread (the standard deviation) is √D: the variances of independent numbers add up, and each product brings 1. So
+# longer queries and keys have scores that are spread further, and softmax turns *differences* of scores into *ratios* of
+# weights. Divide by √D, and the spread is 1 for every D. What does that do to the weights? Let each query choose among
+# 64 keys, and take the largest weight of its row:
 
 # %%
 def largest_weight(D: int, divisor: float) -> float:
@@ -244,10 +244,10 @@ plots.lines(
 )
 
 # %% [markdown]
-# Undivided, one key takes nearly all of the weight before anything is learned. Divided by √D the choice does not depend
-# on D. The third line is a mistake that happens: the root of C, the width of the whole model, which is 8 times D here.
-# Every row is then close to the mean (1/64 = 0.016). (It stood in a much-watched lecture's code [until a viewer found
-# it](https://github.com/karpathy/ng-video-lecture/pull/6).)
+# Undivided, and with a large D, one key takes nearly all of the weight before anything is learned. Divided by √D, the
+# choice does not depend on D. The third line is a mistake that happens: the root of C, the number of features in the
+# whole model, which is 8 times D here. Every row is then much nearer to a mean (1/64 = 0.016). (It stood in a
+# much-watched lecture's code [until a viewer found it](https://github.com/karpathy/ng-video-lecture/pull/6).)
 #
 # Why not start with one key that takes all? Training moves scores a little at a time, and a weight near 1 hardly
 # answers:
@@ -296,7 +296,7 @@ assert torch.allclose(out, torch_out, atol=1e-6)
 print("attend, llmkit.attention, torch: the same", tuple(out.shape))
 
 # %% [markdown]
-# PyTorch's version is the fast one. It need not write the T × T weights to memory ([*FlashAttention: Fast and
+# PyTorch's version is made for speed. It need not write the T × T weights to memory ([*FlashAttention: Fast and
 # Memory-Efficient Exact Attention with IO-Awareness*](https://arxiv.org/abs/2205.14135), Dao and others 2022); exercise
 # 6 shows how that can be. So it is the one to train with. The open one returns the weights, so it is the one to look
 # with.
@@ -304,8 +304,9 @@ print("attend, llmkit.attention, torch: the same", tuple(out.shape))
 # ## Several averages at once
 #
 # One row of weights per position is one question per position. Our hand-made letters could look for spaces, or for
-# vowels; for both they would have to mix them into one average. So ask several questions side by side. Each is called a
-# *head*, and gets its own slice of the features. Here are three positions with eight features, cut into two heads:
+# vowels; to look for both, they would have to mix them into one average. So ask several questions side by side. Each is
+# called a *head*, and gets a slice of its own of the queries, keys and values. Here are three positions with eight numbers
+# each, cut into two heads:
 
 # %%
 drawings.heads()
@@ -332,11 +333,11 @@ print(x[0], split_heads(x, n_head=2)[0], sep="\n")
 assert torch.equal(merge_heads(split_heads(x, n_head=2)), x)
 
 # %% [markdown]
-# Each head has all three positions and half of the features. (The `transpose` matters. Exercise 4 is about what happens
+# Each head has all three positions and half of the numbers. (The `transpose` matters. Exercise 4 is about what happens
 # without it.)
 #
-# Above, three linear layers made queries, keys and values. In practice one does the work of all three: put their
-# matrices on top of each other, and cut its result into three.
+# Above, three linear layers made queries, keys and values. In practice one does the work of all three: their matrices are
+# put on top of each other, and the result is cut into three.
 
 # %%
 C = 32  # as wide as the x from above
@@ -371,10 +372,9 @@ print({name: tuple(weight.shape) for name, weight in layer.named_parameters()})
 #
 # ## What a trained model looks at
 #
-# Random matrices ask random questions. What do trained ones ask? llmkit's `GPT` is two of these layers here, with
-# something around them that notebook 05 builds. A short training will do. What `train` does and what the settings in
-# `TrainConfig` mean (Muon is a way to correct weights) is the subject of notebook 06; here it is a few hundred small
-# corrections.
+# Random matrices ask random questions. What do trained ones ask? Here llmkit's `GPT` is two of these layers, with
+# something around them that notebook 05 builds. A short training will do: a few hundred small corrections of the weights.
+# Notebook 06 is about `train` and the settings in `TrainConfig` (Muon is a way to make the corrections).
 
 # %%
 text = llmkit.load_text(runtime.corpus)
@@ -399,12 +399,12 @@ print(f"held-out text, nats per character: bigram ≈ {bigram_loss:.2f}, with at
 assert loss < bigram_loss - 0.2
 
 # %% [markdown]
-# The past is worth something: the loss is well below the bigram's. (A *nat* is the unit of the loss, which
-# notebook 03 introduced: the mean of −log of the probability given to the character that came.)
+# The past is worth something: the loss is well below the bigram's. (The *nat* is the unit of the loss of notebook 03, the
+# mean of -ln of the probability given to the character that came.)
 #
-# The model trained with PyTorch's attention, so the weights are gone. But they can be computed again: llmkit's
-# `attention_weights` lets a text run through the model, takes what each attention layer is given, and calls
-# `llmkit.attention` on its queries and keys.
+# In training the model used PyTorch's attention, which does not keep its attention weights. But they can be computed
+# again: llmkit's `attention_weights` lets a text run through the model, takes what each attention layer is given, and
+# calls `llmkit.attention` on its queries and keys.
 
 # %%
 x, y = next(llmkit.Batches(val_ids, block_size=32, batch_size=32, seed=5))  # (32, 32) each
@@ -413,8 +413,8 @@ print(tuple(weights.shape), "= (layers, texts, heads, T, T)")
 assert torch.allclose(weights.sum(dim=-1), torch.ones_like(weights[..., 0]), atol=1e-5)
 
 # %% [markdown]
-# 32 pieces of held-out text, two layers with four heads each. Average over the texts, and put the mean that we began
-# with beside the eight heads, to compare with. It is an *even look* at the past.
+# There are 32 pieces of held-out text, and two layers with four heads each. Average over the texts, and put beside the
+# eight heads, for comparison, the mean that we began with: an *even look* at the past.
 
 # %%
 even = torch.ones(32, 32).tril()
@@ -438,7 +438,7 @@ plots.bars(
 )
 
 # %% [markdown]
-# Nobody told it to. In one line of the play it looks like this:
+# Nobody told it to. In one line of the text it looks like this:
 
 # %%
 speech = tokenizer.decode(val_ids[:2000]).split("\n\n")[1]  # the first whole speech
@@ -470,8 +470,8 @@ plots.bars(
 )
 
 # %% [markdown]
-# The first layer has moved in on what is near. The second still looks nearly as far back as the mean does: in so short
-# a training it has not moved much. In a running notebook the view below is alive. Choose another layer, another head:
+# The first layer has learned to look at what is near. The second still looks nearly as far back as the mean does: in so
+# short a training it has not changed much. In a running notebook you can choose another layer and another head below:
 # does one of them favour the spaces, as our hand-made letters did?
 
 # %%
@@ -518,7 +518,7 @@ plots.loss_curves(
 
 # %% [markdown]
 # Too good to be true: it seems to know nearly every next character of a text it has never read. (The curves show the
-# training loss, the numbers above them the held-out loss.) It *reads* them. The answer for position `t` stands in the
+# training loss, the printed numbers the held-out loss.) It *reads* them. The answer for position `t` stands in the
 # input at `t + 1`, and a head has found it:
 
 # %% tags=["trained"]
@@ -544,9 +544,9 @@ for name, one in {"masked": model, "unmasked": peeking}.items():
     print(f"{name}:\n{plots.visible(tokenizer.decode(written))}\n")
 
 # %% [markdown]
-# The first writes something like words, the second has nothing to copy from. To find such a fault before the
-# training and not after it, change the later characters of an input and see whether an earlier
-# prediction moves. llmkit does that to any model:
+# The first writes something like words, the second has nothing to copy from. To find such a fault before the training
+# and not after it, change the later characters of an input and see whether an earlier prediction moves. llmkit does
+# that with any model:
 
 # %%
 for one in (model, peeking):
@@ -559,8 +559,8 @@ assert not llmkit.checks.leaks_future(with_attention(Unmasked)).passed  # new, a
 #
 # ## What attention cannot know
 #
-# One thing is still missing. A mean does not care in which order its numbers come. Does attention? Take the layer
-# from above, not trained, and look at what its last position has read:
+# One thing is still missing. A mean does not care in which order its numbers come. Does attention? Take the untrained
+# layer from above, and look at what its last position has read:
 
 # %%
 letters = nn.Embedding(tokenizer.vocab_size, 32)  # a row of features for each character, at random
@@ -592,10 +592,10 @@ assert not torch.allclose(at_the_end("dog bites men."), first, atol=1e-3)
 # - Softmax makes such rows from any scores; minus infinity makes the zeros. A finite mask let the future through
 #   as soon as the scores of the past were lower.
 # - A query says what a position looks for, a key what it is, a value what it hands over. The score of a pair is
-#   a dot product, divided by √D so that the head size does not decide how sharp the choice is.
+#   a dot product, divided by √D so that their size does not decide how sharp the choice is.
 # - Heads are several such averages side by side. Ours equals llmkit's and PyTorch's to 1e-6.
-# - After a short training the model beat the bigram; one head had learned to look at the character before, and
-#   the second layer looked further back than the first.
+# - After a short training the model beat the bigram; one head had learned to favour the character just before, and the
+#   second layer looked further back than the first.
 # - Without the mask the loss fell to almost nothing, on held-out text as well, and the model could not write.
 #   `llmkit.checks.leaks_future` saw it without any training.
 #

@@ -108,6 +108,19 @@ def never_cleared(loss):
             parent.grad += slope * value.grad
 
 
+def unseeded(loss):
+    order = order_of(loss, [])
+    for value in order:
+        value.grad = 0.0
+    for value in reversed(order):
+        for parent, slope in value.parents:
+            parent.grad += slope * value.grad
+
+
+def returned_only(loss):
+    return {"a": 3.0, "b": 2.0}
+
+
 def forwards(loss):
     order = order_of(loss, [])
     for value in order:
@@ -165,7 +178,7 @@ WRONG = {
         (no_parents, "a gets no slope"),
         (itself, "the slope is the output"),
         (set_directly, "a gets no slope"),
-        (number_only, "it raised AttributeError"),
+        (number_only, "a Value is wanted, not a float"),
     ],
     "03b.repaired": [
         (still_overwrites, "a slope is overwritten"),
@@ -173,6 +186,8 @@ WRONG = {
         (never_cleared, "at a second call the slopes of the first are still there"),
         (forwards, "another number is wanted"),
         (only_plus, "use in_order; and at a second call"),
+        (unseeded, "nothing arrives: the slope of the loss for itself is 1"),
+        (returned_only, "expected {'a': 3.0, 'b': 2.0}\ngot      {'a': 0.0, 'b': 0.0}"),
     ],
     "03b.by_hand": [
         (lambda *given: by_hand_but(*given, mean=False), "divide by their number"),
