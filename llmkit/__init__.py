@@ -17,8 +17,15 @@ A folder imports the files and, where its docstring says so, another folder. `im
 the files alone; a folder comes when it is asked for.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
+
+# PyTorch's threads wait for each other by spinning. Where another program has one of few cores, a
+# step then takes ten times as long; told to sleep, twice. They read this once, as torch is loaded.
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from llmkit import checkpoint, checks
 from llmkit.attention import CausalSelfAttention, attention, causal_mask

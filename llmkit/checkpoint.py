@@ -78,7 +78,11 @@ def save(
         if tokenizer is not None:
             tokenizer.save(place / "tokenizer.json")
         if stored is not None:
-            torch.save(stored, place / "state.pt")
+            content = (
+                BytesIO()
+            )  # of a full disk torch tells in words of its own, a file in Python's
+            torch.save(stored, content)
+            (place / "state.pt").write_bytes(content.getbuffer())
 
     return write_folder(folder, CHECKPOINT, model.config, fill)
 

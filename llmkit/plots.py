@@ -70,6 +70,14 @@ def new_picture(title: str, height: float) -> Picture:
     return picture
 
 
+def new_axes(title: str, height: float, **settings) -> tuple[Picture, Axes]:
+    """A new picture and its one pair of axes, set so."""
+    picture = new_picture(title, height)
+    axes = picture.subplots()
+    axes.set(**settings)
+    return picture, axes
+
+
 def name_ticks(axis, labels: Sequence[str], inches: float) -> None:
     """Name places `inches` apart, white space visible; in two alternating rows where tight."""
     names = [visible(label) if len(label) == 1 else label for label in labels]
@@ -83,9 +91,7 @@ def name_ticks(axis, labels: Sequence[str], inches: float) -> None:
 
 def row_axes(labels: Sequence[str], title: str, height: float, **settings) -> tuple[Picture, Axes]:
     """A new picture whose axes have a row for each label, the first on top."""
-    picture = new_picture(title, height)
-    axes = picture.subplots()
-    axes.set(ylim=(len(labels) - 0.5, -0.5), **settings)
+    picture, axes = new_axes(title, height, ylim=(len(labels) - 0.5, -0.5), **settings)
     axes.grid(visible=False, axis="y")
     name_ticks(axes.yaxis, labels, 0.25)
     return picture, axes
@@ -132,9 +138,7 @@ def lines(
     ticks: where the x axis has its marks, if not where they are round. points: mark each value,
     where there are few and what lies between was not measured.
     """
-    picture = new_picture(title, 4)
-    axes = picture.subplots()
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    picture, axes = new_axes(title, 4, xlabel=xlabel, ylabel=ylabel)
     axes.yaxis.set(**PLAIN)
     for name, values in series.items():
         own_x = as_array(x[name] if isinstance(x, Mapping) else x, "x", None)
@@ -163,9 +167,7 @@ def loss_curves(history, title: str, *, by="tokens", references: Mapping = {}) -
     if by not in ("tokens", "step"):
         raise ValueError(f"by={by!r} is no x axis for a loss: choose 'tokens' or 'step'")
     unit, xlabel = (1, "step") if by == "step" else (1e6, "training tokens seen (millions)")
-    picture = new_picture(title, 4)
-    axes = picture.subplots()
-    axes.set(xlabel=xlabel, ylabel="loss (nats per token)")
+    picture, axes = new_axes(title, 4, xlabel=xlabel, ylabel="loss (nats per token)")
 
     def draw(x, y, name: str, colour: str, **look) -> None:
         label = name and f"{name} {y[-1]:.3f}"
@@ -216,9 +218,7 @@ def histogram(
     marks: {name: value}, places to set off with a line; their names stand above, one over another.
     """
     values = as_array(values, "the values", None)
-    picture = new_picture(title, 3.2)
-    axes = picture.subplots()
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    picture, axes = new_axes(title, 3.2, xlabel=xlabel, ylabel=ylabel)
     axes.grid(visible=False, axis="x")
     axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.hist(values[np.isfinite(values)], bins, color=COLOURS[0], rwidth=0.94)
@@ -334,8 +334,7 @@ def text_heat(text: str, values: Any, title: str, *, label: str, width: int = 64
 @styled
 def token_boxes(tokens: Sequence[str], ids: Sequence[int], title: str) -> Picture:
     """Each token in a box of its own, white space visible, above its id; read in rows."""
-    picture = new_picture(title, 0.5)
-    axes = picture.subplots()
+    picture, axes = new_axes(title, 0.5)
     look: dict[str, Any] = {"ha": "center", "va": "center", "family": "monospace"}
     x, row = 0.0, 0  # in widths of a character, of which 64 fill a row
     for n, (token, i) in enumerate(zip(tokens, ids, strict=True)):

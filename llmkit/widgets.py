@@ -216,11 +216,8 @@ class SamplingPlayground(View):
         self.top_k = control(ipywidgets.IntSlider, "top k", value=V, min=1, max=V)
         self.top_p = control(ipywidgets.FloatSlider, "top p", value=1, min=0.05, max=1, step=0.05)
         self.seed = control(ipywidgets.BoundedIntText, "seed", "14em", max=2**31 - 1)
-        self.message, self.picture, self.output = (
-            ipywidgets.HTML(),
-            picture_box(),
-            ipywidgets.HTML(),
-        )
+        self.message, self.picture = ipywidgets.HTML(), picture_box()
+        self.output = ipywidgets.HTML()
         controls = [self.prompt, self.temperature, self.top_k, self.top_p, self.seed]
         super().__init__(controls, [self.message, self.picture, self.output])
 

@@ -7,9 +7,9 @@ People edit the scripts `src/NN_name.py` (jupytext's percent format). For each, 
 3. executes it in this folder, on the CPU, on the embedded corpus, with no network;
 4. normalises what comes out, so that a rebuild without a change gives the same bytes.
 
-`--stamp` executes nothing: where the code is as it was, its stored outputs are kept, and README.md
-gets the same links. `--check` executes nothing either, and says what is out of date. What a stored
-notebook must look like beyond that is told in tests/test_notebooks.py.
+README.md gets the same links and minutes. `--stamp` executes nothing: where the code is as it was,
+its stored outputs are kept. `--check` executes nothing either, and says what is out of date. What a
+stored notebook must look like beyond that is told in tests/test_notebooks.py.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 REPLACED: dict[str, tuple[str, ...]] = {"14_deployment": ("torchao",)}
 
 SETUP = """\
-# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
 {replaced}import importlib.util
 import os
 import subprocess
 import sys
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
 if importlib.util.find_spec("{module}") is None:
     source = os.environ.get("LLMKIT_SOURCE", "git+{repository}@{tag}")
     pip = [sys.executable, "-m", "pip", "install", "-qq"]
@@ -390,6 +391,7 @@ def build(script: Path) -> str:
     seconds = time.perf_counter() - start
     text = as_json(normalised(notebook, script.stem))
     write(notebook_of(script), text)
+    stamp_readme(script, notebook)
     size = len(text.encode()) / 1000
     return f"{script.stem:20} {seconds:6.1f} s {len(notebook.cells):4} cells {size:6.0f} kB"
 
@@ -407,10 +409,18 @@ def stamp(script: Path) -> str:
         cell.update(execution_count=before.execution_count, outputs=before.outputs)
     write(script, as_script(notebook, script))
     write(path, as_json(normalised(notebook, script.stem)))
-    readme = script.parents[2] / "README.md"
-    link = rf"https://colab\.research\.google\.com/github/[^)\s]+/{script.stem}\.ipynb"
-    write(readme, re.sub(link, colab(script), readme.read_text(encoding="utf-8")))
+    stamp_readme(script, notebook)
     return script.stem
+
+
+def stamp_readme(script: Path, notebook: NotebookNode) -> None:
+    """Bring the notebook's link and reading time in README.md up to date."""
+    path = script.parents[2] / "README.md"
+    text = path.read_text(encoding="utf-8")
+    link = rf"https://colab\.research\.google\.com/github/[^)\s]+/{script.stem}\.ipynb"
+    text = re.sub(link, colab(script), text)
+    time_ = rf"(\(notebooks/{script.stem}\.ipynb\).*\| )\d+(?= \|)"
+    write(path, re.sub(time_, rf"\g<1>{minutes(notebook.cells[1:])}", text))
 
 
 def check(script: Path) -> list[str]:

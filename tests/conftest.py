@@ -1,4 +1,5 @@
-"""What every test starts from: one thread, the CPU, the embedded corpus, and one short text."""
+"""What every test starts from: one thread, the CPU, the embedded corpus, and one short text; and
+which files come first."""
 
 import os
 import signal
@@ -31,3 +32,12 @@ Thy horse had oats; thy horse is well content.
 @pytest.fixture
 def text() -> str:
     return TEXT
+
+
+LONG = ("test_gpu_branches.py", "test_token_file.py", "test_training.py", "test_types.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Each file goes whole to one of two processes: long ones that would come late come first, or
+    one process would wait at the end for the other."""
+    items.sort(key=lambda item: item.path.name not in LONG)

@@ -312,6 +312,7 @@ def test_mutants_of_the_solutions_are_caught(number, monkeypatch):
         monkeypatch.undo()  # the first use of an optimizer takes PyTorch some seconds
         assert check(name, space[answer]).state == "passed"  # or a mutant might fail with it
         monkeypatch.setattr(examining, "SECONDS", 1.0)
+        monkeypatch.setattr(examining, "_mistakes", lambda *_: [])  # the state is all that counts
         for mutant in mutations(tree):
             made += 1
             space = dict(around)

@@ -7,8 +7,8 @@ The convention that makes it possible:
 2. Here pick gives its GPU value, but what takes time is capped by name (`CAPS`): where a pick is
    assigned to `steps` or passed as `steps=`, inside `gpu=dict(steps=...)`, and in GPU-only blocks.
    Sizes are capped so that what fits together still does, and what does not still fails.
-   `TrainConfig(steps=200)`, the same on both, is capped too, except in a cell that asserts
-   something and is not tagged "trained".
+   `TrainConfig(steps=200)` and `dict(steps=200)`, the same on both, are capped too, except in a
+   cell that asserts something and is not tagged "trained".
 3. The corpus is called "tiny_shakespeare" but is a short stand-in, as is everything that would be
    fetched; so no notebook asserts the size of a corpus it fetches.
 4. What only real training can make true is asserted in cells tagged "trained": here their asserts
@@ -41,16 +41,18 @@ CAPS = {
     "seconds": 1,
 }
 COUNTS = ("steps", "epochs", "tasks")  # also as the end of a name: warmup_steps, n_tasks
-WIDTHS = (192, 128)  # a model's width becomes the first that divides it: heads divide it as before
+WIDTHS = (192, 64)  # a model's width becomes the first that divides it: heads divide it as before
 
 PRELUDE = """
 def rehearse():
+    import dataclasses
     import tempfile
     from pathlib import Path
 
     import datasets
     import llmkit
     import matplotlib
+    from llmkit.speed import fast_gpt
 
     load_text, load_dataset = llmkit.load_text, datasets.load_dataset
     embedded = load_text("embedded")
@@ -78,6 +80,13 @@ def rehearse():
         shape = llmkit.GPTConfig(300, block_size=64, n_layer=2, n_head=2, n_embd=32)
         return llmkit.GPT(shape).eval(), tokenizer
 
+    sprint = fast_gpt.sprint
+
+    def short_sprint(*args, **kwargs):
+        shape, settings = sprint(*args, **kwargs)
+        return shape, dataclasses.replace(settings, steps=3)
+
+    fast_gpt.sprint = short_sprint
     llmkit.pretrained.load_gpt2 = small_gpt2
     llmkit.load_text = llmkit.data.load_text = short_text
     datasets.load_dataset = short_dataset
@@ -163,7 +172,8 @@ class Rehearsed(ast.NodeTransformer):
             node.args = [self.capped("steps", argument) for argument in node.args]
         for keyword in node.keywords:
             literal = isinstance(keyword.value, ast.Constant)
-            if called == "TrainConfig" and keyword.arg == "steps" and literal and self.brief:
+            makes_settings = called in ("TrainConfig", "dict") and keyword.arg == "steps"
+            if makes_settings and literal and self.brief:
                 keyword.value = ast.Constant(CAPS["steps"])
         return node
 
@@ -255,7 +265,7 @@ def test_gpu_branches(path, stage):
         (
             "c = r.pick(cpu=C(n_embd=96), gpu=C(n_embd=384))\nd = r.pick(cpu=1, gpu=C(n_embd=256))",
             "c = r.pick(cpu=C(n_embd=96), gpu=C(n_embd=min(384, 192)))\n"
-            "d = r.pick(cpu=1, gpu=C(n_embd=min(256, 128)))",
+            "d = r.pick(cpu=1, gpu=C(n_embd=min(256, 64)))",
         ),
         ("c = r.pick(cpu=1, gpu=C(n_embd=100))", "c = r.pick(cpu=1, gpu=C(n_embd=100))"),
         (
@@ -279,6 +289,7 @@ def test_gpu_branches(path, stage):
             "if r.pick(cpu=False, gpu=True):\n    epochs = min(50, 3)\nelse:\n    epochs = 5",
         ),
         ("llmkit.TrainConfig(steps=200, seed=1)", "llmkit.TrainConfig(steps=3, seed=1)"),
+        ("c = dict(steps=200, size=9)", "c = dict(steps=3, size=9)"),
         ("c = TrainConfig(steps=200)\nassert f(c)", "c = TrainConfig(steps=200)\nassert f(c)"),
     ],
 )

@@ -73,14 +73,19 @@ def test_a_folder_without_python(tmp_path):
             python_source.library(path)
 
 
-def test_the_running_python_s_own_library():
-    files = python_source.library()
-    names = {file.name for file in files}
+@pytest.fixture(scope="module")
+def library():
+    """All of it is read and parsed once, which takes seconds."""
+    return python_source.library()
+
+
+def test_the_running_python_s_own_library(library):
+    names = {file.name for file in library}
     assert {"abc.py", "json/decoder.py", "textwrap.py"} <= names
     assert not any("test" in name.split("/") or "site-packages" in name for name in names)
     assert "token.py" not in names  # auto-generated
-    _, val = python_source.split_files(files)
-    assert 0.03 < len(val) / len(files) < 0.2
+    _, val = python_source.split_files(library)
+    assert 0.03 < len(val) / len(library) < 0.2
     assert all(python_source.parses(file.text) for file in val)
 
 
@@ -217,8 +222,8 @@ def test_the_parts_of_a_text():
     assert python_source.parts("") == []
 
 
-def test_the_parts_leave_no_gap_in_real_files():
-    for file in python_source.library()[:20]:
+def test_the_parts_leave_no_gap_in_real_files(library):
+    for file in library[:20]:
         parts = python_source.parts(file.text)
         ends = [0, *(part.end for part in parts)]
         assert [part.start for part in parts] == ends[:-1]

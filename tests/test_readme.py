@@ -12,10 +12,15 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import build
+import nbformat
 import pytest
+import series_map
 import tomllib
 import yaml
 from packaging.requirements import Requirement
+from test_drawings import faults
+
+from llmkit import CharTokenizer, load_text
 
 ROOT = build.NOTEBOOKS.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,6 +66,42 @@ def test_actions_are_pinned_to_a_commit_whose_version_stands_beside_it():
 def test_the_readme_has_a_badge_for_every_notebook():
     badges = re.findall(r"\]\((https://colab\.research\.google\.com/github/[^)]+)\)", README)
     assert badges == [build.colab(script) for script in build.scripts()]
+
+
+def test_the_table_has_every_notebook_with_its_minutes_and_a_level():
+    row = re.compile(r"^\| (\w+) \| \[(.+?)\]\((.+?)\) \| [^|]+ \| (\d+) \| (\w+) \| ", re.M)
+    told = row.findall(README)
+    expected = []
+    for script in build.scripts():
+        number, name = build.title(script).split(" · ")
+        cells = nbformat.read(build.notebook_of(script), 4).cells
+        [minutes] = re.findall(r"^About (\d+) minutes to read", cells[0].source, re.MULTILINE)
+        expected.append((number, name, f"notebooks/{script.stem}.ipynb", minutes))
+    assert [each[:4] for each in told] == expected, "run `python notebooks/build.py --stamp`"
+    assert {each[4] for each in told} == {"start", "middle", "deep"}
+
+
+def test_what_it_says_of_the_notebooks_holds():
+    assert f"**{len(build.scripts())} Jupyter notebooks" in README
+    assert "Each notebook ends in five exercises or more" in README
+    for script in build.scripts():
+        checked = re.findall(r'^check\("([\w.]+)"', script.read_text(encoding="utf-8"), re.M)
+        assert len(set(checked)) >= 5, script.stem
+
+
+def test_the_map_is_current_has_every_notebook_and_can_be_read():
+    assert "](notebooks/series_map.svg)" in README
+    stored = series_map.SVG.read_text(encoding="utf-8")
+    assert stored == series_map.svg(), "run `python notebooks/series_map.py`"
+    stations = [station for row in series_map.STATIONS for station in row]
+    numbers = " ".join(numbers for _name, numbers, _draw in stations).split()
+    assert numbers == [build.number(script) for script in build.scripts()]
+    assert list(faults(series_map.series_map())) == []
+
+
+def test_the_ids_on_the_map_are_those_of_its_text():
+    ids = CharTokenizer.from_text(load_text("embedded")).encode(series_map.START)
+    assert tuple(map(str, ids.tolist())) == series_map.IDS
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

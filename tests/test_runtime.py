@@ -1,4 +1,7 @@
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -123,3 +126,23 @@ def test_half_precision_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert runtime.default_dtype(torch.device("cuda:0")) == torch.bfloat16
     assert runtime.default_dtype("cpu") == torch.float32
+
+
+# How threads wait
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "seen"),
+    [
+        ("", None, "PASSIVE"),
+        ("", "ACTIVE", "ACTIVE"),  # the reader's own word stands
+        ("import torch; ", None, "None"),  # too late: torch has read it
+    ],
+)
+def test_threads_are_told_to_sleep_while_they_wait(before, given, seen):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    code = before + "import os, llmkit; print(os.environ.get('OMP_WAIT_POLICY'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [seen]

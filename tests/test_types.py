@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_mypy_finds_nothing():
-    """20 seconds the first time, most of them for PyTorch; two once .mypy_cache is there."""
+    """15 seconds the first time, half of them for PyTorch; two once .mypy_cache is there."""
     command = [sys.executable, "-m", "mypy"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr

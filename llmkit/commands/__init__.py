@@ -1,6 +1,7 @@
 """What `python -m llmkit` can do: train, evaluate, generate, export and serve.
 
-One file a command: `add` declares its options, `run` runs it. `recipe` holds what `train` trains,
-`inputs` how a model and a text are named. Here are the progress bars and what is printed; all the
-rest can be done from Python. It stands on `llmkit.speed`, `llmkit.scale` and `llmkit.deploy`.
+One file a command: `add` declares its options, `run` runs it; `line` chooses among them, and tells
+errors. `recipe` holds what `train` trains, `inputs` how a model and a text are named. Here are the
+progress bars and what is printed; all the rest can be done from Python. It stands on
+`llmkit.speed`, `llmkit.scale` and `llmkit.deploy`.
 """

@@ -164,9 +164,15 @@ def _mixes_itself(layer: nn.Module, x: Tensor) -> bool:
 
 
 def _from_pytorch(
-    mask: str = "hidden", tied: bool = True, last_norm: bool = True, **kw: Any
+    mask: str = "hidden",
+    tied: bool = True,
+    last_norm: bool = True,
+    placed: bool = True,
+    used: bool = True,
+    **kw: Any,
 ) -> Any:
-    """A GPT of PyTorch's parts, and what comes of leaving one of its choices out."""
+    """A GPT of PyTorch's parts, and what comes of leaving one of its choices out. placed, used:
+    whether the positions' rows are added, and the layers called."""
     settings = {"dropout": 0.0, "activation": "gelu", "norm_first": True, **kw}
 
     class FromPyTorch(nn.Module):
@@ -187,8 +193,8 @@ def _from_pytorch(
         def forward(self, ids: Tensor) -> Tensor:
             seen = causal_mask(ids.size(1))
             hidden = {"hidden": ~seen, "seen": seen, "none": None}[mask]
-            x = self.wte(ids) + self.wpe.weight[: ids.size(1)]
-            return self.lm_head(self.h(x, mask=hidden))
+            x = self.wte(ids) + placed * self.wpe.weight[: ids.size(1)]
+            return self.lm_head(self.h(x, mask=hidden) if used else x)
 
     return FromPyTorch
 
@@ -199,9 +205,17 @@ def _judged(kind: Any) -> Any:
     def judged(config: GPTConfig) -> dict[str, Any]:
         model = kind(config)
         layers = [part for part in model.modules() if isinstance(part, nn.TransformerEncoderLayer)]
+        texts = torch.tensor([[1, 2, 3], [4, 2, 3], [2, 1, 3]])  # shorter than the window
+        with torch.no_grad():
+            as_it_is, other, swapped = model.eval()(texts)[:, -1]  # (V,) each
+        model.train()
         return {
             "leaks_future passed": leaks_future(model).passed,
             "mixes_batch passed": mixes_batch(model).passed,
+            "an earlier token counts": not torch.allclose(other, as_it_is, atol=1e-4),
+            "the order of the earlier tokens counts": not torch.allclose(
+                swapped, as_it_is, atol=1e-4
+            ),
             "layers": len(layers),
             "norm first": all(layer.norm_first for layer in layers),
             "GELU": all(bool(layer.activation(-torch.ones(1)) < -0.1) for layer in layers),
@@ -383,6 +397,12 @@ EXERCISES = [
                 tied=False
             ),
             "the norm before the output is missing": _from_pytorch(last_norm=False),
+            "the order of the tokens does not count: add the positions' rows": _from_pytorch(
+                placed=False
+            ),
+            "the layers are built, but the stream does not go through them": _from_pytorch(
+                used=False
+            ),
         },
         hints=(
             "One nn.TransformerEncoderLayer(C, n_head, 4 * C, ...) with batch_first=True, "

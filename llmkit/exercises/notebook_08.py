@@ -69,15 +69,19 @@ def _probabilities(*p: float) -> Tensor:
 
 
 class _Table(NeuralBigram):
-    """A model that sees one token: row i of the table scores what follows it."""
+    """A model that sees all tokens: their sum, each times its position, chooses the table's row."""
 
     def __init__(self, rows: Any):
         super().__init__(len(rows))
         with torch.no_grad():
             self.table.weight.copy_(torch.as_tensor(rows))
 
+    def forward(self, ids: Tensor) -> Tensor:
+        places = torch.arange(ids.size(-1)).clamp(min=1)
+        return super().forward((ids * places).cumsum(-1) % len(self.table.weight))
+
     def __repr__(self) -> str:
-        return f"a bigram of {len(self.table.weight)} tokens"
+        return f"a small model of {len(self.table.weight)} tokens"
 
 
 def _random_table(V: int) -> _Table:
@@ -86,7 +90,11 @@ def _random_table(V: int) -> _Table:
 
 
 def _beam(
-    width: int | None = None, summed: bool = True, normalised: bool = True, worst: bool = False
+    width: int | None = None,
+    summed: bool = True,
+    normalised: bool = True,
+    worst: bool = False,
+    reads: int = 0,
 ) -> Any:
     """Beam search over lists, and what is often made of it."""
 
@@ -95,7 +103,7 @@ def _beam(
         for _ in range(new):
             ways = []
             for total, text in beams:
-                scores = model(torch.tensor([text]))[0, -1].detach()  # (V,)
+                scores = model(torch.tensor([text[-reads:]]))[0, -1].detach()  # (V,)
                 costs = -(scores.log_softmax(-1) if normalised else scores)
                 before = total if summed else 0.0
                 ways += [(before + cost, [*text, i]) for i, cost in enumerate(costs.tolist())]
@@ -123,9 +131,9 @@ EXERCISES = [
     Exercise(
         "08.by_hand",
         reference=([2 / 3, 1 / 6, 1 / 6], [2 / 3, 1 / 3, 0.0]),
-        checked="T = 1/2 squares the ratios; top-p keeps the fewest that have enough",
+        checked="τ = 1/2 squares the ratios; top-p keeps the fewest that have enough",
         mistakes={
-            "that is temperature 2: T = 1/2 squares each probability": (
+            "that is temperature 2: τ = 1/2 squares each probability": (
                 [0.4142, 0.2929, 0.2929],
                 [2 / 3, 1 / 3, 0.0],
             ),
@@ -133,7 +141,7 @@ EXERCISES = [
                 [1 / 4, 1 / 16, 1 / 16],
                 [2 / 3, 1 / 3, 0.0],
             ),
-            "scores are divided by T, not probabilities: p / T, made to sum to one, is p": (
+            "scores are divided by τ, not probabilities: p / τ, made to sum to one, is p": (
                 [1 / 2, 1 / 4, 1 / 4],
                 [2 / 3, 1 / 3, 0.0],
             ),
@@ -149,7 +157,7 @@ EXERCISES = [
             "second": ([2 / 3, 1 / 6, 1 / 6], [1 / 2, 1 / 4, 1 / 4]),
         },
         hints=(
-            "The ratio of the first two is 2 : 1. T = 1/2 squares it.",
+            "The ratio of the first two is 2 : 1. τ = 1/2 squares it.",
             "Three numbers in the ratio 4 : 1 : 1 that sum to one.",
             "Top-p goes from the likeliest down, and stops as soon as it has 0.6; then divide "
             "by what it has.",
@@ -307,6 +315,7 @@ EXERCISES = [
                 worst=True
             ),
             "width 2 is not for every call: use `width`": _beam(width=2),
+            "the model is asked about the last token alone: give it the whole text": _beam(reads=1),
         },
         hints=(
             "Keep beams (B, T), which start as ids[None], and their surprise so far, (B,).",

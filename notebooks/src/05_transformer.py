@@ -29,7 +29,7 @@ if importlib.util.find_spec("llmkit") is None:
 # has fetched, and it cannot tell `dog bites man` from `man bites dog`. What has to stand around it?
 #
 # We start from the bigram, which knows one character and nothing else, and add one part after another. Each part has
-# to show what it is worth. At the end stands a GPT, the kind of model that this series trains from here on.
+# to show what it is worth. At the end we have a GPT, the kind of model that this series trains from here on.
 
 # %%
 import math
@@ -50,7 +50,7 @@ runtime
 # (The line says where everything runs. On a GPU some cells do more: `runtime.pick` chooses.)
 #
 # We need a text, cut into characters, each of which is a number. Nine tenths are there to train on, the rest is held
-# out. And these are the sizes of everything that follows:
+# out. These are the sizes of everything that follows:
 
 # %%
 text = llmkit.load_text(runtime.corpus)
@@ -77,7 +77,7 @@ class Model(nn.Module):
         self.wte = nn.Embedding(V, C)  # a row of features for each character
         self.body = nn.Sequential(*body)  # its layers, one after the other
         self.lm_head = nn.Linear(C, V, bias=False)
-        self.apply(small)
+        self.apply(small)  # to each part of the model: see below
 
     def forward(self, ids):
         return self.lm_head(self.body(self.wte(ids)))  # (B, T) -> (B, T, C) -> (B, T, V)
@@ -120,8 +120,8 @@ grow("bigram")
 
 
 # %% [markdown]
-# A body without layers leaves the bigram: the next character is guessed from the present one. (A *parameter* is a
-# number that training changes.) Now let positions look back, with notebook 04's layer of four heads:
+# With no layers in its body the model is a bigram: it guesses the next character from the present one. (A *parameter*
+# is a number that training changes.) Now let positions look back, with notebook 04's layer of four heads:
 
 # %% tags=["trained"]
 def attention():
@@ -223,8 +223,8 @@ for name, start in {"our small weights": small, "PyTorch's weights": lambda part
 
 
 # %% [markdown]
-# Next to nothing. Training would have to mend six layers before any of them could be of use. So let a layer not
-# replace, but add:
+# Next to nothing. Training would have to repair six layers before any of them could be of use. So a layer should not
+# replace what it was given, but add to it:
 
 # %%
 class Add(nn.Module):
@@ -239,11 +239,11 @@ class Add(nn.Module):
 nothing = nn.Linear(3, 3)
 nn.init.zeros_(nothing.weight)
 nn.init.zeros_(nothing.bias)
-print(Add(nothing)(torch.tensor([1.0, 2.0, 3.0])))
+print(Add(nothing)(torch.tensor([1.0, 2.0, 3.0])).tolist())
 
 # %% [markdown]
-# A layer that adds zero leaves the features as they are: a layer that knows nothing does no harm. Now the rungs from
-# above once more, with this one change:
+# A layer that adds zero leaves the features as they are: a layer that knows nothing does no harm. Now we climb the
+# same rungs once more, with this one change:
 
 # %% tags=["trained"]
 grow("add attention", Positions(), Add(attention()))
@@ -252,7 +252,7 @@ pairs = [Add(part()) for _ in range(3) for part in (attention, feed_forward)]
 grow("add the pair, three times", Positions(), *pairs)
 assert ladder["add attention"] < ladder["attention"] - 0.02
 assert ladder["add attention, add feed-forward"] < ladder["add attention"] - 0.01
-assert ladder["add the pair, three times"] < ladder["the pair, three times"] - 0.8
+assert ladder["add the pair, three times"] < ladder["add attention, add feed-forward"] - 0.01
 
 # %% [markdown]
 # Now every part pays: attention, then the feed-forward layer, then depth. The features run straight through from the
@@ -291,10 +291,13 @@ grow("one block, with norms", Positions(), *block(), nn.LayerNorm(C))
 grow("three blocks, with norms", Positions(), *block(), *block(), *block(), nn.LayerNorm(C))
 for one in ("one block, with norms", "three blocks, with norms"):
     assert ladder[one] < ladder["add the pair, three times"] - 0.02
+added = [ladder[name] for name in ladder if name.startswith("add ")]  # attention, one pair, three
+norms_gain = added[1] - ladder["one block, with norms"]
+assert norms_gain > max(added[0] - added[1], added[1] - added[2])
 
 # %% [markdown]
-# A norm is the largest step since adding. An attention part and a feed-forward part, each with its norm, are called a
-# *block*. Here is the ladder as a whole:
+# The norms are worth more than the feed-forward layer was, and more than depth. An attention part and a feed-forward
+# part, each with its norm, are called a *block*. Here is the ladder as a whole:
 
 # %% tags=["trained"]
 assert ladder["three blocks, with norms"] > ladder["one block, with norms"] - 0.01
@@ -309,18 +312,18 @@ plots.bars(
 
 # %% [markdown]
 # Three blocks do not beat one here. Is depth worth nothing then? 200 steps are a short time to fill three blocks, so we
-# shall ask again when we have the model that can be trained for longer.
+# shall ask again when the model is complete, and train for longer.
 #
 # ## Block and GPT
 #
-# What we grew is GPT-2's block. Drawn, with the stream running from left to right:
+# What we grew is GPT-2's block. Here it is as a drawing, with the stream running from left to right:
 
 # %%
 drawings.block()
 
 
 # %% [markdown]
-# And written, with GPT-2's names. Notebook 11 will load GPT-2's weights by these names.
+# And here it is as code, with GPT-2's names. Notebook 11 will load GPT-2's weights by these names.
 
 # %%
 class MLP(nn.Sequential):  # "multi-layer perceptron", an old name for a feed-forward network
@@ -460,10 +463,10 @@ assert abs(first_loss(llmkit.GPT(config)) - math.log(V)) < 0.1
 #
 # ## Does depth pay?
 #
-# Back to the open question, with the whole model: one block or three, and this time 600 steps.
+# Back to the open question, with the whole model: one block or three, and this time 600 steps (of half as many texts).
 
 # %% tags=["trained"]
-longer = replace(training, steps=runtime.pick(cpu=600, gpu=2000))
+longer = replace(training, steps=runtime.pick(cpu=600, gpu=2000), batch_size=8)
 ends = {}
 for name, blocks in {"one block": 1, "three blocks": 3}.items():
     torch.manual_seed(runtime.seed)
@@ -502,7 +505,7 @@ assert max(without["block 1"], without["block 2"]) < ends["three blocks"] + 0.6
 plots.bars(
     list(without),
     list(without.values()),
-    "A later block is missed less than the first one",
+    "The first block is missed most",
     xlabel="held-out loss (nats per character), nothing retrained",
     ylabel="left out",
     highlight="block 0",
@@ -532,7 +535,7 @@ for result in llmkit.checks.run(llmkit.GPT(config)):
 # - Attention without positions did worse than the bigram; with them it did better.
 # - In a chain, the feed-forward layer did harm, and three such pairs forgot everything: each layer replaced what it was
 #   given, and next to nothing got through.
-# - The same parts, *adding* to a residual stream, all paid, one by one. A norm before each layer paid most.
+# - The same parts, *adding* to a residual stream, all paid, one by one. A norm before each layer paid more than depth.
 # - Three blocks were no better than one after 200 steps, and better after 600.
 # - Block and GPT fit on a screen each and give llmkit's scores with llmkit's weights. The hand count of the
 #   parameters holds for ours and for all four of GPT-2.
@@ -686,9 +689,7 @@ def lens(model, ids):
     readings = [model.lm_head(model.ln_f(x))]
     for block in model.h:
         x = block(x)
-        readings.append(
-            model.lm_head(model.ln_f(x))
-        )  # the norm is for reading: x goes on without it
+        readings.append(model.lm_head(model.ln_f(x)))  # normed to be read: x itself stays
     return readings
 
 

@@ -25,8 +25,9 @@ if importlib.util.find_spec("llmkit") is None:
 
 # %% [markdown]
 # Notebook 05 built a GPT and made choices on the way: a trained row of features for each position, a norm before each
-# layer, a single stack of blocks that may not look ahead. GPT-2 chose so. Others chose otherwise, and today's models
-# mostly say differently where a token stands. Which of these choices matter, and how would one notice a wrong one?
+# layer, a single stack of blocks that may not look ahead. GPT-2 made the same choices. Others chose differently, and
+# most of today's models have another way to say where a token stands. Which of these choices matter, and how would one
+# notice a wrong one?
 #
 # This is the model that we start from:
 
@@ -279,7 +280,7 @@ assert losses["sinusoidal, 50 times as large"] > losses["no positions"]
 plots.bars(
     list(losses),
     list(losses.values()),
-    "Rotary learns most; waves are worth what their size lets them",
+    "Rotary learns most; waves help if their size is right",
     xlabel="held-out loss after 200 steps (nats per character)",
     highlight="rotary",
     fmt="{:.2f}",
@@ -330,7 +331,7 @@ picture
 # %% [markdown]
 # Up to position 32 more context helps. Further on the loss climbs: that something *can be computed* for a position does
 # not mean that the model has learned to use it. Waves that it has never seen confuse it at once. Rotary holds out for
-# some ten characters, until too many queries meet keys at distances that no training has shown. To read longer texts,
+# some twenty characters, until too many queries meet keys at distances that no training has shown. To read longer texts,
 # models are trained on longer texts, or at least a little further with turns that have been slowed down
 # ([Chen et al. 2023](https://arxiv.org/abs/2306.15595)).
 #
@@ -421,7 +422,7 @@ plots.bars(
 # In large steps the second kind has learned how frequent characters are, and no more. At a fifth of the rate both
 # learn, and the second is even ahead. So neither order is better in itself; norm before is the one that forgives. The
 # 2017 transformer was given small steps at the start, a *warmup*, and why its order needs that has been worked out
-# since ([Xiong et al. 2020](https://arxiv.org/abs/2002.04745)). GPT-2 went over to norm first.
+# since ([Xiong et al. 2020](https://arxiv.org/abs/2002.04745)). GPT-2 put the norm first.
 #
 # ## A "GPT" that reads its own answer
 #
@@ -467,8 +468,8 @@ plots.loss_curves(
 )
 
 # %% [markdown]
-# Far below our best, with one encoder layer and one decoder layer. Too good to be true: the next character stands in
-# the source, and the decoder looks it up. The usual repair is to mask the decoder. Is it enough?
+# That is far below our best, with one encoder layer and one decoder layer. It is too good to be true: the next
+# character stands in the source, and the decoder looks it up. The usual repair is to mask the decoder. Is it enough?
 
 # %%
 for masked in (False, True):

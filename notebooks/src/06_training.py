@@ -45,7 +45,7 @@ runtime = llmkit.start(seed=1337)
 runtime
 
 # %% [markdown]
-# Here is the plan. The boxes get a section each, from left to right, and then the lower row.
+# Here is the plan. We go through the boxes from left to right, and then through the lower row.
 
 # %%
 drawings.training_loop()
@@ -177,7 +177,7 @@ assert thrown > 1000 > slow > adam
 plots.lines(
     range(1, 101),
     heights,
-    "One rate for all weights is too large for one of them",
+    "One rate: too large for one weight, too small for the other",
     xlabel="step",
     ylabel="height in the valley",
     log=True,
@@ -439,22 +439,22 @@ sixth = math.ceil(budget["steps"] / 6)
 config = llmkit.TrainConfig(**budget, optimizer="muon", eval_every=sixth)
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
-sampler = llmkit.Sampler(tokenizer, every=sixth, prompt="\n")
+sampler = llmkit.Sampler(tokenizer, every=sixth, prompt="\n", tokens=150)
 live = widgets.LivePlot("Both losses fall together: what it learns holds on new text")
 history = llmkit.train(model, train_ids, val_ids, config, callbacks=[sampler, live])
 
 # %% tags=["trained"]
 print(f"{history.tokens[-1]:,} tokens seen in {history.step[-1]:,} steps")
 print(f"validation loss ≈ {history.val_loss[-1]:.3f} nats, before training ≈ {first_loss:.3f}")
-assert history.val_loss[-1] < runtime.pick(cpu=1.65, gpu=1.6)
+assert history.val_loss[-1] < runtime.pick(cpu=1.75, gpu=1.6)
 
 # %% [markdown]
-# What it writes changes as much. The shape of a play comes first: short lines, names, colons. Then more and more of the
+# What it writes changes as much. The shape of a play comes first: line ends, capitals, colons. Then more and more of the
 # words are words. Sense comes last, and needs a larger model or a longer run.
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 for step, sample in history.samples[::2]:  # each begins on a new line
-    print(f"--- after step {step}\n{sample[:150]}")
+    print(f"--- after step {step}\n{sample}")
 
 # %% [markdown]
 # What did Muon gain, and what does decay do now? Three runs with one layer: AdamW at its bold rate, Muon at a constant
@@ -480,8 +480,8 @@ assert abs(falling[0] - constant[0]) < 0.05  # after 40 steps
 plots.loss_curves(runs, "Muon learns faster, and a falling rate wins at the end", by="step")
 
 # %% [markdown]
-# At first the two lower curves run together, then the falling rate pulls ahead: same model, same batches, shorter
-# steps.
+# At first the two lower curves run together, then the one with the falling rate pulls ahead: same model, same batches,
+# shorter steps.
 #
 # ## Saving, stopping, going on
 #

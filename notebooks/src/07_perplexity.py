@@ -133,13 +133,13 @@ print(f"loss {report.loss:.3f} nats, perplexity {report.perplexity:.2f}, by both
 assert 9 < report.perplexity < 13
 
 # %% [markdown]
-# After one character in view, the 65-faced die has about ten faces. From here on we use `llmkit.evaluate`,
-# which does the same in batches of windows, on whichever device the model is.
+# With one character in view, the die of 65 faces has shrunk to about ten. From here on we use `llmkit.evaluate`,
+# which does the same in batches of windows, on whichever device the model is on.
 #
 # ## Looking further back by counting
 #
-# A bigram sees one character. Count longer runs, *n-grams*, and it sees two, three, four. A counter *of order 5* counts
-# runs of five characters: it sees four, and predicts the fifth. Its trouble is known from notebook 03: what
+# A bigram sees one character. Count longer runs, *n-grams*, and a model sees two, three, four. A counter *of order 5*
+# counts runs of five characters: it sees four, and predicts the fifth. Its trouble is known from notebook 03: what
 # never occurred gets a 0, and one 0 makes the loss infinite. The longer the run, the more often that happens.
 #
 # The remedy: cut a bit from each count and give what was cut to a shorter context, which has seen more. In
@@ -236,7 +236,7 @@ plots.bars(
 
 # %% [markdown]
 # There the table has no row; it falls back on a shorter context, and the longer one was counted in vain. And
-# a row that was seen once says with much confidence what followed that one time.
+# a context that was seen once says with much confidence what followed that one time.
 #
 # ### The strongest counter
 #
@@ -374,8 +374,8 @@ assert report.bits_per_char < by_xz
 # Now a network. It is the GPT that you built in notebook 05: attention and feed-forward blocks around a stream. It has
 # no table of what follows what; all that it knows of spelling it must find by gradient descent, on the training text
 # alone. Two choices are open. Where does it learn *where* a character stands: from a row of numbers for each place, as
-# GPT-2 does, or from queries and keys that are turned by their distance (*rotary*, notebook 05)? And who moves the
-# weights: AdamW, or Muon (notebook 06)?
+# GPT-2 does, or from queries and keys that are turned by their position (*rotary*, notebook 05b)? And how do the weights
+# move: by AdamW, or by Muon (notebook 06)?
 
 # %%
 shape = runtime.pick(
@@ -501,7 +501,7 @@ assert min(gain, key=gain.get) == "letter within a word"
 # - How the windows are cut changes the number: a smaller stride gives more context and a lower loss. Say
 #   which it was.
 # - A GPT, trained on the same text, passes the strongest counter we have, if it has rotary positions and is trained
-#   with Muon. It gains nothing by its spelling, but where words begin and where they end.
+#   with Muon. Within words it gains nothing; it gains where words begin and where they end.
 #
 # A low loss is not yet a text. The model gives us 65 probabilities; how shall we choose from them? That is [notebook
 # 08](08_generation.ipynb). (And how low can a loss be? For a play nobody knows. After the exercises an appendix asks it
@@ -749,7 +749,7 @@ assert truth - 1e-3 < counting[-1] < truth + 0.005
 plots.lines(
     sizes,
     {"counting pairs": counting, "entropy rate": [entropy_rate] * len(sizes)},
-    "With more days to learn from, the loss sinks to the entropy rate and stays above it",
+    "With more days to learn from, the loss sinks to the entropy rate, and no further",
     xlabel="days to learn from",
     ylabel="loss on other days (nats)",
     log="x",
@@ -757,5 +757,5 @@ plots.lines(
 
 # %% [markdown]
 # Our measure passes: it finds the floor where there is one. If a model of yours ever falls through such a
-# floor by more than chance explains, do not celebrate; look for the leak. (By chance means: with N days whose surprises
-# spread by $\sigma$ around their mean, the mean itself is off by about $\sigma / \sqrt{N}$.)
+# floor by more than chance explains, do not celebrate; look for the leak. (Chance explains this much: over N days whose
+# surprises spread by $\sigma$ around their mean, the mean itself is off by about $\sigma / \sqrt{N}$.)

@@ -109,6 +109,18 @@ def narrow(config):
     return FromPyTorch(config, middle=1)
 
 
+class Unplaced(FromPyTorch):
+    def forward(self, ids):
+        x = self.layers(self.tokens(ids), mask=self.hidden(ids.size(1)))
+        return self.norm(x) @ self.tokens.weight.T
+
+
+class Unused(FromPyTorch):
+    def forward(self, ids):
+        x = self.tokens(ids) + self.places.weight[: ids.size(1)]
+        return self.norm(x) @ self.tokens.weight.T
+
+
 class OneLayer(FromPyTorch):
     def __init__(self, config):
         super().__init__(config)
@@ -269,6 +281,8 @@ WRONG = {
         (narrow, "at 'trainable numbers'"),
         (OneLayer, "at 'layers'"),
         (OwnOutput, "a matrix of its own"),
+        (Unplaced, "add the positions' rows"),
+        (Unused, "does not go through them"),
         (llmkit.GPT, "at 'layers'"),
     ],
 }

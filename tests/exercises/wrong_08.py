@@ -112,11 +112,11 @@ def greedy(model, ids, new, width):
     return ids, total
 
 
-def beams(normalise, largest, together):
+def beams(normalise, largest, together, read=slice(None)):
     def beam_search(model, ids, new, width):
         kept, totals = ids[None], torch.zeros(1)
         for _ in range(new):
-            surprise = -normalise(model(kept)[:, -1])
+            surprise = -normalise(model(kept[:, read])[:, -1])
             if together:
                 surprise = surprise + totals[:, None]
             V = surprise.size(1)
@@ -180,6 +180,7 @@ WRONG = {
         (beams(as_they_are, False, True), "no logarithms of probabilities yet"),
         (beams(log_p, True, True), "that keeps the least likely"),
         (beams(log_p, False, False), "item 1: another number is wanted"),
+        (beams(log_p, False, True, slice(-1, None)), "give it the whole text"),
         (all_texts, "a tuple is wanted, not a Tensor"),
     ],
 }
