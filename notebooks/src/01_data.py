@@ -4,17 +4,18 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/01_data.ipynb)
 #
-# About 27 minutes to read, exercises aside.
+# About 26 minutes to read, exercises aside.
 #
 # [02 · Character tokenizer](02_char_tokenizer.ipynb) →
 
 # %% tags=["setup"]
-# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
 import importlib.util
 import os
 import subprocess
 import sys
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
 if importlib.util.find_spec("llmkit") is None:
     source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
     pip = [sys.executable, "-m", "pip", "install", "-qq"]

@@ -9,12 +9,13 @@
 # ← [03b · Backpropagation](03b_backpropagation.ipynb) · [05 · Transformer](05_transformer.ipynb) →
 
 # %% tags=["setup"]
-# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
 import importlib.util
 import os
 import subprocess
 import sys
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
 if importlib.util.find_spec("llmkit") is None:
     source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
     pip = [sys.executable, "-m", "pip", "install", "-qq"]
@@ -168,7 +169,9 @@ out = weights @ v  # (T, T) @ (T, 5) -> (T, 5)
 
 last_space = line.rindex(" ")
 print(f"what the last space of {line!r} has fetched:")
-print("  ".join(f"{vowel} {share:.2f}" for vowel, share in zip("aeiou", out[last_space], strict=True)))
+print(
+    "  ".join(f"{vowel} {share:.2f}" for vowel, share in zip("aeiou", out[last_space], strict=True))
+)
 vowels = [character for character in line[:last_space] if character in "aeiou"]
 assert abs(out[last_space, 3] - vowels.count("o") / len(vowels)) < 0.001  # column 3 is o
 
