@@ -475,8 +475,9 @@ plots.lines(
 )
 
 # %% [markdown]
-# (A first character tells more than one would think. A Cyrillic letter is Russian; and in each of the other four, a fifth to a
-# quarter of the sentences begin with T, D, L, E.) Which are mistaken for each other, after four characters?
+# (A first character tells more than one would think. A Cyrillic letter is Russian; and in each of the other four, roughly a
+# quarter of the sentences begin with one and the same letter: T, D, L, E.)
+# Which are mistaken for each other, after four characters?
 
 # %% tags=["trained"]
 confused = {}
