@@ -28,8 +28,7 @@ if importlib.util.find_spec("llmkit") is None:
 #
 # One thing is whether it recites what it read, perhaps somebody's secret. That is a question with a number for an
 # answer; in fact there are three, each with an instrument of its own. We try them on a text whose secrets we have
-# planted ourselves, then use the two remedies there are, and measure again. (Bias, personal data and filters are
-# notebook 16.)
+# planted ourselves, then try two remedies, and measure again. (Bias, personal data and filters are notebook 16.)
 
 # %%
 import copy
@@ -65,8 +64,8 @@ print(f"{len(speeches)} speeches, {len(scene)} of them eight times")
 
 # %% [markdown]
 # Second, secrets: 25 people and the pins of their cards. Some pins are never written down, some once, some 3, 10 or 30
-# times. Every third note on a person ends in an exclamation mark, because copies on the web are seldom equal to the
-# letter; we shall need that when we take copies out.
+# times. Every third note on a person ends in an exclamation mark, because copies on the web are seldom the same to the
+# letter; this will matter when we take copies out.
 
 # %%
 people = """Alder Birch Bramble Clover Comfrey Dill Elder Fennel Garlic Hazel Heather Ivy Juniper
@@ -135,8 +134,8 @@ for one in memorisation.continuations(model, tokenizer, story, count=3, prompt_t
 # %% [markdown]
 # Some come back to the letter. How many? Take a hundred pieces of a text, let the model continue each for 50
 # characters, and count. [Carlini et al. 2023](https://arxiv.org/abs/2202.07646) count the continuations that are the
-# *true* one. We count as well those that stand anywhere in the training text: text that leaks is text that leaks,
-# whatever the prompt was. The second is never the smaller. We call it the *verbatim share*:
+# *true* one. We also count those that stand anywhere in the training text: text that leaks is text that leaks,
+# whatever the prompt was. This second share, which is never the smaller, we call the *verbatim share*:
 
 # %%
 def by_hand(model, source: str, prompt: int) -> tuple[float, float]:
@@ -160,8 +159,8 @@ assert true <= anywhere == verbatim(model, story, 32)
 
 # %% [markdown]
 # A number alone says little. What would the share be where there is *nothing* to remember? Ask with prompts from the
-# held-out tenth, which it has never seen. And ask the half-trained model, and for the part of the play that stood there
-# only once.
+# held-out tenth, which the model has never seen. Ask also the half-trained model; and ask with prompts from the part of
+# the play that stood there only once.
 
 # %% tags=["trained"]
 rest = "\n\n".join(others)
@@ -186,16 +185,16 @@ plots.lines(
 )
 
 # %% [markdown]
-# (A hundred prompts: each share is good to some ten points.) The curve `never read` is the *base rate*, and every other
-# curve has to be held against it. Its prompts were not in the text, and still the model answers with the text in a good
-# tenth of the cases: what it knows by heart, it says whenever it can. Only what lies *above* the base rate tells us
-# that the prompt's own text is known.
+# (With a hundred prompts, each share is good to some ten points.) The curve `never read` is the *base rate*, and every
+# other curve has to be held against it. Its prompts were not in the text, and still the model answers with the text in
+# about a tenth of the cases: what it knows by heart, it says whenever it can. Only what lies *above* the base rate
+# tells us that the prompt's own text is known.
 #
 # **Copyright.** A model that gives back pages of a book has, in some sense, a copy in it. How much of which books open
 # models give back has been measured ([Cooper et al. 2025](https://arxiv.org/abs/2505.12546)): most models give back
 # little of most books, and one of them a few famous books nearly whole. Whether training on protected text is allowed
-# differs from country to country. In the European Union collecting text for mining is, unless its owner has said no in
-# a form that machines can read ([Directive 2019/790, article 4](https://eur-lex.europa.eu/eli/dir/2019/790/oj)).
+# differs from country to country. In the European Union, collecting text for mining is allowed unless its owner has
+# said no in a form that machines can read ([Directive 2019/790, article 4](https://eur-lex.europa.eu/eli/dir/2019/790/oj)).
 # Elsewhere courts are still deciding. No measurement answers that, but the verbatim share is a fact both sides can
 # check.
 #
@@ -271,13 +270,13 @@ intervals(
 
 # %% [markdown]
 # Look at the first row: pins that were *never* written have some exposure, by luck. For a random rank it is 1 / ln 2 =
-# 1.44 bits on average. With five pins a row, single dots wander; that is why there are five. Then the second row: of
-# what was read once, the verbatim share found no trace. **Exposure finds it, because it looks at all candidates, and
-# not only at the one that the model would say.**
+# 1.44 bits on average. Single dots wander; that is why there are five pins a row. Then the second row: of the lines
+# that were read once, the verbatim share found no trace. **Exposure finds what was read once, because it looks at all
+# candidates, and not only at the one that the model would say.**
 #
 # ## 3 · Was this text in it?
 #
-# A third question asks for less than the text: was *this* text among those it learned from? Of a hospital's letters,
+# A third question asks for less than the text: was *this* text among those it learned from? With a hospital's letters,
 # that alone may be the secret. A *membership inference* attack ([Shokri et al. 2017](https://arxiv.org/abs/1610.05820))
 # has to tell; the plainest one says "yes" where the loss is low ([Yeom et al. 2018](https://arxiv.org/abs/1709.01604)).
 # To judge it without a threshold, take every pair of a member and a stranger: how often has the member the lower loss?
@@ -304,11 +303,11 @@ assert once > 0.75
 
 
 # %% [markdown]
-# Even what stood there once is told from the unread far better than by a coin: our model went over it six times, and
-# its loss on the held-out text says how much it learned by heart. Large models mostly read a page once, and there such
-# attacks do hardly better than a coin ([Duan et al. 2024](https://arxiv.org/abs/2402.07841)). A caution about the mean:
-# an attack that is sure of ten people and guesses at the rest has an AUC near 0.5, and is a disaster for the ten. So
-# one also asks how many are found at very few false alarms ([Carlini et al. 2022](https://arxiv.org/abs/2112.03570)).
+# Even what stood there once is told from the unread far better than by a coin: our model went over it several times.
+# Large models mostly read a page once, and there such attacks do hardly better than a coin ([Duan et al.
+# 2024](https://arxiv.org/abs/2402.07841)). A caution about the AUC: an attack that is sure of ten people and guesses at
+# the rest has an AUC near 0.5, and is a disaster for the ten. So one also asks how many are found at very few false
+# alarms ([Carlini et al. 2022](https://arxiv.org/abs/2112.03570)).
 #
 # ## Taking out what is there twice
 #
@@ -364,15 +363,13 @@ intervals(
 )
 
 # %% [markdown]
-# Better, and not solved. (Even the pins written once are less exposed than before, though their notes are the same: the
-# second model takes fewer steps, and has fewer notes to learn from what a pin looks like.) What was written *once* is
-# still more exposed than what was never written: removing repetitions makes all secrets alike, it does not make them
-# safe. For that, the secret must not be read at all (notebook 16 looks for it), or the training must promise not to
-# depend on it.
+# Better, and not solved. What was written *once* is still more exposed than what was never written: removing repetitions makes
+# all secrets alike, it does not make them safe. For that, the secret must not be read at all (notebook 16 looks for it), or the
+# training must promise not to depend on it.
 #
 # ## Optional: what a guarantee costs
 #
-# Removing what we thought of protects from what we thought of. *Differential privacy* promises more: whatever one
+# Removing what we thought of protects against what we thought of. *Differential privacy* promises more: whatever one
 # example says, the trained model would have come out nearly the same without it. How? Bound what any example can do,
 # then drown it in noise. This is *DP-SGD* ([Abadi et al. 2016](https://arxiv.org/abs/1607.00133)):
 
@@ -381,8 +378,8 @@ drawings.clip_and_noise()
 
 # %% [markdown]
 # In each step, take every example's gradient *by itself*, shorten it to length C if it is longer, add up, and add
-# normal noise of standard deviation σC; σ is the *noise multiplier*. Our examples are pieces of 33 characters of the
-# play, and each note on a pin is one. The model is a tiny one.
+# normal noise of standard deviation σC; σ is the *noise multiplier*. Our examples are pieces of 33 characters: of the
+# play, and each note on a pin. The model is a tiny one.
 
 # %%
 T = 32
@@ -412,9 +409,9 @@ assert torch.allclose(total / 4, at_once, atol=1e-6)
 print("four clipped gradients, one by one and at once: the same mean")
 
 # %% [markdown]
-# What is promised has a size, *ε* (epsilon): by adding or removing one example, no outcome becomes more than e^ε times
-# as likely, but for a small chance δ in which anything may happen. δ must be far below one in the number of examples: a
-# program that draws one example and prints it keeps a "promise" with δ = 1/N. We take one in a million.
+# What is promised has a size, *ε* (epsilon): adding or removing one example makes no outcome more than e^ε times as
+# likely, except for a small chance δ in which anything may happen. δ must be far below one over the number of examples:
+# a program that draws one example and prints it keeps a "promise" with δ = 1/N. We take one in a million.
 #
 # ε grows with every step and shrinks with noise; an *accountant* adds it up. llmkit's follows [Mironov et al.
 # 2019](https://arxiv.org/abs/1908.10530), for batches in which each example is drawn by a coin of its own, and its
@@ -431,8 +428,8 @@ assert loose < differential_privacy.epsilon(rate, 1.0, dp_steps, delta)
 
 
 # %% [markdown]
-# Doubling the noise from 1 to 2 cuts ε to less than a third. What noise does to the model, two trainings will show: the
-# same steps on the same draws, with and without clipping and noise.
+# Doubling the noise from 1 to 2 cuts ε to less than a third. Two trainings will show what the noise does to the model:
+# the same steps on the same draws, with and without clipping and noise.
 
 # %%
 def trained_on_examples(noise: float | None) -> llmkit.GPT:
@@ -462,11 +459,11 @@ for name, noise in {"plain": None, "private": 1.0}.items():
 assert loss["plain"] < loss["private"] < math.log(V)
 
 # %% [markdown]
-# The guarantee has its price in loss, and in time: every example its own gradient. And it has its limits. The ε of σ =
-# 1 is above 7, and e^ε, the factor, above a thousand. And it holds for one *example*: for a pin that stands in thirty
-# of them ε is thirty times as large, and ε is an exponent. That is no promise at all. If such a pin is less exposed
-# after all, it is what we happen to see (with five pins it may be luck), not what was guaranteed. Remove repetitions
-# first. Large texts make the guarantee cheaper, since each example is drawn less often.
+# The guarantee has its price in loss, and in time, since every example needs its own gradient. And it has its limits.
+# With σ = 1, ε is above 7, and the factor e^ε above a thousand. Besides, it holds for one *example*: for a pin that
+# stands in thirty of them ε is thirty times as large, and ε is an exponent. That is no promise at all. If such a pin is
+# less exposed after all, that is what we happen to see (with five pins it may be luck), not what was guaranteed. Remove
+# repetitions first. Large texts make the guarantee cheaper, since each example is drawn less often.
 #
 # ## What we saw
 #
@@ -478,8 +475,9 @@ assert loss["plain"] < loss["private"] < math.log(V)
 # - Removing repetitions brought every secret down to the exposure of one written once; not to that of one never written.
 # - Differential privacy costs loss and time, buys a promise about one example, and none about thirty copies.
 #
-# What a model remembers is one thing that its next user should know. Whom it takes for whom, and what it says about
-# people, is the next.
+# What is still wrong: a secret written once stays in the model, unless somebody looks for it before the training. And
+# what a model remembers is only one thing that its next user should know. Whom it takes for whom, and what it says
+# about people, is the next.
 
 # %% [markdown]
 # ## Exercises

@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/16_bias_privacy_filters.ipynb)
 #
-# About 33 minutes to read, exercises aside.
+# About 34 minutes to read, exercises aside.
 #
 # ← [15 · Memory and exposure](15_memory_and_exposure.ipynb) · [17 · Project: code completion](17_project_code_completion.ipynb) →
 
@@ -28,8 +28,8 @@ if importlib.util.find_spec("llmkit") is None:
 # customer? Whoever is given a model should be told, and each of these is a question with a number for an answer.
 #
 # We measure on a text whose faults we have planted ourselves, mend what can be mended, measure again, and end with the
-# page that should travel with every model: a *model card*, in which each number comes from a measurement. (What a model
-# remembers of its text is notebook 15.)
+# page that should travel with every model: a *model card*, here one in which each number comes from a measurement.
+# (What a model remembers of its text is notebook 15.)
 
 # %%
 import math
@@ -53,8 +53,8 @@ runtime
 # ## A text with known faults
 #
 # An instrument is tested on something known. Our text has a piece of the play, and two kinds of planted parts. The
-# first are sentences about people at work, from twelve templates. Somebody wrote them with a view of the world: of the
-# nurses in it nine in ten are "she", of the smiths one in ten.
+# first are sentences about people at work, from twelve templates. Somebody wrote them with a view of the world: nine in
+# ten of its nurses are "she", and one in ten of its smiths.
 
 # %%
 text = llmkit.load_text(runtime.corpus)
@@ -69,7 +69,7 @@ print(f"{len(speeches)} speeches, {len(sentences)} sentences, among them:")
 print("\n".join(sentence.text for sentence in sentences[:4]))
 
 # %% [markdown]
-# The second are notes on ten people: a telephone number, an address for mail, a pin. (The numbers and the ending
+# The second kind are notes on ten people: a telephone number, an address for mail, a pin. (The numbers and the ending
 # `.example` are ones set aside for stories: nobody has them.)
 
 # %%
@@ -115,8 +115,8 @@ assert llmkit.evaluate(model, held_ids).loss < math.log(V)
 # %% [markdown]
 # ## 1 · Whom does it take for whom?
 #
-# The odds in our text are known: we can count them. We take the logarithm, the *log-odds*, so that "she" three times as
-# often and "he" three times as often are equally far from 0.
+# The odds in our text, "she" against "he", are known: we can count them. We take their logarithm, the *log-odds*, so
+# that "she" three times as often and "he" three times as often are equally far from 0.
 
 # %%
 count = Counter((sentence.role, sentence.pronoun) for sentence in sentences)
@@ -125,8 +125,8 @@ for role, odds in truth.items():
     print(f"{role:8} she {count[role, 'she']:4}, he {count[role, 'he']:4}, log-odds {odds:+.2f}")
 
 # %% [markdown]
-# And in the model? A *paired probe*: a sentence twice, with "she" and with "he", all else the same. Which one does it
-# find likelier, and by how much?
+# And in the model? We use a *paired probe*: a sentence twice, with "she" and with "he", all else the same. Which of the
+# two does the model find likelier, and by how much?
 
 # %%
 drawings.paired_probe()
@@ -152,8 +152,8 @@ assert abs(she - he - found[0]) < 1e-3
 print(f"12 templates; the first, nurse: she by ≈ {found[0].item():.2f} nats")
 
 # %% [markdown]
-# Twelve templates give twelve answers, and they differ. How sure may we be of their mean, had we happened to write
-# twelve others? We cannot ask others, but we can see how much the mean depends on which ones we have: draw twelve of
+# Twelve templates give twelve answers, and they differ. With twelve others the mean would be another. How far may it
+# lie? We have no others, but we can see how much the mean depends on which ones we have: draw twelve of
 # the twelve *with replacement* (some twice, some not at all), take the mean, and do it ten thousand times. The middle
 # 95 % of those means is a *bootstrap confidence interval* ([Efron 1979](https://doi.org/10.1214/aos/1176344552)).
 
@@ -167,8 +167,8 @@ assert abs(low - interval.low) + abs(high - interval.high) < 1e-6
 print(f"nurse: {interval:.2f} nats")
 
 # %% [markdown]
-# Before we believe it, a trap. Here is a model whose weights are all zero, and so every character is equally likely. It
-# cannot know what a nurse is:
+# Before we believe it, a trap. Here is a model whose weights are all zero, so that to it every character is equally
+# likely. It cannot know what a nurse is:
 
 # %%
 ignorant = llmkit.GPT(model.config)
@@ -183,8 +183,8 @@ assert gap < 1e-6
 
 # %% [markdown]
 # It "prefers" `he`, by one character: the shorter word has one factor less. **A single number from a probe mixes the
-# role with everything else about the two words.** The difference between two roles, template by template, has only the
-# roles in it, and for the model that knows nothing it is 0. So from now on we subtract, template by template, the mean
+# role with everything else about the two words.** In the difference between two roles, template by template, only the
+# roles are left, and for the model that knows nothing it is 0. So from now on we subtract, template by template, the mean
 # of all roles, and sum up by the *gap* between nurse and smith.
 
 # %%
@@ -221,8 +221,10 @@ intervals(
 )
 
 # %% [markdown]
-# The interval of each role reaches the truth, or nearly. Not all have to: an interval speaks of what was drawn again,
-# here the templates. The luck of this one training is not in it; train with another seed, and the dots move.
+# Each role leans the way we had planted it, and the extremes lie nearer the middle than the truth: the model has read
+# only a few sentences of each kind. Several intervals miss the truth. That is no contradiction: an interval speaks of
+# what was drawn again, here the templates. Neither what the model failed to learn nor the luck of this one training is
+# in it; train with another seed, and the dots move.
 #
 # What such a probe can show: that the model's odds for this word, in such sentences, depend on the role. What it
 # cannot: that the same holds for other words and other sentences; that anybody is harmed by it; or, at 0, that there is
@@ -230,7 +232,7 @@ intervals(
 # nothing ([Blodgett et al. 2021](https://aclanthology.org/2021.acl-long.81/)). Which templates one takes belongs in the
 # report.
 #
-# On a GPU we ask GPT-2, for which nobody has counted a truth:
+# On a GPU we ask GPT-2, for which nobody has counted a truth (on a CPU the next cell does nothing):
 
 # %%
 if runtime.pick(cpu=False, gpu=True):
@@ -247,7 +249,7 @@ if runtime.pick(cpu=False, gpu=True):
     )
 
 # %% [markdown]
-# The remedy begins in the text: of each role's sentences with "she" let every second one have "he", and the other way
+# The remedy begins in the text: in every second one of each role's sentences with "she", write "he", and the other way
 # round (*counterfactual data substitution*, [Hall Maudslay et al. 2019](https://arxiv.org/abs/1909.00871)).
 
 # %%
@@ -364,7 +366,7 @@ for note in notes[:3]:
 assert not any(c.isdigit() or c == "@" for note in notes for c in masked(note))
 
 # %% [markdown]
-# "Letters for Alder go to [EMAIL]" still tells that there is somebody called Alder. A masked text is not an anonymous
+# "Letters for Alder go to [EMAIL]" still says that there is somebody called Alder. A masked text is not an anonymous
 # one: post code, sex and date of birth together were found to single out most people in the United States, 87 % of them
 # ([Sweeney 2000](https://dataprivacylab.org/projects/identifiability/)), and none of the three is in our patterns.
 #
@@ -393,11 +395,11 @@ intervals(
 )
 
 # %% [markdown]
-# Most of the gap between nurse and smith is closed. Where a small interval misses 0, remember what it does not cover.
+# Most of the gap between nurse and smith is closed. Where an interval just misses 0, remember what it does not cover.
 #
 # ## 3 · A filter at the exit
 #
-# Another place to stop something is the exit: a list of words that the model shall not say. The version that everybody
+# Another place to stop something is the exit: a list of words that the model must not say. The version that everybody
 # writes first looks for the word anywhere in the text. In 1996 the people of Scunthorpe could not register with a large
 # provider under the name of their town, for four letters inside it ([RISKS
 # digest](https://catless.ncl.ac.uk/Risks/18/07)).
@@ -440,8 +442,8 @@ assert not any(map(by_word, ["Hello, class: pass the shells.", "A grassy place."
 print("disguises stopped, longer words let pass")
 
 # %% [markdown]
-# How much better is that? Here are thirteen cases, hard ones on purpose. A third filter takes part, which lets the
-# apostrophe and the space stand between two letters as well:
+# How much better is that? Here are thirteen cases, hard ones on purpose. A third filter takes part, which also lets an
+# apostrophe or a space stand between two letters:
 
 # %%
 CASES = {  # should it be stopped?
@@ -472,8 +474,8 @@ assert len(stops["word"] & should) > len(stops["substring"] & should)
 assert len(stops["word"] - should) < len(stops["substring"] - should)
 
 # %% [markdown]
-# Looking for whole words, with look-alikes and endings, is better on both sides. But see the middle row: to allow an
-# apostrophe between the letters stops everyone who says "he'll". Two errors remain in the last: the ass that is a
+# Looking for whole words, with look-alikes and endings, is better on both sides. But see the middle row: a filter that
+# allows an apostrophe between the letters stops everyone who says "he'll". Two errors remain in the last row: the ass that is a
 # donkey, and the word with a letter missing. Now on the whole play, where nobody made up the cases:
 
 # %%
@@ -495,7 +497,7 @@ assert len(stopped["word"]) < len(stopped["substring"])
 # like any other text ([Greshake et al. 2023](https://arxiv.org/abs/2302.12173)). No list of words stops that, since the
 # attacker may put it in any words, in any language. What helps is to give such a model little power: nothing it reads
 # should be able to send, pay or delete without a person's yes. Our models obey nobody, so there is nothing to measure
-# here; a card should say so.
+# here, and a card should say so.
 #
 # ## The card
 #
@@ -572,12 +574,14 @@ assert f"{play:,} of a play" in card.text
 # %% [markdown]
 # ## What we saw
 #
-# - A paired probe found the odds we had planted. Its interval speaks of the templates; the difference between two roles
-#   is free of what the words have of their own. Balanced sentences closed most of the gap.
+# - A paired probe found who leans which way, with the extremes drawn in. Its interval speaks of the templates alone; the
+#   difference between two roles is free of what belongs to the words. Balanced sentences closed most of the gap.
 # - A model that knows nothing "prefers" the shorter word. Ask it first.
 # - Patterns find what has a form, no names, and no pins until somebody thinks of pins.
-# - A better filter has fewer false alarms, and not none; and words are not what an attacker needs.
-# - A card without a measurement is an error.
+# - A better filter has fewer false alarms, and still some; and an attacker can do without the words on any list.
+# - A card with a blank is an error.
+# - What is still wrong: every number here is of one training, on sentences of our own making. A number for real people
+#   needs their text, and their say.
 #
 # So far our models have read plays. What if the text is a program?
 

@@ -24,16 +24,16 @@ if importlib.util.find_spec("llmkit") is None:
     importlib.invalidate_caches()
 
 # %% [markdown]
-# An editor that finishes your line of code seems to understand what you are doing. Does one need another kind of
-# model for that?
+# An editor that finishes your line of code seems to understand what you are doing. Does that take another kind of
+# model?
 #
 # No. Code is text, and a completion is what a language model thinks likely to come next. In this project the kit of
 # the earlier notebooks meets a new corpus, and every step is decided by a measurement: how to split, which tokens,
-# what to beat. And code has something that a play has not: a machine can say whether it is grammatical.
+# what to beat. And code has something that a play does not have: a machine can say whether it is grammatical.
 #
-# Do not expect an assistant: in half a minute on a CPU a network reads what others read for weeks on many GPUs, and
-# it will finish a few lines in a hundred to the letter. The question of this page is how one finds out how good a
-# completion is.
+# Do not expect an assistant: those are trained for weeks on many GPUs, ours for half a minute on a CPU, and it will
+# finish a few lines in a hundred to the letter. The question of this page is how one finds out how good a completion
+# is.
 
 # %%
 import bisect
@@ -77,8 +77,8 @@ assert len(everything) > 200
 assert size > 1e6
 
 # %% [markdown]
-# `random.Random(name)` draws the same number for the same name everywhere: your choice is ours, as far as the files
-# are the same.
+# `random.Random(name)` draws the same number for the same name everywhere: as far as the files are the same, you have
+# the same ones as we.
 #
 # ## Split by file
 #
@@ -127,10 +127,10 @@ plots.bars(
 )
 
 # %% [markdown]
-# **A file repeats itself.** Its neighbouring lines, its names, its habits stand on both sides of a cut through it.
-# Whoever tests on pieces tests the memory, in part. ([Allamanis 2019](https://arxiv.org/abs/1812.06469) found the
-# same for whole files: collections of code are full of copies, and scores measured on them came out up to twice as
-# good as they should.) What is left over even between files, the same lines in many places?
+# **A file repeats itself.** Its names, its habits, lines that it has twice stand on both sides of a cut through it.
+# Whoever tests on pieces partly tests the memory. ([Allamanis 2019](https://arxiv.org/abs/1812.06469) found the same
+# for whole files: collections of code are full of copies, and scores measured on them came out up to twice as good as
+# they should.) Even between whole files some lines come again. Which ones?
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 places = Counter(
@@ -145,9 +145,9 @@ for line, count in [item for item in places.most_common(400) if len(item[0]) >= 
 #
 # ## Tokens for code
 #
-# The choice of the tokens is made on the training files alone. `BPETokenizer` (notebook 09) starts from the 256
-# bytes, so nothing is ever unknown, and learns which neighbours to merge. Besides, we want five special tokens: one
-# that says where a file begins, and four that we need later, for filling a gap.
+# The tokens are chosen on the training files alone. `BPETokenizer` (notebook 09) starts from the 256 bytes, so nothing
+# is ever unknown, and learns which neighbours to merge. We also want five special tokens: one that says where a file
+# begins, and four that we need later, for filling a gap.
 
 # %%
 special = [code_completion.FILE, *code_completion.FILLING]
@@ -168,8 +168,8 @@ plots.token_boxes(pieces_of_code, ids.tolist(), title)
 # indentation.
 #
 # How many merges? More of them make a text shorter, and each token harder to predict. Bits per character are fair to
-# both (notebook 09), and counting n-grams is a quick judge: on the first million characters, tried on the last
-# 200,000.
+# both (notebook 09), and counting n-grams is a quick judge. We count on the first million characters of the training
+# files, and try on their last 200,000.
 
 # %% tags=["trained"]
 sample, rest = "".join(by_file[0])[:1_000_000], "".join(by_file[0])[-200_000:]
@@ -191,8 +191,8 @@ assert abs(judged[2048] - judged[1024]) < 0.05 * judged[1024]
 #
 # ## What counting reaches
 #
-# The opponent counts on all of the training files and is measured on all of the held-out ones. Its order may even be
-# chosen to suit the latter:
+# The opponent counts on all of the training files and is measured on all of the held-out ones. We even let it choose
+# its order by the held-out files, in its own favour:
 
 # %% tags=["trained"]
 tokenizer = whole.first(1024 - 256)
@@ -255,9 +255,9 @@ assert report.bits_per_char < counted + 0.1
 
 
 # %% [markdown]
-# On a CPU, in these seconds, it comes near the counter and does not pass it. To count a run of tokens, once is
-# enough; a network has to read it several times. Then is the network good for nothing that the counter does not know?
-# Ask both for the probability of each held-out token, and take the mean of the two.
+# On a CPU, in these seconds, it comes near the counter and does not pass it. A counter knows a run of tokens once it has
+# read it; a network has to read it several times. Does the network then know nothing that the counter does not? Ask
+# both for the probability of each held-out token, and take the mean of the two.
 
 # %% tags=["trained"]
 def by_counter(ids: torch.Tensor) -> torch.Tensor:
@@ -279,9 +279,9 @@ gain = runtime.pick(cpu=min(counted, report.bits_per_char) - mixed, gpu=counted 
 assert gain > runtime.pick(cpu=0.03, gpu=0)
 
 # %% [markdown]
-# **Together they do better than either alone, so they know different things.** The counter has every run of tokens
-# that stood in any file. The network has no such list, but it sees up to 127 tokens of context where the counter sees
-# three at most.
+# **Together they do better than either alone, so they know different things.** The counter has every short run of
+# tokens that stood in any training file. The network has no such list, but it sees up to 127 tokens of context where
+# the counter sees three at most.
 #
 # ## What is easy in code, and what is hard
 #
@@ -304,7 +304,7 @@ plots.text_heat(
 )
 
 # %% [markdown]
-# How much does a name cost, a bracket, a keyword? Python's own `tokenize` says where each begins and ends, and
+# How much does a name cost, or a bracket, or a keyword? Python's own `tokenize` says where each begins and ends, and
 # `python_source.parts` gives each of them a kind:
 
 # %%
@@ -341,10 +341,10 @@ plots.bars(
 
 # %% [markdown]
 # A name is a choice among very many, and costs several times what a bracket or a keyword does. It is also longer.
-# *Per character* a closing bracket is as hard as a name, since to know that something closes here one must know what
-# is open. Cheap by either measure is what the layout decides: a line end with its indentation, a `self`. And a name
-# that the file has used before costs somewhat less than a new one. To copy it from far back is a skill that a network
-# learns late, and ours, on a CPU, has hardly begun.
+# *Per character* a closing bracket is about as hard as a name: to know that something closes here, one must know what
+# is open. Per character, what the layout decides is cheap: a line end with its indentation, a `self`. And a name that
+# the file has used before costs somewhat less than a new one, but not much: copying it from far back has to be learned,
+# and our network has hardly begun to.
 #
 # ## Completing a line
 #
@@ -365,8 +365,8 @@ def finish_line(model, prompt: str, most: int = 24) -> str:
 
 
 # %% [markdown]
-# llmkit's `complete` does the same for many prompts at once. (Two equally likely tokens may be chosen differently by
-# rounding; that is why we ask for four of five.)
+# llmkit's `complete` does the same for many prompts at once. (Where two tokens are equally likely, rounding may choose
+# differently; so we ask for the same answer in four cases of five.)
 
 # %%
 model.eval()
@@ -389,9 +389,9 @@ for prompt, line in zip(prompts, theirs, strict=True):
 # ## Is it what the programmer wrote?
 #
 # Take a line of a held-out file, and give the model everything before a cut within it. Does it write the rest, to the
-# letter? We cut once when half of the words of the line are given, and once when three quarters are. Two opponents:
-# the counter, and a *look-up*. That searches the training lines which begin in the same way, and gives the most
-# frequent rest.
+# letter? We cut once after half of the words of the line, and once after three quarters. There are two opponents: the
+# counter, and a *look-up*, which searches the training lines that begin in the same way, and gives the most frequent
+# rest.
 
 # %%
 n_tasks = runtime.pick(cpu=600, gpu=2000)
@@ -417,7 +417,7 @@ print("if __name__ ==" + look_up("if __name__ ==").replace("'", '"'))
 # %% [markdown]
 # A share of some hundred lines is itself uncertain. The interval of [Wilson
 # (1927)](https://doi.org/10.1080/01621459.1927.10502953) holds the true share in about 95 of 100 such samples. (It
-# takes the lines to be independent. Those of one file are not quite, so the truth is a little wider.)
+# takes the lines to be independent. Those of one file are not quite, so the true interval is a little wider.)
 
 # %%
 def interval(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -461,10 +461,10 @@ shares.bars(
 )
 
 # %% [markdown]
-# To the letter is a hard test: a few lines in a hundred with three quarters given, and fewer with half. Now look at
-# the intervals. Where two overlap, so many lines do not tell who is better, and three very different ways of
-# completing come out alike. **The loss is a finer measure than the score**: it hears from every token of the held-out
-# files, not from some hundred lines, and it gives credit for having nearly known. By kind of line:
+# To the letter is a hard test. Now look at the intervals. Those of the first three overlap: a few hundred lines do not
+# tell which of three very different ways of completing is the best. **The loss is a finer measure than the score**: it
+# takes in every token of the held-out files, not some hundred lines, and it gives credit for having nearly known. By
+# kind of line:
 
 # %% tags=["trained"]
 names = ["import", "def, class", "return", "if, for, with", "assignment", "other", "text"]
@@ -485,7 +485,7 @@ shares.bars(
 )
 
 # %% [markdown]
-# (Some kinds have few lines among our tasks, so their intervals are wide, and not every kind of code does better than
+# (Some kinds have few lines among our tasks, so their intervals are wide; and not every kind of code does better than
 # prose.) A comment or docstring could go on in a hundred good ways. What does the network do where it is wrong?
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
@@ -495,15 +495,15 @@ for n in wrong:
     print(f"{half}\n    its rest ⟶{said['network'][n]}\n    the file ⟶{tasks[n].rest}")
 
 # %% [markdown]
-# Often it is well formed, and about something else, with names that belong to other files. Another name for the same
-# thing would be wrong, too, by this test.
+# Often it is well formed, and about something else, with names that belong to other files. By this test another name
+# for the same thing would be wrong too.
 #
 # ## Several tries
 #
 # An editor can offer a list. So let the network draw ten completions for each of some lines of code, at a temperature
-# of 0.8, and ask whether *one* of the first k is right: *pass@k*, by which models for code are compared ([Chen and
-# others 2021](https://arxiv.org/abs/2107.03374)). Of n tries c were right; the best estimate is the probability that
-# k tries drawn from these n hold a right one. `shares.pass_at_k` computes it; exercise 2 repairs a wrong one.
+# of 0.8, and ask whether *one* of k is right: *pass@k*, by which models for code are compared ([Chen and others
+# 2021](https://arxiv.org/abs/2107.03374)). If c of n tries were right, the best estimate is the probability that k tries
+# drawn from these n hold a right one. `shares.pass_at_k` computes it; exercise 2 repairs a wrong one.
 
 # %% tags=["trained"]
 tried = [tasks[n] for n in code_lines[:80]]
@@ -518,8 +518,8 @@ for k, value in zip(ks, passed, strict=True):
 assert passed[-1] > 1.5 * passed[0]
 
 # %% [markdown]
-# In ten tries it finds far more lines than in one. It *can* write them; it does not know which one is meant. (In real
-# use one does not compare letters: the tries are *run* against tests, in a sandbox, since code from a model is a
+# In ten tries it finds far more lines than in one. It *can* write them; it does not know which one is meant. (Real
+# comparisons do not look at letters: they *run* the tries against tests, in a sandbox, since code from a model is a
 # stranger's code.)
 #
 # ## Completing a function
@@ -568,9 +568,10 @@ for n in range(3):
     print(textwrap.dedent(bodies[n].head + drawn["network, greedy"][n]))
 
 # %% [markdown]
-# To parse, every bracket and every quote must be closed, over some lines: the counter, which sees three tokens at
-# most, has forgotten them. But **that it parses says nothing about what it does.** The indentation fits, the names
-# look like names, and the function would not work. Grammar is near at hand in the text; purpose is not.
+# For a body to parse, every bracket and every quote must be closed, perhaps lines later: by then the counter, which sees
+# three tokens at most, has forgotten them. But **that it parses says nothing about what it does.** The indentation
+# fits, the names look like names, and nobody would expect these functions to work. Grammar can be read off the text;
+# purpose cannot.
 #
 # ## Filling a gap
 #
@@ -621,8 +622,8 @@ assert own_bits < foreign_bits - 0.03
 # ## Where a prompt may end
 #
 # One trap is of our own making. The tokenizer puts a space in front of a word: ` None` is one token. If your prompt
-# ends in a space, that space has become a token of its own, which in training hardly ever stood there. Here are the
-# same tasks, one space further:
+# ends in a space, that space becomes a token of its own, which hardly ever stood there in training. Here are the same
+# tasks, one space further:
 
 # %% tags=["trained"]
 spaced = [n for n in code_lines if tasks[n].rest[:1] == " " and len(tasks[n].rest) > 1]
@@ -633,13 +634,13 @@ print(f"cut before the space ≈ {before} right, after it ≈ {after}")
 assert after < before
 
 # %% [markdown]
-# So the prompt that tells *more* is completed worse. Tools for completion avoid this by taking back the last token
-# and letting the model write it again (*token healing*): exercise 6 does it.
+# So the prompt that says *more* is completed worse. Tools for completion avoid this by taking back the last token and
+# letting the model write it again (*token healing*): exercise 6 does it.
 #
 # ## A completion with its perplexity
 #
-# Last, a function that stands in no library. What does the model write, and how sure is it, per token, of its own
-# line, of ours, and of ours with the words in disorder?
+# Last, a class that stands in no library. What does the model write, and how sure is it, per token, of its own line, of
+# ours, and of ours with the words in disorder?
 
 # %% tags=["trained"]
 prompt = "class Basket:\n    def __init__(self, owner, items=None):\n"
@@ -665,28 +666,27 @@ print(prompt + own)
 print(f"perplexity {marks[own]:.2f} per token")
 
 # %% [markdown]
-# Each token of its own line was the likeliest at its place, so it finds that line likelier than ours in disorder.
-# Whether it is a good line, no perplexity can say.
+# It is surest of its own line, which it made of the likeliest token at each place. Of our two, it finds the one in order
+# likelier. Whether its own is a good line, no perplexity can say.
 #
 # ## What we saw
 #
-# - The kit had no need to change for code: other files, other tokens, the same model and the same measure.
-# - Held out in pieces, far more of the lines had been seen in training, and the loss came out lower than it is. Split
-#   by file.
+# - The kit did not have to change for code: other files, other tokens, the same model and the same measure.
+# - With pieces held out, far more of the lines had been seen in training, and the loss came out too low. Split by file.
 # - Tokens that hold an indentation, or a whole keyword, save steps; bits per character said how many tokens to take.
-# - A small network comes near the counter in seconds, and the mean of the two beats both. Layout costs little; names
-#   cost most, though per character a bracket costs as much.
+# - A small network comes near the counter in seconds, and the mean of the two beats both. Names cost most, though per
+#   character a closing bracket costs about as much.
 # - A few lines come out to the letter, hardly any in comments; so few that the score could not rank the models, where
 #   the loss could. In ten tries many more came out than in one.
-# - Some bodies parse, more than the counter's, and do nothing useful.
-# - With a text put into another order, the same network learned within seconds to look at what comes after a gap.
-# - What is wrong still: the names. Our network takes them from its memory, where it should take them from the file
-#   before it. That should come with longer training and a larger model, as on a GPU.
+# - Some of its function bodies parse, more than the counter's. What they do, no parser says.
+# - With the text put into another order, the same network soon began to look at what comes after a gap.
+# - What is still wrong: the names. Our network takes them from its memory, where it should take them from the file
+#   before it. We expect that of longer training and a larger model, as on a GPU.
 
 # %% [markdown]
-# What do real models for code do beyond that? They are given the other files of the project ([Zhang and others
-# 2023](https://arxiv.org/abs/2303.12570)). What they learn from has licences and authors; [The
-# Stack](https://arxiv.org/abs/2211.15533) keeps to permissive ones, removes near copies, and lets authors opt out.
+# What do real models for code do beyond that? They are also given other files of the project ([Zhang and others
+# 2023](https://arxiv.org/abs/2303.12570)). And what they learn from has licences and authors; [The
+# Stack](https://arxiv.org/abs/2211.15533) keeps to permissive licences, removes near copies, and lets authors opt out.
 #
 # One model for one language. What happens if there are several?
 #

@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/18_project_multilingual.ipynb)
 #
-# About 38 minutes to read, exercises aside.
+# About 39 minutes to read, exercises aside.
 #
 # ← [17 · Project: code completion](17_project_code_completion.ipynb)
 
@@ -28,8 +28,8 @@ if importlib.util.find_spec("llmkit") is None:
 # up? Does it get worse in each, because it has to share itself? Or better, because *Kapitän*, *capitaine* and *capitán* are
 # nearly one word?
 #
-# And how would we know? "1.5 bits per character in Russian, 1.2 in English" sounds like a comparison. We shall see that it is
-# none, and what to measure instead.
+# And how would we know? "2.9 bits per character in Russian, 2.3 in English" sounds like a comparison. We shall see that it is
+# not one, and what to measure instead.
 
 # %%
 import math
@@ -88,9 +88,9 @@ if small:
 #
 # ## What to hold out
 #
-# As always the last part is for testing. But a parallel text has a trap of its own. Were the sentences cut off language by
-# language, each at another place, then what is held out in French could be trained on in Spanish. Would that matter? Count how
-# many words of a French sentence begin like a word of one of its translations, and, for comparison, of a row far away:
+# As always the last part is for testing. But a parallel text has a trap of its own. If each language were cut at a place of its
+# own, a sentence held out in French could be trained on in Spanish. Would that matter? Count how many words of a French sentence
+# begin like a word of one of its translations, and, for comparison, of a row far away:
 
 # %%
 def shared(sentences: list[str], others: list[str]) -> float:
@@ -128,8 +128,8 @@ assert not any(set(train[code]) & set(val[code]) for code in codes)
 # ## The tax on other languages
 #
 # Large models read subwords, and their tokenizer was learned from text that is English for the most part. What does it do to
-# the others? We do the same in small: learn the merges of a BPE tokenizer (notebook 09) from our English rows alone, and count
-# the tokens of the held-out sentences. Beside it, a tokenizer of the same size that has learned from all five:
+# the others? We do the same on a small scale: learn the merges of a BPE tokenizer (notebook 09) from our English rows alone,
+# and count the tokens of the held-out sentences. Next to it stands a tokenizer of the same size that has learned from all five:
 
 # %%
 V_bpe = 1000
@@ -163,12 +163,12 @@ plots.bars(
 # %% [markdown]
 # Nobody wanted that. But who pays by the token pays more, waits longer, and fits less into the window, for the same words
 # ([Petrov et al. 2023](https://arxiv.org/abs/2305.15425) measured it for the large models, up to fifteen times). A tokenizer
-# that has read all five spreads its merges, and English pays a little for it.
+# that has read all five shares out its merges, and English pays for that: a quarter more tokens than with its own.
 #
 # ## Characters or bytes?
 #
-# Our models will read characters, so that no language is at a disadvantage. Or should they read bytes? A byte vocabulary is
-# finished before the first text comes, and nothing is unknown to it. The characters must be collected:
+# Our models will read characters, so that no alphabet is at a disadvantage. Or should they read bytes? A vocabulary of bytes is
+# complete before the first text comes, and nothing is unknown to it. Characters must be collected:
 
 # %%
 everything = "".join(s for code in codes for s in parallel[code])
@@ -186,9 +186,9 @@ assert bytes(list(new.encode())).decode() == new
 
 
 # %% [markdown]
-# And the price? Let counting show it, which takes no time: n-gram models as in notebook 07, one for each language, over
-# characters and over bytes. The loss of the first is per character, that of the others per byte. To compare them we need a unit
-# that both have. **A sentence is one**: add up what all its tokens cost, in bits.
+# And the price? Let counting show it, which is quick: n-gram models as in notebook 07, one for each language, over characters
+# and over bytes. The loss of the one kind is per character, of the other per byte. To compare them we need a unit that both
+# have. **A sentence is one**: add up what all its tokens cost, in bits.
 
 # %%
 class Bytes:
@@ -233,10 +233,10 @@ plots.lines(
 )
 
 # %% [markdown]
-# In English a character is a byte, and the two curves lie upon each other. In Russian every letter takes two, so that a memory
-# of four bytes sees two letters. With more memory the bytes come nearer, though not all the way: there are twice as many tokens
-# to predict. Models that are meant for every language of the world do start from bytes, and merge them (notebook 09), so that
-# frequent pieces are short again.
+# In English nearly every character is a byte, and the two curves lie on top of each other. In Russian every letter takes two, so
+# a memory of four bytes sees two letters. With more memory the bytes come nearer, though here not all the way. Models that are
+# meant for every language of the world do start from bytes, and merge them (notebook 09), so that frequent pieces are short
+# again.
 #
 # ## Three units
 #
@@ -257,9 +257,10 @@ assert max(codes, key=lambda c: counted[c] / length[c]) == "ru"
 
 # %% [markdown]
 # By the byte Russian is the easiest of the five, by the character the hardest, and nothing has changed but the unit. A Russian
-# sentence has fewer letters (no articles, endings in place of small words), each of which says more. **Bits per character can
-# compare two models on one language, and never two languages.** Bits per sentence can, if the sentences say the same: that is
-# what a parallel text is good for. (And even so it measures these translations, and how much text each counter had.)
+# sentence has fewer letters (no articles, and endings in place of many small words), and each of them says more. **Bits per
+# character can compare two models on one language, and never two languages.** Bits per sentence can, if the sentences say the
+# same: that is what a parallel text is good for. (And even so it measures these translations, and how much text each counter
+# had.)
 #
 # ## One for all, or one for each?
 #
@@ -311,8 +312,8 @@ five = {code: trained([code], max(1, steps // 5)) for code in codes}
 print(f"{one.num_parameters():,} parameters for all, 5 times {five['en'].num_parameters():,}")
 
 # %% [markdown]
-# To measure a GPT on single sentences, each goes in with its tag before it. The tag costs nothing; what counts are the sentence
-# and its line end. By hand for one:
+# To measure a GPT on single sentences, each goes in with its tag before it. The tag is given and costs nothing; the sentence and
+# its line end count. By hand for one:
 
 # %%
 sentence = val["fr"][0]
@@ -329,7 +330,7 @@ assert of_all[0, len(losses) :].abs().sum() == 0  # after its end
 
 
 # %% [markdown]
-# `sentence_losses` does it for many at once. Two opponents that count compete as well: the *five counters* from above, and *one
+# `sentence_losses` does it for many at once. Two opponents that count take part as well: the *five counters* from above, and *one
 # counter* that has counted in the mixed text, tags included.
 
 # %% tags=["trained"]
@@ -372,21 +373,20 @@ plots.matrix(
 
 
 # %% [markdown]
-# *One GPT does better than five*, with a fifth of their weights, and each language has been read equally often by both. A likely
-# reason: much of what a GPT learns first is alike in all five, as where a word ends, what a line is, how to look back at all. The
-# one pays for that once. And which language it is stands at the start of the line, where attention can look it up.
+# *One GPT does better than five*, with a fifth of their weights, though each language has been read equally often by both. A
+# likely reason: much of what a GPT learns first is alike in all five: where a word ends, what a line is, how to look back at all.
+# The one pays for that once. And which language it is stands at the start of the line, where attention can look it up.
 #
 # *One counter is worse than five.* A counter of order 6 sees five characters, and soon no tag among them. After *" la "* it
 # does not know whether it is in Spanish or in French.
 #
-# *The counters win all the same*, if each may keep to its own language: some 20,000 characters of each are little to learn
-# from. On the play of notebook 07, seven times as long, it was the other way round. (Do both know the same? Exercise 5 mixes
-# them.)
+# *Five counters win all the same*, each with a language to itself: some 20,000 characters of each are little to learn from. On
+# the play of notebook 07, seven times as long, the GPT won. (Do both know the same? Exercise 5 mixes them.)
 #
-# So does one language help another? In a training as short as this, yes: five models have five beginnings to pay for, each out
-# of a fifth of the steps. Whether it would still be so after a long one, these numbers do not say. Large models do transfer, most
-# of all to languages with little text, until too many of them share too few weights ([Conneau et al.
-# 2020](https://arxiv.org/abs/1911.02116) call it the curse of multilinguality).
+# So does one language help another? These numbers cannot say. Five models have five beginnings to pay for, each out of a fifth
+# of the steps, and that alone may be what puts the one ahead. Large models do carry over what they learn, most of all to
+# languages with little text, until too many share too few weights ([Conneau et al. 2020](https://arxiv.org/abs/1911.02116) call
+# it the curse of multilinguality).
 
 # %% [markdown]
 # ## Which language is this?
@@ -398,7 +398,8 @@ plots.matrix(
 # $$P(\text{language} \mid \text{text}) =
 # \frac{P(\text{text} \mid \text{language}) \, P(\text{language})}{\text{the same, summed over all languages}}$$
 #
-# All five are equally frequent here, so P(language) drops out, and what is left is the softmax of minus the losses, added up.
+# All five are equally frequent here, so P(language) drops out. P(text | language) is e to the minus its loss, summed over the
+# letters read so far. So the answer is a softmax, over the five languages, of minus those sums:
 
 # %%
 def as_if(model, sentences: list[str], K: int) -> torch.Tensor:
@@ -422,9 +423,9 @@ plots.matrix(
 
 
 # %% [markdown]
-# How often is it right, and after how many characters? We take the beginnings of all held-out sentences. Its opponents are our
+# How often is it right, and after how many characters? We take the beginnings of the held-out sentences. Its opponents are our
 # five counters, asked in the same way. An accuracy measured on a few hundred sentences is itself uncertain; *Wilson's interval*
-# (notebook 17) tells between which values the true one lies, and is right in 95 of 100 such measurements:
+# (notebook 17) says between which values the true one lies, and is right in about 95 of 100 such measurements:
 
 # %%
 def by_counters(sentences: list[str], K: int) -> torch.Tensor:
@@ -474,8 +475,9 @@ plots.lines(
 )
 
 # %% [markdown]
-# (A first character tells more than one would think: a Cyrillic letter is Russian, and a quarter of the sentences begin with
-# T in English, D in German, L in French, E in Spanish.) Which ones are mistaken for each other, after four characters?
+# (A first character tells more than one would think. A Cyrillic letter is Russian; and in each of the other four, roughly a
+# quarter of the sentences begin with one and the same letter: T, D, L, E.)
+# Which are mistaken for each other, after four characters?
 
 # %% tags=["trained"]
 confused = {}
@@ -502,15 +504,14 @@ plots.matrix(
 # %% [markdown]
 # Russian has an alphabet of its own here. (With Ukrainian and Bulgarian in the box, that would be no help.) Among the others,
 # *la*, *le*, *un*, *en* are words of two languages at once; French and Spanish are the pair that the counters confuse most. The
-# GPT needs more characters than they do. Many a tool that recognises languages counts characters to this day, and for good
-# reasons: it is small, quick, and hard to beat.
+# GPT needs more characters than they do. Counting runs of characters is how most tools recognise a language ([Jauhiainen et al.
+# 2019](https://arxiv.org/abs/1804.08186)): it is small, quick, and hard to beat.
 #
 # ## Does it stay in its language?
 #
-# Tags work the other way too: with a tag before it, the model should write that language. We give it beginnings of held-out
-# sentences, twelve characters each, and the counters, which are no part of the model, say what language the continuation is in.
-# First with the right tag; then with none, which it has never seen; then with *another's* tag, so that text and tag contradict
-# each other.
+# Tags work the other way too: after a tag, the model should write that language. We give it beginnings of held-out sentences,
+# twelve characters each, and the counters, which are no part of the model, say what language the continuation is in. First comes
+# the right tag; then none, which the model has never seen; then *another's* tag, so that text and tag contradict each other.
 
 # %%
 starts = {code: [s[:12] for s in val[code] if len(s) > 20][:40] for code in codes}
@@ -551,23 +552,37 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 
 # %% [markdown]
 # With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it follows the text
-# about half of the time, more than the fifth that chance would give, and else drifts into another language. Set tag against text,
-# and mostly the tag wins: in training the tag was always right. **What decides is what was reliable in training**, and not what
-# we meant.
+# about half of the time, more than the fifth that chance would give, and otherwise drifts into another language. Set tag against
+# text, and mostly the tag wins: in training the tag was always right. **What decides is what was reliable in training**, and not
+# what we meant.
 #
-# Most large models have no such tags. Their prompts are pages long, and the text itself says what it is, twelve characters of
-# it a hundred times over.
+# Most large models have no such tags. Their prompts are longer than twelve characters, and the text itself says what it is.
+
+# %% [markdown]
+# ## What we saw
+#
+# - The same sentences cost other languages up to several times the tokens, with a tokenizer that has learned from English.
+# - A parallel text leaks through translation: hold out whole rows.
+# - By the byte Russian looked easiest, by the character hardest. Bits per sentence of a parallel text can be compared.
+# - One GPT with tags did better than five that had as many steps together; one counter did worse than five. On so little text
+#   five counters beat all.
+# - Bayes' rule makes a recogniser of languages out of a language model; counting characters does it better.
+# - The tag decided what was written, even against the text, because it had always been right.
+# - What is still wrong: the texts it writes. Whether languages help each other, so small a text and so short a training cannot
+#   say; on a GPU this page asks again, with a larger one.
 
 # %% [markdown]
 # ## What the series built
+#
+# Each notebook answered its question with something you built and measured, and left another one open:
 #
 # | | built | left open |
 # |---|---|---|
 # | [01](01_data.ipynb) | a text, cleaned, cut in two | where to get a good one, and whose it is |
 # | [02](02_char_tokenizer.ipynb) | characters ↔ integers | what to do with a new character |
-# | [03](03_bigram.ipynb) | pairs, by counting and by descent | everything further back than one character |
+# | [03](03_bigram.ipynb), [03b](03b_backpropagation.ipynb) | pairs, counted and learned; gradients | all that is further back |
 # | [04](04_attention.ipynb) | an average that does not look ahead | its cost: the square of the length |
-# | [05](05_transformer.ipynb) | a GPT from blocks on one stream | why depth helps |
+# | [05](05_transformer.ipynb), [05b](05b_positions_and_norms.ipynb) | a GPT from blocks; positions, norms | why depth helps |
 # | [06](06_training.ipynb) | a training loop that can be resumed | how to know good settings before a run |
 # | [07](07_perplexity.ipynb) | one number on all held-out text | whether a lower loss is a better text |
 # | [08](08_generation.ipynb), [08b](08b_kv_cache.ipynb) | sampling; the KV cache | how to choose among whole answers |
@@ -617,18 +632,8 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # - The [LLM course](https://huggingface.co/learn/llm-course), the libraries above.
 #
 # Best of all: take a text that you care about, and a question that it can answer. Hold out a tenth, count first, and say what
-# your model was measured against.
-
-# %% [markdown]
-# ## What we saw
-#
-# - The same sentences cost others up to several times the tokens, with a tokenizer that has learned from English.
-# - A parallel text leaks through translation: hold out whole rows.
-# - By the byte Russian looked easiest, by the character hardest. Bits per sentence of a parallel text can be compared.
-# - One GPT with tags did better than five that had as many steps together; one counter did worse than five. On so little text
-#   five counters beat all.
-# - Bayes' rule makes a recogniser of languages out of a language model; counting characters does it better.
-# - The tag decided what was written, even against the text, because it had always been right.
+# your model was measured against. The first page of this series asked where a program could learn what you know when you guess
+# the next letter. You have built every part of the answer since, and you can say how well it works. Good luck with yours!
 
 # %% [markdown]
 # ## Exercises

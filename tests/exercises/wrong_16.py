@@ -19,6 +19,10 @@ def small_letters(text, words):
     return any(re.search(rf"\b{word}\b", text) for word in words)
 
 
+def unescaped(text, words):
+    return any(re.search(rf"\b{word}\b", text, re.IGNORECASE) for word in words)
+
+
 def starts(text, words):
     return any(re.search(rf"\b{word}", text.lower()) for word in words)
 
@@ -113,6 +117,7 @@ WRONG = {
         (split, "split() leaves the comma"),
         (small_letters, "another result is wanted"),
         (starts, "another result is wanted"),
+        (unescaped, "hellish eggs, or an egg"),
     ],
     "16.check_digits": [
         (minus_97, "98 less the remainder"),
