@@ -371,8 +371,8 @@ assert after[0] < random_start[0] / 1.5  # ... and than as many steps from rando
 assert after[1] > before[1]
 
 # %% [markdown]
-# **As many steps, from weights that have read, give a far better model.** Spelling and common words it had already; it
-# had to learn that here people speak, in turns and in verse.
+# **The same number of steps, from weights that have read something, gives a far better model.** It could spell and knew
+# common words already. It had to learn that here people speak, in turns and in verse.
 #
 # ## What it forgot
 #
@@ -438,8 +438,8 @@ for where, old, new in [
 
 # %% [markdown]
 # `labels` are the same tokens as `input_ids`: the shift by one happens inside the model. A label of -100 is left out
-# of the loss (it is the `ignore_index` of PyTorch's `cross_entropy`). The first token of a window needs it, for
-# nothing stands before that token from which to predict it.
+# of the loss (it is the `ignore_index` of PyTorch's `cross_entropy`). The first token of a window needs it, because
+# nothing stands before it that could predict it.
 
 # %%
 T = min(model.config.block_size, len(play_val))
@@ -512,7 +512,7 @@ print(f"perplexity on the play: llmkit ≈ {ours_after:.1f}, Trainer ≈ {theirs
 assert abs(ours_after / theirs_after - 1) < 0.2
 
 # %% [markdown]
-# Two training loops, one result, but for the order in which they read the text.
+# Two training loops, and one result, apart from the order in which they read the text.
 #
 # ## What we saw
 #
@@ -521,7 +521,7 @@ assert abs(ours_after / theirs_after - 1) < 0.2
 # - With fresh weights the comparison missed two faults of three, since biases are 0 there and gains 1. With all
 #   weights moved it found all three, and the right translation differed by rounding only.
 # - `save_gpt2` and `load_gpt2` carry models to transformers and back without changing a bit.
-# - A model pretrained on one kind of text starts on the other far above its own perplexity and far below that of
+# - A model pretrained on one kind of text starts on another with a perplexity far above that on its own, and far below
 #   chance. With a few steps of fine-tuning it passes a model that got as many from random weights.
 # - It pays with what it knew. The price does not show where one usually looks, on the new text.
 # - `Trainer` starts at the same loss and ends at much the same place. How it counts is worth a check.
@@ -620,8 +620,8 @@ check("11.mix", mix)
 # **6 · A judge that cannot be fooled** (hard, 25 minutes). Two GPTs, `a` and `b`, have weights of the same names and
 # shapes, both fresh and each with its own. Does `b` compute what `a` computes, once it has the same weights? Write the
 # judge. It will be given right ones that round otherwise, and faulty ones: without biases, without gains, with the
-# square matrix turned, with the exact GELU, with one block used twice. Both are in eval mode and take ids (B, T) up to
-# `a.config.block_size`.
+# square matrix turned, with the exact GELU, with one block used twice, with attention that looks ahead. Both are in
+# eval mode and take ids (B, T) up to `a.config.block_size`.
 
 # %% tags=["exercise"]
 def same_model(a: llmkit.GPT, b: llmkit.GPT) -> bool:

@@ -275,9 +275,8 @@ def adapt(model: nn.Module, rank: int, alpha: float, ends: tuple[str, ...]) -> n
 
 
 # %% [markdown]
-# That is all of it. `llmkit.finetune.lora` has the same, with merging and files. Are they the same? Give both the same A,
-# look at the
-# outputs, train both for a few steps, and look at them again.
+# That is all of it. `llmkit.finetune.lora` has the same, with merging and files. Do they agree? Give both the same A,
+# look at the outputs, train both for a few steps, and look again.
 
 # %%
 EVERY = ("c_attn", "c_proj", "c_fc")  # the linear layers of a block, by the ends of their names
@@ -300,8 +299,8 @@ print(f"layers with an adapter: {len(lora.adapters(kits))}; the two agree")
 
 # %% [markdown]
 # Hugging Face's [`peft`](https://github.com/huggingface/peft) is what most people adapt models with. The same layers of the
-# same base, the same A and B. Which of its layers belongs to an `nn.Linear` we tell it ourselves: left to find out, it would
-# also look for layers quantized by torchao, and stop at a torchao older than it knows, as Colab has one.
+# same base, the same A and B. We tell it ourselves which of its layers belongs to an `nn.Linear`. Left to itself, it would
+# also look for layers quantized by torchao, and it stops where torchao is older than it knows, as on Colab.
 
 # %%
 if importlib.util.find_spec("peft"):
@@ -331,7 +330,7 @@ else:
 # %%
 def bytes_held(model: nn.Module) -> dict[str, int]:
     """Bytes of weights, of gradients and of the optimizer's state, after one step of AdamW."""
-    [optimizer] = optim.configure_optimizers(model, "adamw", learning_rate=1e-4)
+    [optimizer] = optim.configure_optimizers(model, "adamw", learning_rate=1e-4)  # a list of one
     model.loss(x[:, :-1], x[:, 1:]).backward()
     optimizer.step()
     weights = list(model.parameters())
@@ -366,9 +365,9 @@ print(f"{tune_steps} steps: full ≈ {full_seconds:.1f} s, LoRA ≈ {lora_second
 assert 1 / 4 < lora_seconds / full_seconds < 4
 
 # %% [markdown]
-# Not much, if any. The signal still has to go forward and back through all layers to reach the first adapter; spared are only
-# the products that give the gradients of W, a third of the work at most, and A and B are a few more products. It saves
-# memory, and above all what is stored:
+# Not much, if any. The signal still has to go forward and back through all layers to reach the first adapter. LoRA spares only
+# the products that give the gradients of W, a third of the work at most, and adds the small products of A and B. What it
+# saves is memory, and above all what is stored:
 
 # %% tags=["trained"]
 lora_loss = loss_on(play_model, play_val)
@@ -420,7 +419,7 @@ for rank, share in of_rank.items():
     print(f"rank {rank:2}: {share:5.1%} of the parameters are trained")
 
 # %% [markdown]
-# Even at rank 1 it goes a long way: training with a single direction chooses it better than cutting does afterwards. Beyond some
+# Even rank 1 goes a long way: training with a single direction chooses it better than cutting does afterwards. Beyond some
 # rank the curve flattens, and at rank 32 the cut model is as good or better: it had all directions to learn with. Which rank
 # suffices depends on how far the new text lies from the old.
 #
@@ -523,7 +522,7 @@ for name in ("", "play", "Python"):
 #
 # - A full fine-tuned copy per task costs as much as the model, each time. An adapter costs a few percent, in a large model
 #   less than one.
-# - Fine-tuning changes every number, but much of the change lies in a few directions.
+# - Fine-tuning changes every number, but a few directions hold far more of the change than chance would give them.
 # - LoRA trains a product of two thin matrices beside a frozen layer. B starts at zero, so training starts at the base.
 # - It saves gradients and optimizer state, not time.
 # - At a low rank it beats the full change cut to that rank, and reaches most of what full fine-tuning does.
