@@ -518,7 +518,7 @@ recipe = llmkit.TrainConfig(
     batch_size=runtime.pick(cpu=8, gpu=64), optimizer="muon", learning_rate=0.03, seed=runtime.seed
 )
 letters = llmkit.CharTokenizer.from_text(text)
-few_steps, many_steps = runtime.pick(cpu=(80, 320), gpu=(400, 1_600))  # for the letters
+few_steps, many_steps = runtime.pick(cpu=(70, 280), gpu=(400, 1_600))  # for the letters
 
 
 # %%

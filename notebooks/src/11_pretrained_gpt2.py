@@ -233,7 +233,7 @@ plots.stacked_bars(
 # ## A model that has read something
 #
 # On a GPU we fetch the real GPT-2, the smallest. Without one we make a pretrained model on the spot: the same
-# architecture, some 140 times smaller, which reads the one English book that every Python carries: the manual of its
+# architecture, some 260 times smaller, which reads the one English book that every Python carries: the manual of its
 # own language, as `help()` shows it. Every tenth topic is held out. This is what it looks like:
 
 # %% tags=["nbval-ignore-output"]
@@ -247,7 +247,7 @@ if runtime.pick(cpu=False, gpu=True):
 else:
     tokenizer = llmkit.BPETokenizer.train(old_train_text, 512, ["<|endoftext|>"])
     torch.manual_seed(runtime.seed)
-    small = llmkit.GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=4, n_head=4, n_embd=128)
+    small = llmkit.GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=2, n_head=4, n_embd=128)
     reader = llmkit.GPT(small)
     llmkit.train(
         reader,

@@ -46,6 +46,7 @@ from llmkit.finetune import lora
 from llmkit.finetune.manual import python_manual
 from llmkit.finetune.quiet import quietly
 from llmkit.scale import cost
+from llmkit.speed import cpu
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -83,8 +84,8 @@ def ids_of(text: str) -> Tensor:
 
 
 manual, manual_val = map(ids_of, python_manual())
-manual_val = manual_val[:10_000]
 play, play_val = llmkit.split(ids_of(llmkit.load_text(runtime.corpus)))
+manual_val, play_val = manual_val[:8_000], play_val[:8_000]  # enough to compare models by
 assert min(len(manual), 10 * len(manual_val)) > 50_000  # how long it is depends on your Python
 print("V =", tokenizer.vocab_size)
 
@@ -94,12 +95,13 @@ shape = runtime.pick(
     gpu=dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.1),
 )
 config = llmkit.GPTConfig(tokenizer.vocab_size, position="rotary", **shape)
-batch_size = runtime.pick(cpu=16, gpu=64)
-base_steps = runtime.pick(cpu=250, gpu=800)
+batch_size = runtime.pick(cpu=12, gpu=64)
+base_steps = runtime.pick(cpu=160, gpu=800)
 base = llmkit.GPT(config).to(runtime.device)
 settings = llmkit.TrainConfig(steps=base_steps, batch_size=batch_size, optimizer="muon")
 bar = llmkit.ProgressBar(bar_format="the base reads {bar}")
-llmkit.train(base, manual, config=settings, callbacks=[bar])
+with cpu.tuned(base):  # products and attention as a CPU likes them, see notebook 10
+    llmkit.train(base, manual, config=settings, callbacks=[bar])
 
 
 def loss_on(model: nn.Module, ids: Tensor) -> float:
@@ -114,7 +116,7 @@ assert loss_on(base, manual_val) + 0.5 < base_loss < math.log(tokenizer.vocab_si
 # It has English letters in its head, and no play. *Full fine-tuning* goes on training it, all of it, on the new text:
 
 # %% tags=["trained"]
-tune_steps = runtime.pick(cpu=100, gpu=600)
+tune_steps = runtime.pick(cpu=80, gpu=600)
 full_lr, lora_lr = runtime.pick(cpu=(3e-3, 1e-2), gpu=(1e-3, 3e-3))
 
 
@@ -126,7 +128,8 @@ def tuned(model: nn.Module, ids: Tensor, learning_rate: float, steps: int = 0) -
         learning_rate=learning_rate,
         weight_decay=0,
     )
-    return llmkit.train(model, ids, config=settings).seconds
+    with cpu.tuned(model):
+        return llmkit.train(model, ids, config=settings).seconds
 
 
 full = copy.deepcopy(base)
@@ -386,7 +389,7 @@ for name, weight in base.named_parameters():  # has the base changed?
 # The one thing to choose. Sweep it, at the same number of steps, the same learning rate, and α = 2r:
 
 # %% tags=["trained"]
-swept = {1: 0.0, 2: 0.0, 4: 0.0, 8: lora_loss, 32: 0.0}
+swept = {1: 0.0, 4: 0.0, 8: lora_loss, 32: 0.0}
 of_rank = {}
 for rank in swept:
     model = lora.apply(copy.deepcopy(base), rank=rank, alpha=2 * rank, targets=EVERY)
@@ -478,7 +481,7 @@ assert plain.num_parameters() == base.num_parameters()
 modules = ("argparse", "inspect", "typing", "pathlib", "subprocess", "logging", "unittest.mock")
 sources = (inspect.getsource(importlib.import_module(name)) for name in modules)
 code, code_val = llmkit.split(ids_of("\n".join(sources)))
-texts = {"manual": manual_val, "play": play_val, "Python": code_val[:10_000]}
+texts = {"manual": manual_val, "play": play_val, "Python": code_val[:8_000]}
 
 python_model = lora.apply(copy.deepcopy(base), rank=8, alpha=16, targets=EVERY)
 tuned(python_model, code, lora_lr)

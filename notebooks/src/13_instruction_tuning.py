@@ -70,7 +70,8 @@ base = llmkit.GPT(config).to(runtime.device)
 
 steps = runtime.pick(cpu=60, gpu=1000)
 settings = llmkit.TrainConfig(steps=steps, batch_size=16, optimizer="muon")
-history = llmkit.train(base, tokenizer.encode(text), config=settings)
+with cpu.tuned(base):  # attention as a CPU likes it, see notebook 10
+    history = llmkit.train(base, tokenizer.encode(text), config=settings)
 print(f"loss ≈ {history.loss[-1]:.2f} nats per character, ≈ {history.seconds:.0f} s")
 assert history.loss[-1] < 2.6
 
@@ -97,7 +98,7 @@ tasks = sorted({item.task for item in items})
 print(f"{len(train_items):,} items to learn from, {len(val_items)} held out\n")
 for task in tasks:
     item = next(item for item in train_items if item.task == task)
-    print(f"{task:14}{item.instruction:22}{plots.visible(item.input):34}{item.answer}")
+    print(f"{task:14}{item.instruction:26}{plots.visible(item.input):26}{item.answer}")
 known = {(item.task, item.input) for item in train_items if item.input}
 assert not any((item.task, item.input) in known for item in val_items)
 
@@ -200,7 +201,7 @@ print(f"{noticed} of {length} positions of the second item do")
 #
 # ## Before
 #
-# The mark is *exact match*: the share of answers that are right to the letter. First the model that has only read the play:
+# Our score is *exact match*: the share of answers that are right to the letter. First the model that has only read the play:
 
 # %% tags=["trained"]
 before = instructions.exact_match(val_items, instructions.answer(base, tokenizer, val_items, 30))
@@ -225,7 +226,7 @@ everything = [instructions.encode(item, tokenizer, answer_only=False) for item i
 pupils, marks, said = {}, {"before": before}, {}
 for name, material in {"all counts": everything, "answer counts": examples}.items():
     pupils[name] = copy.deepcopy(base)
-    with cpu.tuned(pupils[name]):  # attention as a CPU likes it, see notebook 10
+    with cpu.tuned(pupils[name]):
         llmkit.train(pupils[name], instructions.pack(material, T), config=tuning)
     said[name] = instructions.answer(pupils[name], tokenizer, val_items, 30)
     marks[name] = instructions.exact_match(val_items, said[name])
@@ -296,7 +297,7 @@ for item, answer in list(zip(val_items, said["answer counts"], strict=True))[:12
 # %% [markdown]
 # ## Nearly right
 #
-# Exact match knows two marks. For longer answers, summaries or translations, one wants something between. *BLEU*
+# Exact match knows right and wrong only. For longer answers, summaries or translations, one wants something between. *BLEU*
 # ([Papineni et al. 2002](https://aclanthology.org/P02-1040/)) counts how many runs of one to four words an answer shares with
 # a reference; *ROUGE-L* ([Lin 2004](https://aclanthology.org/W04-1013/)) looks for the longest sequence of words that occur in
 # both in this order, and ROUGE-1 for words in common in any order. We take them from the libraries that the field uses, each
