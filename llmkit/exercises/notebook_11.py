@@ -364,7 +364,7 @@ EXERCISES = [
             "rounding": _same(tolerance=0.0),
             "another GELU passes for the same: compare all logits, not the best tokens only, and "
             "allow for rounding but no more": _same(tolerance=0.1),
-            "a text of one token has nothing ahead of it to look at: compare longer ones": _same(T=1),
+            "one token has nothing ahead of it to look at: compare longer texts": _same(T=1),
             "weights that are the same do not say what is computed with them: compare logits": (
                 _same(by="weights")
             ),

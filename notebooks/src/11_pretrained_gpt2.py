@@ -52,7 +52,6 @@ from llmkit.finetune.gpt2 import from_gpt2, to_gpt2
 from llmkit.finetune.manual import python_manual
 from llmkit.finetune.pretrained import load_gpt2, save_gpt2
 from llmkit.finetune.quiet import import_transformers
-from llmkit.model import GPT2_SIZES
 
 transformers = import_transformers()  # without what it tells of missing GPU parts
 runtime = llmkit.start(seed=1337)
@@ -178,6 +177,7 @@ print(f"the same {ours.num_parameters():,} numbers")
 #
 # `llmkit.finetune.pretrained` does this for files: `save_gpt2` writes a folder that transformers loads, and so does
 # every program that serves GPT-2; `load_gpt2` reads such a folder, or fetches one of the four published sizes by name.
+# (They differ in layers, heads and width only; notebook 10b counted their parameters.)
 
 # %%
 folder = Path(tempfile.mkdtemp())  # somewhere to write
@@ -200,34 +200,6 @@ try:
 except ValueError as error:
     print(error)
 
-
-# %% [markdown]
-# The published sizes differ in three numbers: layers, heads and width. Where do the parameters sit? On PyTorch's `meta`
-# device a model has shapes and no memory, so that even the largest is built in an instant:
-
-# %%
-def millions(name: str) -> list[float]:
-    """Parameters of a published size: token embedding, positions, blocks."""
-    with torch.device("meta"):
-        giant = llmkit.GPT(llmkit.GPTConfig.gpt2(name))
-    tables = [giant.wte.weight.numel(), giant.wpe.weight.numel()]
-    return [n / 1e6 for n in (*tables, giant.num_parameters() - sum(tables))]
-
-
-# %%
-sizes = torch.tensor([millions(name) for name in GPT2_SIZES])  # (4, 3)
-totals = sizes.sum(dim=1)
-assert totals.round().tolist() == [124, 355, 774, 1558]
-shares = sizes / totals[:, None]
-assert 0.3 < shares[0, 0] < 0.35
-assert shares[-1, 2] > 0.9
-plots.stacked_bars(
-    [f"{name}, {layers} × {width}" for name, (layers, _, width) in GPT2_SIZES.items()],
-    dict(zip(["token embedding", "positions", "blocks"], sizes.T, strict=True)),
-    "A third of the smallest GPT-2 is its vocabulary; the large ones are nearly all blocks",
-    xlabel="parameters (millions)",
-    ends=[f"{total:,.0f} M" for total in totals],
-)
 
 # %% [markdown]
 # ## A model that has read something
