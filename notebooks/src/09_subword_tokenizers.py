@@ -518,7 +518,7 @@ recipe = llmkit.TrainConfig(
     batch_size=runtime.pick(cpu=8, gpu=64), optimizer="muon", learning_rate=0.03, seed=runtime.seed
 )
 letters = llmkit.CharTokenizer.from_text(text)
-few_steps, many_steps = runtime.pick(cpu=(70, 280), gpu=(400, 1_600))  # for the letters
+few_steps, many_steps = runtime.pick(cpu=(80, 320), gpu=(400, 1_600))  # for the letters
 
 
 # %%
@@ -623,7 +623,7 @@ plots.bars(
 #   were ahead of BPE and BPE of letters, for the work that we gave them, and counting was hard to beat.
 #
 # Our tokenizer is GPT-2's when given its merges. Is our *model* GPT-2 when given its weights? Notebook 11 tries it. But
-# the race above was won by whoever learned most from the same work. So first: where does the time of training go?
+# first: where does the time of training go?
 
 # %% [markdown]
 # ## Exercises

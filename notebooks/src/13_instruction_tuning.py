@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/13_instruction_tuning.ipynb)
 #
-# About 21 minutes to read, exercises aside.
+# About 22 minutes to read, exercises aside.
 #
 # ← [12 · LoRA](12_lora.ipynb) · [14 · Deployment](14_deployment.ipynb) →
 
@@ -293,7 +293,8 @@ for task in ("all", "the play"):
 assert on_seen["all"] > after["all"]
 
 # %% [markdown]
-# In part, then: on what it has read it does better. Only the held-out score says what it *can* do. Some of its answers:
+# In part, then: on what it has read it does better. (The facts of the play came up too rarely in this short run even for that.)
+# Only the held-out score says what it *can* do. Some of its answers:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 for item, answer in list(zip(val_items, said["answer counts"], strict=True))[:12]:
