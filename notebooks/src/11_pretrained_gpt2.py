@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/11_pretrained_gpt2.ipynb)
 #
-# About 29 minutes to read, exercises aside.
+# About 27 minutes to read, exercises aside.
 #
 # ← [10b · What scale costs](10b_scale.ipynb) · [12 · LoRA](12_lora.ipynb) →
 
@@ -199,7 +199,6 @@ try:
     save_gpt2(llmkit.GPT(llmkit.GPTConfig(97, 32, position="rotary")), folder)
 except ValueError as error:
     print(error)
-
 
 # %% [markdown]
 # ## A model that has read something
