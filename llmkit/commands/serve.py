@@ -29,6 +29,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     limits = command.add_argument_group("limits")
     limit = limits.add_argument
     limit("--queue", type=int, default=32, help="requests that may wait (%(default)s)")
+    limit("--batch", type=int, default=16, help="texts drawn together (%(default)s)")
     limit("--max-prompt", type=int, default=4096, help="tokens of a prompt (%(default)s)")
     limit("--max-tokens", type=int, default=1024, help="tokens of an answer (%(default)s)")
     limit("--max-body", type=int, default=2**18, help="bytes of a request (%(default)s)")
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     settings = server.Settings(
         name=options.name or name,
         queue=options.queue,
+        batch=options.batch,
         max_prompt=options.max_prompt,
         max_tokens=options.max_tokens,
         max_body=options.max_body,

@@ -10,6 +10,7 @@ import codecs
 from collections.abc import Sequence
 
 from llmkit.bpe.files import END_OF_TEXT
+from llmkit.tokenizer import VocabularyTokenizer
 from llmkit.types import Tokenizer
 
 
@@ -34,10 +35,14 @@ class TextStream:
         self._held = ""
         tokens = getattr(tokenizer, "tokens", None)
         self._bytes = tokens if tokens and isinstance(tokens[0], bytes) else None
+        join = getattr(type(tokenizer), "join", None)  # a list of texts needs no decoding
+        self._texts = tokens if join is VocabularyTokenizer.join else None
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """The text that another token decides, perhaps none."""
+        if self._texts is not None:
+            return self._release(self._texts[token])
         if self._bytes is None:
             return self._release(self.tokenizer.decode([token]))
         return self._release(self._utf8.decode(self._bytes[token]))
