@@ -10,7 +10,7 @@ import codecs
 from collections.abc import Sequence
 
 from llmkit.bpe.files import END_OF_TEXT
-from llmkit.tokenizer import VocabularyTokenizer
+from llmkit.tokenizer import CharTokenizer, VocabularyTokenizer
 from llmkit.types import Tokenizer
 
 
@@ -35,8 +35,9 @@ class TextStream:
         self._held = ""
         tokens = getattr(tokenizer, "tokens", None)
         self._bytes = tokens if tokens and isinstance(tokens[0], bytes) else None
-        join = getattr(type(tokenizer), "join", None)  # a list of texts needs no decoding
-        self._texts = tokens if join is VocabularyTokenizer.join else None
+        # `decode` checks its ids, which takes longer than a small model's share of a step.
+        join = getattr(type(tokenizer), "join", None)
+        self._texts = tokens if join in (CharTokenizer.join, VocabularyTokenizer.join) else None
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:

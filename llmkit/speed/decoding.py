@@ -121,13 +121,13 @@ class Slots:
         c, like = decoder.config, decoder.new_cache(0)[0].keys
         weights = [part.weight for part in decoder.modules() if isinstance(part, nn.Linear)]
         cut = is_amd() and any(weight.numel() >= LARGE for weight in weights)
-        self.least = 1 if cut or like.device.type != "cpu" else STEADY  # slots in a step
+        self.least = 1 if cut or like.device.type != "cpu" else STEADY  # rows in a product
         room = -(-c.block_size // STRIDE) * STRIDE
-        shape = (2, c.n_layer, max(count, self.least), c.n_head, room, c.head_size)
+        shape = (2, c.n_layer, count, c.n_head, room, c.head_size)
         # For each layer (slots, H, room, D). Zeros, as 0 times a number is 0, and memory that was
         # never written to may hold none; on a CPU they take no memory until they are.
         self.keys, self.values = (list(part) for part in like.new_zeros(shape))
-        self.lengths = [0] * max(count, self.least)
+        self.lengths = [0] * count
         self.decoder, self.device = decoder, like.device
 
     @torch.inference_mode()
@@ -144,29 +144,31 @@ class Slots:
     def step(self, newest: dict[int, int]) -> Tensor:
         """One more token of each of B texts, by their slots: scores (B, V). Slots below the highest
         that are not named lose what they hold."""
-        c, decoder, S = self.decoder.config, self.decoder, max(self.least, 1 + max(newest))
-        both = [(newest[s], self.lengths[s]) if s in newest else (0, 0) for s in range(S)]
-        ids, at = torch.tensor(both, device=self.device).unbind(1)  # (S,) each
-        x = decoder.embed(ids)  # (S, C)
+        c, decoder, S = self.decoder.config, self.decoder, 1 + max(newest)
+        more = max(0, self.least - S)
+        both = [(newest[s], self.lengths[s]) if s in newest else (0, 0) for s in range(S + more)]
+        ids, at = torch.tensor(both, device=self.device).unbind(1)  # (S + more,) each
+        x = decoder.embed(ids)  # (S + more, C)
         if decoder.places is not None:
             x = x + decoder.places[at]
         turn = None
         if c.position == "rotary":
             cos, sin = rotary_table(0, c.block_size, c.head_size, x)  # (block_size, D / 2)
-            turn = cos[at][:, None, None], sin[at][:, None, None]  # (S, 1, 1, D / 2)
+            turn = cos[at][:, None, None], sin[at][:, None, None]  # (S + more, 1, 1, D / 2)
         L = -(-(1 + max(start for _, start in both)) // STRIDE) * STRIDE
-        at = at[:, None, None, None]
+        at = at[:S, None, None, None]
         beyond = torch.arange(L, device=self.device) > at  # (S, 1, 1, L)
         mask = torch.zeros_like(beyond, dtype=x.dtype).masked_fill_(beyond, -torch.inf)
         place = at.expand(S, c.n_head, 1, c.head_size)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = self.keys[layer][:S], self.values[layer][:S]  # (S, H, room, D)
-            keys.scatter_(2, place, k)
-            values.scatter_(2, place, v)
-            return F.scaled_dot_product_attention(
-                q, keys.narrow(2, 0, L), values.narrow(2, 0, L), mask
+            keys.scatter_(2, place, k[:S])
+            values.scatter_(2, place, v[:S])
+            y = F.scaled_dot_product_attention(
+                q[:S], keys.narrow(2, 0, L), values.narrow(2, 0, L), mask
             )  # (S, H, 1, D)
+            return torch.cat([y, q[S:]]) if more else y
 
         scores = decoder.layers(x, turn, attend)
         for slot in newest:
