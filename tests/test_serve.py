@@ -593,7 +593,7 @@ def test_a_failure_in_the_middle_of_a_stream_is_told():
 
 
 def test_the_time_limit():
-    with gated(timeout=0.3) as (running, gate):
+    with gated(timeout=0.3, batch=1) as (running, gate):
         first = in_thread(ask, running.url, "/generate", {"prompt": "a", "seed": 1})
         until(lambda: gate.calls == 1)
         second = in_thread(ask, running.url, "/generate", {"prompt": "a"})

@@ -91,9 +91,9 @@ class Batch:
         self._steps += 1
         if self._slots is None:
             return [each for row in self.rows for each in _attempt(self._next, [row])]
-        going = [row for row in self.rows if not row.unread]
+        going, reading = [row for row in self.rows if not row.unread], self._to_read()
         found = _attempt(self._decode, going) if going else []
-        return found + [each for row in self._to_read() for each in _attempt(self._read, [row])]
+        return found + [each for row in reading for each in _attempt(self._read, [row])]
 
     def _next(self, rows: list[Row]) -> list[Drawn]:
         with eval_mode(self.model):

@@ -128,6 +128,8 @@ class Slots:
         # never written to may hold none; on a CPU they take no memory until they are.
         self.keys, self.values = (list(part) for part in like.new_zeros(shape))
         self.lengths = [0] * count
+        turns = c.position == "rotary"
+        self.table = rotary_table(0, c.block_size, c.head_size, like) if turns else None
         self.decoder, self.device = decoder, like.device
 
     @torch.inference_mode()
@@ -152,9 +154,9 @@ class Slots:
         if decoder.places is not None:
             x = x + decoder.places[at]
         turn = None
-        if c.position == "rotary":
-            cos, sin = rotary_table(0, c.block_size, c.head_size, x)  # (block_size, D / 2)
-            turn = cos[at][:, None, None], sin[at][:, None, None]  # (S + more, 1, 1, D / 2)
+        if self.table:
+            cos, sin = (part[at][:, None, None] for part in self.table)  # (S + more, 1, 1, D / 2)
+            turn = cos, sin
         L = -(-(1 + max(start for _, start in both)) // STRIDE) * STRIDE
         at = at[:S, None, None, None]
         beyond = torch.arange(L, device=self.device) > at  # (S, 1, 1, L)

@@ -54,7 +54,15 @@ class Settings:
     hosts: tuple[str, ...] | None = LOOPBACK  # names by which clients may call it, None: any
 
     def __post_init__(self) -> None:
-        for name in ("queue", "batch", "max_prompt", "max_tokens", "max_choices", "max_body", "timeout"):
+        for name in (
+            "queue",
+            "batch",
+            "max_prompt",
+            "max_tokens",
+            "max_choices",
+            "max_body",
+            "timeout",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         if self.grace < 0:
