@@ -166,7 +166,7 @@ def test_scores_do_not_depend_on_the_company(position, whole):
     mine = torch.randint(65, (70,)).tolist()
 
     def scores(company, slot):
-        slots = Slots(decoder, company)
+        slots = Slots(decoder, 16)
         found = [slots.read(slot, mine[:10])]
         for other in set(range(company)) - {slot}:
             slots.read(other, torch.randint(65, (1 + 5 * other % 60,)).tolist())

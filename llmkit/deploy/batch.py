@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -84,9 +84,9 @@ class Batch:
     def step(self) -> list[tuple[Row, Drawn]]:
         """One more token of each text, or what went wrong with it.
 
-        Texts that are new, or whose window was full, are read one after the other: in a step no more
-        than a window's worth of tokens, so that the others are not held up for longer than that.
-        Those whose turn has not come are left out.
+        Texts that are new, or whose window was full, are read one after the other: in a step no
+        more than a window's worth of tokens, so that the others are not held up for longer. Those
+        whose turn has not come are left out.
         """
         self._steps += 1
         if self._slots is None:
@@ -108,17 +108,17 @@ class Batch:
     def _read(self, rows: list[Row]) -> list[Drawn]:
         [row] = rows  # alone, so that its scores are its own
         with eval_mode(self.model):
-            scores = self._slots.read(self.rows.index(row), row.window)
+            scores = cast(Slots, self._slots).read(self.rows.index(row), row.window)
         row.unread = 0
         return self._choose(rows, scores)
 
     def _decode(self, rows: list[Row]) -> list[Drawn]:
         newest = {s: row.window[-1] for s, row in enumerate(self.rows) if row in rows}
-        return self._choose(rows, self._slots.step(newest))
+        return self._choose(rows, cast(Slots, self._slots).step(newest))
 
     def _choose(self, rows: list[Row], scores: Tensor) -> list[Drawn]:
-        """A token for each row by its scores (B, V): those of the same settings at once. (Those with
-        a top_p apart: how far its sums round depends on the neighbours.)"""
+        """A token for each row by its scores (B, V): those of the same settings at once; but those
+        with a top_p apart, as how its sums are rounded depends on the neighbours."""
         alike = defaultdict(list)
         for b, row in enumerate(rows):
             alike[row.settings, None if row.settings[2] is None else b].append(b)

@@ -267,7 +267,7 @@ class Engine:
 
     @contextmanager
     def _blamed_on(self, job: Job) -> Iterator[None]:
-        """What fails inside the ``with``, even by an exit, is one request's failure, and its end."""
+        """What fails inside the ``with``, even by an exit, is this job's failure, and its end."""
         try:
             yield
         except BaseException as error:

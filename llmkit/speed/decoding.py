@@ -114,14 +114,16 @@ class Slots:
     and other lengths are summed in another order), and a beginning is read alone. So the scores are
     those of `Decoder.decode` up to rounding. (Measured with 1 to 32 rows on an AMD EPYC. There,
     `cpu.product` has one way for up to four rows of large matrices and another for more, which
-    round differently; filling up would take a lone text twice the time, and is left out.)
+    round differently; filling up would take a lone text twice the time, and is left out, as it is
+    where there is but one slot.)
     """
 
     def __init__(self, decoder: Decoder, count: int):
         c, like = decoder.config, decoder.new_cache(0)[0].keys
         weights = [part.weight for part in decoder.modules() if isinstance(part, nn.Linear)]
         cut = is_amd() and any(weight.numel() >= LARGE for weight in weights)
-        self.least = 1 if cut or like.device.type != "cpu" else STEADY  # rows in a product
+        alone = cut or count == 1 or like.device.type != "cpu"
+        self.least = 1 if alone else STEADY  # rows in a product
         room = -(-c.block_size // STRIDE) * STRIDE
         shape = (2, c.n_layer, count, c.n_head, room, c.head_size)
         # For each layer (slots, H, room, D). Zeros, as 0 times a number is 0, and memory that was
@@ -186,8 +188,8 @@ class Slots:
 
 
 def knows(model: LanguageModel) -> TypeGuard[GPT]:
-    """Whether the model is a plain `GPT`: none of its parts replaced, hooked or compiled. (Its token
-    embedding may be another's, as it is called.)"""
+    """Whether the model is a plain `GPT`: none of its parts replaced, hooked or compiled. (But for
+    its token embedding, which is called whatever it is: int8 has one of its own.)"""
     return type(model) is GPT and all(
         (type(part) in KNOWN or part is model.wte)
         and "forward" not in vars(part)
