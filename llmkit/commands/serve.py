@@ -8,8 +8,11 @@ import re
 import sys
 from pathlib import Path
 
+import torch
+
 from llmkit.commands import inputs
 from llmkit.deploy import export
+from llmkit.speed import cpu
 from llmkit.types import LanguageModel, Tokenizer
 
 KEY = "LLMKIT_API_KEY"
@@ -45,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
 
     name, model, tokenizer = load(options.folder, options.device)
     key = options.api_key if options.api_key is not None else os.environ.get(KEY) or None
+    if all(weight.numel() < cpu.LARGE for weight in model.parameters()):
+        torch.set_num_threads(1)  # the model is soon done alone, and another core has the clients
     local, names = server.is_loopback(options.host), options.allow_host
     settings = server.Settings(
         name=options.name or name,
