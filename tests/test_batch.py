@@ -155,7 +155,7 @@ def test_reading_holds_nobody_up_for_more_than_a_window(monkeypatch):
     model = gpt(block_size=64)
     batch = Batch(model, 17)
     first = batch.join(prompt(0, 3), seed=0)
-    batch.step()
+    drawn(batch, [first], 1)
     others = [batch.join(prompt(n, 20 + n), seed=n) for n in range(16)]
     begun = []
     while len(begun) < 16:

@@ -81,8 +81,9 @@ class Batch:
                 self._slots.move(len(self.rows), slot)
         self._streams.pop(row, None)
 
-    def step(self) -> list[tuple[Row, Drawn]]:
-        """One more token of each text, or what went wrong with it.
+    def step(self) -> Iterator[tuple[Row, Drawn]]:
+        """One more token of each text, or what went wrong with it, as it comes; until the last has
+        been asked for, texts may leave, and none may join.
 
         Texts that are new, or whose window was full, are read one after the other: in a step no
         more than a window's worth of tokens, so that the others are not held up for longer. Those
@@ -90,10 +91,14 @@ class Batch:
         """
         self._steps += 1
         if self._slots is None:
-            return [each for row in self.rows for each in _attempt(self._next, [row])]
-        going, reading = [row for row in self.rows if not row.unread], self._to_read()
-        found = _attempt(self._decode, going) if going else []
-        return found + [each for row in reading for each in _attempt(self._read, [row])]
+            work, reading = self._next, [*self.rows]
+        else:
+            work, reading = self._read, self._to_read()
+            if going := [row for row in self.rows if not row.unread]:
+                yield from _attempt(self._decode, going)
+        for row in reading:
+            if row in self.rows:
+                yield from _attempt(work, [row])
 
     def _next(self, rows: list[Row]) -> list[Drawn]:
         with eval_mode(self.model):
