@@ -125,11 +125,9 @@ class Slots:
         alone = cut or count == 1 or like.device.type != "cpu"
         self.least = 1 if alone else STEADY  # rows in a product
         room = -(-c.block_size // STRIDE) * STRIDE
-        shape = (2, c.n_layer, count, c.n_head, room, c.head_size)
-        # For each layer (slots, H, room, D). Zeros, as 0 times a number is 0, and memory that was
-        # never written to may hold none; on a CPU they take no memory until they are.
-        self.keys, self.values = (list(part) for part in like.new_zeros(shape))
-        self.lengths = [0] * count
+        shape = (2, c.n_layer, count, c.n_head, room, c.head_size)  # (slots, H, room, D) a layer
+        self.keys, self.values = (list(part) for part in like.new_empty(shape))
+        self.lengths, self.unused = [0] * count, set(range(count))
         turns = c.position == "rotary"
         self.table = rotary_table(0, c.block_size, c.head_size, like) if turns else None
         self.decoder, self.device = decoder, like.device
@@ -137,6 +135,7 @@ class Slots:
     @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int]) -> Tensor:
         """A text's beginning, in place of what the slot held: ids (T,) -> scores (1, V)."""
+        self._prepare(slot)
         part = self.decoder.new_cache(0)
         for layer, keys, values in zip(part, self.keys, self.values, strict=True):
             layer.keys, layer.values = keys[slot, None], values[slot, None]  # (1, H, room, D)
@@ -182,9 +181,18 @@ class Slots:
     @torch.inference_mode()
     def move(self, slot: int, to: int) -> None:
         """A text to another slot, in place of what that held."""
+        self._prepare(to)
         self.lengths[to] = T = self.lengths[slot]
         for part in (*self.keys, *self.values):
             part[to, :, :T] = part[slot, :, :T]
+
+    def _prepare(self, slot: int) -> None:
+        """Zeros, where a weight of 0 would meet what happened to be there, which may be no number.
+        At the first use: on a CPU, a slot that was never used takes no memory."""
+        if slot in self.unused:
+            self.unused.remove(slot)
+            for part in (*self.keys, *self.values):
+                part[slot] = 0
 
 
 def knows(model: LanguageModel) -> TypeGuard[GPT]:
