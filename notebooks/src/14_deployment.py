@@ -613,9 +613,8 @@ plots.lines(
 
 # %% [markdown]
 # In company an answer takes longer than alone, as each step does more. But nobody stands in line. (Eight clients and
-# the server share one Python here, and the clients take most of its time; asked from another process, the server of a
-# model with twice the layers gave 16 clients three to four times the answers of one.) Prompts of different lengths in
-# one batch can also be had without slots: exercise 4.
+# the server share one Python here, and the clients take much of its time; `benchmarks/serving.py` asks from another
+# process.) Prompts of different lengths in one batch can also be had without slots: exercise 4.
 #
 # ## A full line
 #
