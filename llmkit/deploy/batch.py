@@ -44,7 +44,7 @@ class Batch:
     """
 
     def __init__(self, model: LanguageModel, size: int):
-        self.model, self.size = quick(model), size
+        self.model = quick(model)
         self.rows: list[Row] = []  # each in the slot of its place here
         self._room = model.config.block_size
         self._slots = Slots(self.model, size) if isinstance(self.model, Decoder) else None
