@@ -618,26 +618,28 @@ plots.lines(
 #
 # ## A full line
 #
-# Every machine has an end. To see what the next one is told there, we go back to our server with one place, keep its
-# worker busy with a long stream and put eight into the line:
+# Every machine has an end. To see what the next one is told there, we take the slow model from above, in a server with
+# one place, keep its worker busy with a long stream and put eight into the line:
 
 # %%
-long = client.completions.create(**question | {"max_tokens": 2_000}, seed=1, stream=True)
-next(iter(long))  # it is being answered now
-pool = ThreadPoolExecutor(8)
-line = [pool.submit(client.completions.create, **question | {"max_tokens": 1}) for _ in range(8)]
-trial.wait_until(lambda: play.engine.waiting == 8)
-refusal = None
-try:
-    client.completions.create(**question)
-except openai.RateLimitError as error:
-    refusal = error
+with server.background(Slow(loaded), tokenizer, batch=1, **settings) as narrow:
+    create = client_of(narrow).completions.create
+    long = create(**question | {"max_tokens": 1_000}, seed=1, stream=True)
+    next(iter(long))  # it is being answered now
+    pool = ThreadPoolExecutor(8)
+    line = [pool.submit(create, **question | {"max_tokens": 1}) for _ in range(8)]
+    trial.wait_until(lambda: narrow.engine.waiting == 8)
+    refusal = None
+    try:
+        create(**question)
+    except openai.RateLimitError as error:
+        refusal = error
+    long.close()  # we leave: the server notices, and the next one's turn comes
+    assert all(each.result(timeout=60).choices for each in line)
+    pool.shutdown()
 assert refusal.status_code == 429
 print(refusal.status_code, refusal.body["message"])
 print("Retry-After:", refusal.response.headers["Retry-After"], "second")
-long.close()  # we leave: the server notices, and the next one's turn comes
-assert all(each.result(timeout=60).choices for each in line)
-pool.shutdown()
 
 # %% [markdown]
 # A patient client (OpenAI's own has `max_retries=2` unless one says otherwise, as we did) reads the header
