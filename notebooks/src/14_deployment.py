@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/14_deployment.ipynb)
 #
-# About 38 minutes to read, exercises aside.
+# About 45 minutes to read, exercises aside.
 #
 # ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [15 · Memory and exposure](15_memory_and_exposure.ipynb) →
 
@@ -465,7 +465,9 @@ def summary(measured: dict) -> tuple[dict, dict, dict]:
         first, last, count = answers.unbind(1)  # (24,) each
         first_token[clients], whole[clients] = first.median().item(), last.median().item()
         speed[clients] = count.sum().item() / seconds
-        print(f"{clients:7}    ≈ {first_token[clients]:6.2f} s     ≈ {whole[clients]:6.2f} s ", end="")
+        print(
+            f"{clients:7}    ≈ {first_token[clients]:6.2f} s     ≈ {whole[clients]:6.2f} s ", end=""
+        )
         print(f"   ≈ {last.max():6.2f} s               ≈ {speed[clients]:6.0f}")
     return first_token, whole, speed
 
@@ -529,11 +531,11 @@ assert together[16] > 2 * together[1]
 # %%
 drawings.joining_and_leaving()
 
+
 # %% [markdown]
 # What do texts of different lengths share? The products with the weights, where most of the time goes: to these, a
 # position is a row like any other. What each has for itself is its length, and its keys and values (notebook 08).
 # `Slots` keeps those in so many *slots*, and takes one step for all. The rest is a loop:
-
 
 # %%
 class Together:
