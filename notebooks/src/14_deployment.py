@@ -474,7 +474,7 @@ def summary(measured: dict) -> tuple[dict, dict, dict]:
 
 first_token, whole, speed = summary(measured)
 assert whole[8] > 2 * whole[1]
-assert speed[8] < 2 * speed[1]
+assert speed[8] < 4 * speed[1]
 
 # %%
 plots.lines(
@@ -487,7 +487,7 @@ plots.lines(
 )
 
 # %% [markdown]
-# The server draws about as many characters a second for one client as for eight: the worker was busy before. What
+# Eight clients get nowhere near eight times the characters of one: there is one worker, and it was busy before. What
 # grows is the line, and with it the wait for the first token. (Clients and server share the cores of one machine
 # here, so both would do better apart.) One law ties the numbers together, *Little's*: the mean number who are in a
 # shop is the arrivals per second times the mean seconds that each stays. Eight clients are always in ours, until at
@@ -577,8 +577,8 @@ def all_of(places: int) -> tuple[list, float]:
     return sorted(batch.done), time.perf_counter() - began
 
 
-alone, slow_seconds = min((all_of(1) for _ in range(2)), key=lambda found: found[1])
-company, seconds = min((all_of(8) for _ in range(2)), key=lambda found: found[1])
+alone, slow_seconds = all_of(1)
+company, seconds = all_of(8)
 assert alone == company
 print(f"{len(company)} texts: the same ones, together ≈ {slow_seconds / seconds:.1f} times as fast")
 assert slow_seconds > 1.5 * seconds
@@ -601,7 +601,7 @@ with server.background(loaded, tokenizer, batch=16, **settings) as wide:
 first_together, whole_together, speed_together = summary(together)
 assert first_token[8] > 1.5 * first_together[8]
 print(f"\neight clients: ≈ {speed_together[8] / speed[8]:.1f} times the characters a second,")
-print(f"the first token in ≈ 1/{first_token[8] / first_together[8]:.0f} of the time")
+print(f"and the first token ≈ {first_token[8] / first_together[8]:.0f} times as soon")
 
 # %%
 plots.lines(
