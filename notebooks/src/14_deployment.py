@@ -765,7 +765,7 @@ assert torch.equal(again(val_ids[None, :64]), gpt2_like(val_ids[None, :64]))
 # - ONNX is the computation as a file: equal within 1e-4 at every length, and without a cache.
 # - One worker and a bounded queue. Who cannot be served soon is told so at once, with 429.
 # - A stream takes about as long as the answer in one piece, but begins at once.
-# - One after the other, more clients drew no more; the line grew, and the wait with it. Sixteen texts in one batch
+# - One after the other, more clients drew hardly more; the line grew, and the wait with it. Sixteen texts in one batch
 #   came at more than twice the speed of one.
 # - In continuous batching a text joins at any token and leaves when it ends. Each was the text that it would have been
 #   alone, and nobody waited for a long answer to end.
