@@ -480,6 +480,7 @@ train_config: History describe refuse_another_run
 training: Trainer
 bpe.long_words: LongWords
 bpe.training: learn_merges replace_pair
+deploy.batch: Batch Row
 deploy.engine: Unavailable Request Piece Job
 deploy.export: find Measured
 deploy.int8: Int8Embedding check is_int8 tensors from_tensors quiet

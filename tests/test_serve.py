@@ -860,12 +860,13 @@ def test_what_is_said_in_one_go_is_told_by_one_wake_up():
     mail.post(loop, heard.append, 17)  # nobody is there any more
 
 
-def test_without_the_extra_it_is_named(monkeypatch, capsys):
+def test_without_the_extra_it_is_named(monkeypatch, capsys, tmp_path):
+    llmkit.checkpoint.save(tmp_path / "x", MODEL, CHAR)
     for name in [name for name in sys.modules if name.startswith("llmkit.deploy.server")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(llmkit.deploy, "server")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert main(["serve", "x"]) == 2
+    assert main(["serve", str(tmp_path / "x")]) == 2
     error = capsys.readouterr().err
     assert error == "error: serving needs uvicorn: pip install 'llmkit[serve]'\n"
 

@@ -109,7 +109,7 @@ class _Mutant(GPT):
             if isinstance(module, MLP) and fault in others:
                 module.act = others[fault]()  # type: ignore[assignment]
             if isinstance(module, CausalSelfAttention) and fault == "looks ahead":
-                module.attend = _looking_ahead  # type: ignore[method-assign]
+                module.attend = _looking_ahead
 
     def forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         found = {name: self._changed(name, weight) for name, weight in self.named_parameters()}
