@@ -18,7 +18,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from llmkit.arguments import check_number, check_type, shown
 from llmkit.positions import rotary
+from llmkit.runtime import find_device
 
 
 def causal_mask(T: int, device: torch.device | str | None = None) -> Tensor:
@@ -26,6 +28,9 @@ def causal_mask(T: int, device: torch.device | str | None = None) -> Tensor:
 
     Row t is position t asking; its True columns are the positions 0..t it may look at.
     """
+    check_number("T", T, int, least=0)
+    if device is not None and not isinstance(device, torch.device):
+        device = find_device(device)
     return torch.ones(T, T, dtype=torch.bool, device=device).tril()
 
 
@@ -40,9 +45,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tu
         out (..., T, Dv), the weighted averages of v; weights (..., T, S), whose rows sum to 1.
 
     Raises:
-        TypeError: the mask is not boolean.
+        TypeError: the mask is not boolean, or q, k or v is no tensor.
         ValueError: a row of the mask is all False: an average of nothing has no value.
     """
+    for name, tensor in {
+        "q": q,
+        "k": k,
+        "v": v,
+        **({} if mask is None else {"mask": mask}),
+    }.items():
+        check_type(name, tensor, Tensor)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (..., T, S)
     if mask is not None:
         if mask.dtype != torch.bool:
@@ -110,6 +122,8 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config: Any):  # a GPTConfig, or what has its n_embd, n_head, bias, ...
         super().__init__()
+        if not hasattr(config, "n_embd"):
+            raise TypeError(f"config must be a GPTConfig, or alike, not {shown(config)}")
         self.n_head = config.n_head
         self.dropout = config.dropout
         self.rotary = config.position == "rotary"
@@ -149,6 +163,8 @@ def attention_weights(model: nn.Module, ids: Tensor, masked: bool = True) -> Ten
 
     ValueError where the model has no layer of the class `CausalSelfAttention`.
     """
+    check_type("model", model, nn.Module)
+    check_type("masked", masked, bool)
     found: list[Tensor] = []
 
     def look(layer: Any, inputs: tuple[Tensor, ...]) -> None:

@@ -6,13 +6,14 @@ curve that grows while one watches is in `widgets`.
 
 from __future__ import annotations
 
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from llmkit import checkpoint
+from llmkit.arguments import check_number, check_type
+from llmkit.files import as_path
 from llmkit.generation import generate
 from llmkit.training import Trainer
 from llmkit.types import Tokenizer
@@ -51,8 +52,10 @@ class Checkpointer:
     def __init__(
         self, folder: str | Path, tokenizer: Tokenizer | None = None, every: int = 500
     ) -> None:
-        _check(every)
-        self.folder, self.tokenizer, self.every = Path(folder), tokenizer, every
+        check_number("every", every, int, least=1)
+        if tokenizer is not None:
+            check_type("tokenizer", tokenizer, Tokenizer)
+        self.folder, self.tokenizer, self.every = as_path(folder, "folder"), tokenizer, every
 
     def __call__(self, trainer: Trainer) -> None:
         if trainer.done or trainer.step % self.every == 0:
@@ -70,7 +73,10 @@ class Sampler:
     def __init__(
         self, tokenizer: Tokenizer, every: int, prompt: str = "\n", tokens: int = 200
     ) -> None:
-        _check(every)
+        check_type("tokenizer", tokenizer, Tokenizer)
+        check_type("prompt", prompt, str)
+        check_number("every", every, int, least=1)
+        check_number("tokens", tokens, int, least=0)
         self.tokenizer, self.every, self.tokens = tokenizer, every, tokens
         self.prompt = tokenizer.encode(prompt)  # (T,)
 
@@ -80,8 +86,3 @@ class Sampler:
             ids = generate(trainer.model, self.prompt, self.tokens, seed=seed)
             trainer.sample = self.tokenizer.decode(ids[len(self.prompt) :])
             trainer.history.samples.append((trainer.step, trainer.sample))
-
-
-def _check(every: int) -> None:
-    if not isinstance(every, Integral) or every < 1:
-        raise ValueError(f"every must be a whole number of steps, at least 1, not {every}")

@@ -32,8 +32,10 @@ from torch import Tensor, nn
 
 from llmkit import files
 from llmkit import tokenizer as tokenizers
+from llmkit.arguments import check_type
 from llmkit.evaluation import unwrapped
 from llmkit.model import GPT, GPTConfig
+from llmkit.runtime import find_device
 from llmkit.types import Tokenizer
 
 CHECKPOINT, ONNX, INT8 = "llmkit checkpoint 3", "llmkit onnx 3", "llmkit int8 3"
@@ -61,6 +63,8 @@ def save(
     After each of these the folder is as before.
     """
     model = plain(model)
+    if tokenizer is not None:
+        check_type("tokenizer", tokenizer, Tokenizer)
     if any(hasattr(weight, "qdata") for weight in model.parameters()):
         raise TypeError("the model is quantized: save it with llmkit.deploy.export.save_int8")
     weights = dict(model.named_parameters())  # tied ones once
@@ -92,12 +96,13 @@ def steady(load: Loader) -> Loader:
 
     @wraps(load)
     def again(folder: str | Path, *arguments: Any, **options: Any) -> Any:
+        place = files.as_path(folder, "folder")
         while True:
-            before = _stamp(folder)
+            before = _stamp(place)
             try:
-                return load(folder, *arguments, **options)
+                return load(place, *arguments, **options)
             except (FileNotFoundError, ValueError):
-                if _stamp(folder) == before:
+                if _stamp(place) == before:
                     raise
 
     return again  # type: ignore[return-value]
@@ -110,6 +115,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[GPT, A
     Raises FileNotFoundError for no folder, ValueError for a file in it that is not as it should be.
     """
     folder, header = read_header(folder, CHECKPOINT)
+    device = find_device(device)
     path = folder / "model.safetensors"
     with files.reading(path, "choose another folder"):
         tensors = safetensors.load(read_file(path, header))
@@ -137,7 +143,7 @@ def plain(model: nn.Module) -> GPT:
     """The model without what torch.compile wrapped around it; TypeError for one not llmkit's."""
     model = unwrapped(model)
     if type(model) is not GPT:
-        raise TypeError(f"the model must be llmkit's GPT, not {type(model)}")
+        raise TypeError(f"the model must be llmkit's GPT, not {type(model).__name__}")
     return model
 
 
@@ -195,7 +201,7 @@ def write_folder(
     Raises ValueError for a folder that holds other files or another kind of model folder (it is
     left alone), OSError where writing fails.
     """
-    target = Path(folder).expanduser().resolve()
+    target = files.as_path(folder, "folder").resolve()
     _refuse_foreign(target, kind)
     fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
     try:
@@ -223,7 +229,7 @@ def write_folder(
 def read_header(folder: str | Path, *kinds: str) -> tuple[Path, dict[str, Any]]:
     """The folder to read, and the content of its config.json once that is known to be of one of
     these kinds. FileNotFoundError for no folder, ValueError for any other."""
-    folder = Path(folder).expanduser().resolve()
+    folder = files.as_path(folder, "folder").resolve()
     if not any(folder.glob("*")) and previous(folder).exists():  # killed between the renames
         folder = previous(folder)
     if not folder.exists():
@@ -301,10 +307,10 @@ def _swap(fresh: Path, target: Path) -> None:
     shutil.rmtree(previous(target), ignore_errors=True)
 
 
-def _stamp(folder: str | Path) -> tuple[int, int] | None:
+def _stamp(folder: Path) -> tuple[int, int] | None:
     """What changes when a folder is replaced."""
     try:
-        about = (Path(folder).expanduser() / "config.json").stat()
+        about = (folder / "config.json").stat()
     except OSError:
         return None
     return about.st_ino, about.st_mtime_ns

@@ -12,7 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from llmkit.evaluation import device_of, eval_mode
+from llmkit.arguments import check_number
+from llmkit.evaluation import device_of, eval_mode, vocab_size_of
 from llmkit.types import LanguageModel
 
 
@@ -75,7 +76,9 @@ def starts_uniform(model: LanguageModel) -> CheckResult:
 def overfits_batch(model: LanguageModel, steps: int = 60) -> CheckResult:
     """Can AdamW, at one of three learning rates and without dropout, bring the loss of one small
     random batch under half of ln V, and reach all weights that are not frozen on purpose?"""
-    V, even = model.config.vocab_size, math.log(model.config.vocab_size)
+    check_number("steps", steps, int, least=1)
+    V = vocab_size_of(model)
+    even = math.log(V)
     for lr in (1e-2, 1e-3, 1e-1):
         trial = _Trial(model, rows=4, length=16)
         optimizer = torch.optim.AdamW(trial.weights.values(), lr, weight_decay=0.0)
@@ -109,7 +112,8 @@ class _Trial:
     two sets of random ids (B, T), on the CPU, that differ everywhere."""
 
     def __init__(self, model: LanguageModel, rows: int, length: int, noise: float = 0.0):
-        self.model, self.V = cast(nn.Module, model), model.config.vocab_size
+        self.V = int(vocab_size_of(model))
+        self.model = cast(nn.Module, model)
         generator = torch.Generator().manual_seed(0)
         shape = (rows, min(length, model.config.block_size))
         self.ids = torch.randint(self.V, shape, generator=generator)

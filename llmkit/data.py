@@ -16,19 +16,23 @@ import urllib.parse
 import urllib.request
 import warnings
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.types import Device
 
+from llmkit.arguments import check_number, check_type, shown
 from llmkit.files import decode, read_bytes
+from llmkit.runtime import find_device, seeded
 
 Data = TypeVar("Data", Tensor, str, list)
 PATIENCE = 4.0  # seconds without a byte, after which we call the network absent
+WHOLE = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
 PIECE = 1 << 20  # ids that `check_ids` looks at together
 
 
@@ -75,6 +79,7 @@ def load_text(name: str | Path = "embedded") -> str:
     nobody answers), ValueError for bytes that are not text in UTF-8 or have not the known SHA-256.
     """
     corpus = CORPORA.get(name) if isinstance(name, str) else None
+    check_type("name", name, str, os.PathLike, wanted="a corpus, an address or a path")
     where = _locate(corpus) if corpus else os.fspath(name)
     raw = _download(where) if re.match("https?://", where, re.IGNORECASE) else _read(where)
     if corpus and corpus.sha256 and hashlib.sha256(raw).hexdigest() != corpus.sha256:
@@ -151,9 +156,11 @@ def split(ids: Data, val_fraction: float = 0.1) -> tuple[Data, Data]:
     One cut, no shuffling: shuffled, a held-out character would have its neighbours in the training
     part. Raises ValueError where a side would be empty.
     """
+    check_type("ids", ids, Tensor, Sequence, np.ndarray, wanted="a text, or token ids (N,)")
+    check_number("val_fraction", val_fraction)
     n_train = int(round((1 - val_fraction) * len(ids), 6))  # (1 - 0.9) * 10 is 0.99999999
     if not 0 < n_train < len(ids):
-        raise ValueError(f"val_fraction {val_fraction} of {len(ids)} tokens leaves one side empty")
+        raise ValueError(f"val_fraction {val_fraction} of the {len(ids)} ids leaves one side empty")
     return ids[:n_train], ids[n_train:]
 
 
@@ -163,15 +170,16 @@ def as_tensor(ids: Any, name: str = "ids") -> Tensor:
     try:
         with warnings.catch_warnings():  # of an array that may not be written to; nobody does
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            return torch.as_tensor(ids)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        if isinstance(ids, str):
-            reason = "turn it into ids with tokenizer.encode"
-        raise ValueError(
-            f"{name} must be token ids, each row as long as the others, in a tensor, an array or a "
-            f"list; this is {type(ids).__name__}: {reason}"
-        ) from None
+            tensor = torch.as_tensor(ids)
+        if not tensor.numel() or tensor.dtype in WHOLE:  # torch.tensor([]) is float32, and fine
+            return tensor
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    advice = ": turn it into ids with tokenizer.encode" if isinstance(ids, str) else ""
+    raise ValueError(
+        f"{name} must be token ids, whole numbers in a tensor, an array or a list, each row as "
+        f"long as the others, not {shown(ids)}{advice}"
+    )
 
 
 def check_ids(ids: Any, vocab_size: float, at_least: int = 0, name: str = "ids") -> Tensor:
@@ -182,14 +190,19 @@ def check_ids(ids: Any, vocab_size: float, at_least: int = 0, name: str = "ids")
         shape = tuple(ids.shape)
         raise ValueError(f"{name} must be one sequence of {at_least} or more ids, not {shape}")
     if not len(ids):
-        return ids.long()  # torch.tensor([]) is float32, and fine
-    if ids.is_floating_point():
-        raise ValueError(f"{name} must be whole numbers (torch.int64), not {ids.dtype}")
+        return ids.long()
     ends = (end for piece in ids.split(PIECE) for end in piece.long().aminmax())
     for end in ends:  # of pieces in int64, because PyTorch has no aminmax for uint16
         if not 0 <= end < vocab_size:
             raise ValueError(f"id {end} in {name} is outside the vocabulary (size {vocab_size})")
     return ids
+
+
+def check_rows(ids: Tensor, name: str = "ids", least: int = 1) -> None:
+    """ValueError unless these are rows of ids, (B, T) and at least so many, in a tensor."""
+    known = isinstance(ids, Tensor) and ids.dim() == 2 and ids.numel() >= least
+    if not known or ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{name} must be ids (B, T), a tensor that is not empty, not {shown(ids)}")
 
 
 def fingerprint(ids: Tensor) -> int:
@@ -201,58 +214,25 @@ def fingerprint(ids: Tensor) -> int:
     return zlib.crc32(ids.cpu().to(torch.int64).numpy().tobytes(), length)
 
 
-class Batches:
-    """Training batches without end: random windows x of the data, and y, one token further on.
+class Draws:
+    """Which of so many rows come next, without end: each as likely, whatever came before.
 
-    ids: integers (N,), N > block_size. Each batch is x, y, both (batch_size, block_size) int64,
-    contiguous, on `device` (None: where ids is). The data moves there once; uint16 and uint32, in
-    which a token file comes, stay where they are, and of them each batch is moved.
-
-    Every window is equally likely; which ones come is drawn on the CPU from a generator of its own,
-    so that a seed gives the same batches everywhere. Of `world` processes with the same seed, each
-    has its own `rank`, 0 to world - 1, and draws its share of the rows that one process alone would
-    draw with world * batch_size.
+    Drawn on the CPU from a generator of its own, so that a seed gives the same rows everywhere. Of
+    `world` processes with the same seed, each has its own `rank`, 0 to world - 1, and its share of
+    the rows that one process alone would draw with world * batch_size.
     """
 
-    def __init__(
-        self,
-        ids: Tensor,
-        block_size: int,
-        batch_size: int,
-        seed: int = 0,
-        device: Device = None,
-        rank: int = 0,
-        world: int = 1,
-    ):
-        ids = as_tensor(ids)
-        if ids.ndim != 1 or ids.is_floating_point():
-            raise ValueError(f"Batches takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
-        if not 1 <= block_size < len(ids):
-            raise ValueError(
-                f"block_size {block_size}: {len(ids)} ids allow 1 to {len(ids) - 1}; use more text"
-            )
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank}: a world of {world} has the ranks 0 to {world - 1}")
-        self.device = torch.device(ids.device if device is None else device)
-        if ids.dtype not in (torch.uint16, torch.uint32):
-            ids = ids.to(self.device, torch.int64)
-        self.windows = ids.unfold(0, block_size, 1)  # (N - T + 1, T): a view of every window
-        self.batch_size, self.rank, self.world = batch_size, rank, world
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, rows: int, batch_size: int, seed: int, rank: int, world: int):
+        check_number("batch_size", batch_size, int, least=1)
+        check_number("world", world, int, least=1)
+        check_number("rank", rank, int, least=0, below=world)
+        self.rows, self.batch_size, self.rank, self.world = rows, batch_size, rank, world
+        self._generator = seeded(seed)
 
-    def __iter__(self) -> Batches:
-        return self
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        last = len(self.windows) - 1  # which is a y, but no x: no token follows it
-        starts = torch.randint(last, (self.world * self.batch_size,), generator=self._generator)
-        starts = starts[self.rank * self.batch_size :][: self.batch_size]  # (B,)
-        places = torch.cat([starts, starts + 1]).to(self.windows.device)
-        rows = self.windows.index_select(0, places)  # (2B, T); several times as fast as [places]
-        if rows.device != self.device and self.device.type == "cuda":
-            rows = rows.pin_memory()  # from where the GPU fetches it while the CPU goes on
-        x, y = rows.to(self.device, non_blocking=True).long().chunk(2)  # (B, T) each
-        return x, y
+    def draw(self) -> Tensor:
+        """The numbers of the next rows: (B,), on the CPU."""
+        drawn = torch.randint(self.rows, (self.world * self.batch_size,), generator=self._generator)
+        return drawn[self.rank * self.batch_size :][: self.batch_size]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the generator stands, for `load_state_dict` to go on with the very next batch."""
@@ -261,3 +241,52 @@ class Batches:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue where `state_dict` was taken (with the same ids, block_size and batch_size)."""
         self._generator.set_state(state["generator"].cpu())
+
+
+class Batches(Draws):
+    """Training batches without end: random windows x of the data, and y, one token further on.
+
+    ids: integers (N,), N > block_size. Each batch is x, y, both (batch_size, block_size) int64,
+    contiguous, on `device` (None: where ids is). The data moves there once; uint16 and uint32, in
+    which a token file comes, stay where they are, and of them each batch is moved.
+
+    Every window is equally likely; which ones come, `Draws` says.
+    """
+
+    def __init__(
+        self,
+        ids: Tensor,
+        block_size: int,
+        batch_size: int,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        ids = as_tensor(ids)
+        if ids.ndim != 1:
+            raise ValueError(f"ids must be one sequence (N,), not {tuple(ids.shape)}")
+        check_number("block_size", block_size, int)
+        if not 1 <= block_size < len(ids):
+            raise ValueError(
+                f"block_size {block_size}: {len(ids)} ids allow 1 to {len(ids) - 1}; use more text"
+            )
+        place = ids.device if device is None else device
+        self.device = place if isinstance(place, torch.device) else find_device(place)
+        if ids.dtype not in (torch.uint16, torch.uint32):
+            ids = ids.to(self.device, torch.int64)
+        self.windows = ids.unfold(0, block_size, 1)  # (N - T + 1, T): a view of every window
+        # The last window is a y, but no x: no token follows it.
+        super().__init__(len(self.windows) - 1, batch_size, seed, rank, world)
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        starts = self.draw()  # (B,)
+        places = torch.cat([starts, starts + 1]).to(self.windows.device)
+        rows = self.windows.index_select(0, places)  # (2B, T); several times as fast as [places]
+        if rows.device != self.device and self.device.type == "cuda":
+            rows = rows.pin_memory()  # from where the GPU fetches it while the CPU goes on
+        x, y = rows.to(self.device, non_blocking=True).long().chunk(2)  # (B, T) each
+        return x, y

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
+from numbers import Real
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from llmkit.arguments import check_number, check_type, shown
 from llmkit.data import check_ids
 from llmkit.runtime import ALONE, OneProcess
 from llmkit.types import LanguageModel, ModelConfig
@@ -26,6 +28,7 @@ PIECE = 2**21  # of how many of them the losses are computed together, in float6
 
 def perplexity(loss: float) -> float:
     """e^loss, loss in nats per token: as unsure as between that many equally likely tokens."""
+    check_type("loss", loss, Real, wanted="a number")
     return math.inf if loss > 709 else math.exp(loss)  # e^710 is more than a float can hold
 
 
@@ -72,14 +75,12 @@ def evaluate(
 
     FloatingPointError where the loss is not a number.
     """
+    ids = check_ids(ids, vocab_size_of(model), at_least=2)
     block_size = model.config.block_size
     stride = block_size if stride is None else stride
-    if not 1 <= stride <= block_size:
-        raise ValueError(f"stride must be from 1 to block_size {block_size}, not {stride}")
-    for name, number in {"characters": characters, "batch_size": batch_size}.items():
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, not {number}")
-    ids = check_ids(ids, vocab_size_of(model), at_least=2)
+    check_number("stride", stride, int, least=1, most=block_size)
+    check_number("characters", characters, int, optional=True, least=1)
+    check_number("batch_size", batch_size, int, optional=True, least=1)
     total = torch.zeros((), dtype=torch.float64)
     with eval_mode(model):
         at_a_time = batch_size or fitting_batch(model.config)
@@ -151,10 +152,15 @@ def device_of(model: LanguageModel) -> torch.device:
 
 
 def vocab_size_of(model: LanguageModel) -> float:
-    """How many ids the model knows; infinitely many where it does not say."""
+    """How many ids the model knows; infinitely many where it does not say. TypeError for what is
+    no model."""
+    if not callable(model) or not hasattr(getattr(model, "config", None), "block_size"):
+        what = "a module with config.block_size, such as GPT"
+        raise TypeError(f"model must be {what}, not {shown(model)}")
     return getattr(model.config, "vocab_size", math.inf)
 
 
 def unwrapped(model: Model) -> Model:
-    """The model without what torch.compile wrapped around it."""
+    """The model without what torch.compile wrapped around it; TypeError for what is no model."""
+    check_type("model", model, nn.Module)
     return getattr(model, "_orig_mod", model)

@@ -22,12 +22,18 @@ from typing import Any, TypeVar, get_type_hints
 import torch
 from torch import Tensor
 
+from llmkit.arguments import check_type, short
+
 T = TypeVar("T")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 JSON_BYTES = 1 << 28  # a larger file is not read as JSON
 SIGNS = {  # by which bytes that are not UTF-8 are told, the first that is found
+    "utf-32": rb"^(\xff\xfe\0\0|\0\0\xfe\xff)",
     "utf-16": rb"^(\xff\xfe|\xfe\xff)",
+    "utf-16-le": rb"^([^\0]\0){4}",
+    "utf-16-be": rb"^(\0[^\0]){4}",
     "binary": rb"[\0-\x08\x0e-\x1a\x1c-\x1f]",  # control characters that no text has
+    "ENCODING": rb"[\x80-\xff]{5}",  # letter upon letter of another alphabet than the Latin
     "cp1252": rb"[\x80-\x9f]",
     "latin-1": rb"",
 }
@@ -51,18 +57,24 @@ def reading(path: str | Path, advice: str = "choose another file") -> Iterator[N
         elif type(error) is ValueError:
             if str(path) in str(error):
                 raise
-            reason = _short(str(error), 300)
+            reason = short(str(error), 300)
         raise ValueError(f"{path}: {reason}") from None
+
+
+def as_path(path: Any, name: str = "path") -> Path:
+    """A path as one, with its ~ filled in; TypeError for what is none."""
+    check_type(name, path, str, os.PathLike, wanted="a path")
+    return Path(path).expanduser()
 
 
 def read_bytes(path: str | Path, most: int | None = None) -> bytes:
     """The content of a regular file, of at most so many bytes; a pipe or device is never opened."""
-    path = Path(path).expanduser()
+    path = as_path(path)
     with reading(path):
         try:
             about = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f"there is no file {_short(str(path), 300)}") from None
+            raise FileNotFoundError(f"there is no file {short(str(path), 300)}") from None
         if not stat.S_ISREG(about.st_mode):
             kind = "a folder" if path.is_dir() else "a pipe or a device"
             raise ValueError(f"this is {kind}: name a file")
@@ -91,8 +103,11 @@ def decode(raw: bytes, where: str | Path) -> str:
     encoding = next(name for name, sign in SIGNS.items() if re.search(sign, raw))
     if encoding == "binary":
         raise ValueError(f"{where} is a binary file, where text in UTF-8 is needed")
+    guess = f"but probably {encoding}; make"
+    if encoding == "ENCODING":
+        guess = "nor a Western encoding; find out which it is, and make"
     raise ValueError(
-        f"{where} is not UTF-8 but probably {encoding}; make a copy that is, with Path(copy)"
+        f"{where} is not UTF-8 {guess} a copy that is, with Path(copy)"
         f".write_text(Path(file).read_text('{encoding}'), 'utf-8')"
     )
 
@@ -101,7 +116,8 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file."""
     content = read_bytes(path, JSON_BYTES)
     with reading(path):
-        return parse_json(content)
+        known = not json.detect_encoding(content).startswith("utf-8")  # JSON may be UTF-16 too
+        return parse_json(content if known else decode(content, path))
 
 
 def parse_json(content: str | bytes) -> dict[str, Any]:
@@ -125,14 +141,14 @@ def get(values: Mapping[str, Any], name: str, *kinds: type) -> Any:
     if number or (type(value) in kinds and type(value) is not float):
         return value
     wanted = " or ".join(kind.__name__.replace("NoneType", "null") for kind in kinds)
-    raise ValueError(f"the field {name!r} must be {wanted}, not {_short(repr(value))}")
+    raise ValueError(f"the field {name!r} must be {wanted}, not {short(repr(value))}")
 
 
 def make(kind: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass of a file's fields, each of the type that the class says."""
     types, known = get_type_hints(kind), fields(kind)  # type: ignore[arg-type]
     if unknown := values.keys() - {field.name for field in known}:
-        raise ValueError(f"there is no field {_short(repr(min(unknown)))} in {kind.__name__}")
+        raise ValueError(f"there is no field {short(repr(min(unknown)))} in {kind.__name__}")
     needed = [f.name for f in known if f.name in values or f.default is MISSING]
     return kind(**{name: get(values, name, types[name]) for name in needed})
 
@@ -195,9 +211,3 @@ def unwritable(what: str, error: OSError) -> OSError:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
-
-
-def _short(text: str, most: int = 80) -> str:
-    """One line of so many characters."""
-    text = " ".join(text[: 4 * most].split())
-    return text if len(text) <= most else text[: most - 3] + "..."

@@ -6,16 +6,16 @@ Shapes: B rows, each a text of its own; T tokens so far; V vocabulary."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llmkit.arguments import check_number, check_type
 from llmkit.data import as_tensor, check_ids
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
+from llmkit.runtime import seeded
 from llmkit.types import LanguageModel
 
 
@@ -81,13 +81,12 @@ def stream(
     ids = ids.long().view(-1, prompt.size(-1))  # (B, T)
     if isinstance(stop, Iterable) and not isinstance(stop, (str, Tensor)):
         stop = list(stop)
-    stops = as_tensor([] if stop is None else stop, "stop").flatten()
-    stop_ids = check_ids(stops, V, name="stop").to(ids)
-    if not isinstance(max_new_tokens, Integral) or max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens must be a whole number, 0 or more, not {max_new_tokens}")
-    generators = [
-        None if seed is None else torch.Generator().manual_seed(seed + b) for b in range(len(ids))
-    ]
+    stops = as_tensor([] if stop is None else stop, "stop")
+    stop_ids = check_ids(stops if stops.dim() else stops[None], V, name="stop").to(ids)
+    check_number("max_new_tokens", max_new_tokens, int, least=0)
+    check_type("use_cache", use_cache, bool)
+    check_number("seed", seed, int, optional=True, least=0, below=2**62)
+    generators = [None if seed is None else seeded(seed + b) for b in range(len(ids))]
     new_cache = getattr(model, "new_cache", None) if use_cache else None
     score: Any = model  # which may take more than ids
     options = {"last_only": True} if getattr(model, "can_score_last", False) else {}
@@ -132,15 +131,11 @@ def next_token_probabilities(
     ``top_k`` likeliest are kept, and of what these have, the fewest whose share reaches ``top_p``
     (nucleus sampling, Holtzman et al. 2020, arXiv:1904.09751). Among equals the lower id is first.
     """
+    check_type("logits", logits, Tensor)
     V = logits.size(-1)
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be 0 (greedy) or more, not {temperature}")
-    if top_k is not None and not (isinstance(top_k, Integral) and 1 <= top_k <= V):
-        raise ValueError(
-            f"top_k must be a whole number from 1 to the vocabulary's {V}, not {top_k}"
-        )
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
+    check_number("temperature", temperature, least=0)
+    check_number("top_k", top_k, int, optional=True, least=1, most=V)
+    check_number("top_p", top_p, optional=True, above=0, most=1)
     device = "cpu" if logits.device.type == "mps" else logits.device  # an Apple GPU has no float64,
     logits = logits.detach().to(device, torch.float64)  # where no temperature is too low
     highest, likeliest = logits.max(dim=-1, keepdim=True)

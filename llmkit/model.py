@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
+from llmkit.arguments import check_choice, check_number, check_type
 from llmkit.attention import CausalSelfAttention, KVCache
+from llmkit.data import check_rows
 from llmkit.positions import sinusoids
 
 INIT_STD = 0.02  # the standard deviation of GPT-2's first weights
@@ -65,14 +67,13 @@ class GPTConfig:
 
     def __post_init__(self):
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+            check_number(name, getattr(self, name), int, least=1)
+            check_type(name, getattr(self, name), int)  # NumPy's would not go into a checkpoint
         for name, choices in CHOICES.items():
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+            check_choice(name, getattr(self, name), choices)
+        for name in ("bias", "norm_first", "tie_weights"):
+            check_type(name, getattr(self, name), bool)
+        check_number("dropout", self.dropout, least=0, below=1)
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}")
         if self.position == "rotary" and self.head_size % 2:
@@ -85,8 +86,7 @@ class GPTConfig:
     @classmethod
     def gpt2(cls, name: str = "gpt2") -> GPTConfig:
         """The shape of a published GPT-2: "gpt2" (124M), "gpt2-medium", "gpt2-large", "gpt2-xl"."""
-        if name not in GPT2_SIZES:
-            raise ValueError(f"no GPT-2 is called {name!r}; there are {', '.join(GPT2_SIZES)}")
+        check_choice("name", name, GPT2_SIZES)
         return cls(50257, 1024, *GPT2_SIZES[name])
 
 
@@ -109,6 +109,7 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
+        check_type("config", config, GPTConfig)
         self.norm_first = config.norm_first
         self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.attn = CausalSelfAttention(config)
@@ -137,6 +138,7 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
+        check_type("config", config, GPTConfig)
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         if config.position == "learned":
@@ -188,8 +190,7 @@ class GPT(nn.Module):
         the vocabulary here, which a GPU would have to wait for, but where they enter: in `train`,
         `evaluate` and `generate`.)
         """
-        if ids.dim() != 2 or ids.numel() == 0:
-            raise ValueError(f"ids must be (B, T) and not empty; their shape is {tuple(ids.shape)}")
+        check_rows(ids)
         room = self.config.block_size
         start = 0 if cache is None else cache[0].length
         if (stop := start + ids.size(1)) > room:
@@ -215,6 +216,8 @@ class GPT(nn.Module):
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy in nats, in float32, of the targets y (B, T) given ids x (B, T); those
         of -100 are left out, as in ``torch.nn.functional.cross_entropy``."""
+        check_rows(x, "x")
+        check_rows(y, "y")
         logits = self(x).float()  # half precision cannot resolve a loss near ln V
         return F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
 

@@ -13,7 +13,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmkit.data import check_ids
+from llmkit.arguments import check_number
+from llmkit.data import check_ids, check_rows
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,9 @@ class NGram(nn.Module):
 
     def __init__(self, ids: Tensor, order: int, vocab_size: int, discount: float | None = 0.75):
         super().__init__()
-        if not isinstance(order, int) or order < 1:
-            raise ValueError(f"order must be a whole number of at least 1, not {order!r}")
-        if discount is not None and not 0 < discount <= 1:
-            raise ValueError(f"discount must be above 0 and at most 1, or None, not {discount!r}")
+        check_number("order", order, int, least=1)
+        check_number("vocab_size", vocab_size, int, least=1)
+        check_number("discount", discount, optional=True, above=0, most=1)
         ids = check_ids(ids, vocab_size, at_least=order).long()
         self.order, self.config, self.tables = order, NGramConfig(vocab_size), nn.ModuleList()
         context, contexts = torch.zeros_like(ids), 1  # before every token: the empty context
@@ -121,6 +121,7 @@ class NGram(nn.Module):
         """ids (B, T) -> log-probabilities (B, T, V) of the next token, float64; or, with last_only,
         (B, 1, V). The context is what ids hold of the last ``order - 1`` tokens."""
         V = self.config.vocab_size
+        check_rows(ids, least=0)
         check_ids(ids.flatten(), V)
         tokens = torch.arange(V, device=ids.device)
         p = torch.tensor(1 / V, dtype=torch.float64)  # without any context, all tokens are alike
@@ -150,12 +151,14 @@ class NeuralBigram(nn.Module):
 
     def __init__(self, vocab_size: int):
         super().__init__()
+        check_number("vocab_size", vocab_size, int, least=1)
         self.config = NGramConfig(vocab_size)
         self.table = nn.Embedding(vocab_size, vocab_size)
         nn.init.zeros_(self.table.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> logits (B, T, V): for each token its row of the table."""
+        check_rows(ids)
         return self.table(ids)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from llmkit.arguments import check_choice, check_number, check_type
+
 # What each optimizer takes where a setting is left open: the peak of the learning rate; with Muon,
 # AdamW's beside it, as a share; how it falls, and to which share of the peak.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -45,10 +47,15 @@ def configure_optimizers(
 
     ValueError where nothing can be trained, and where all of Muon's matrices are frozen.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {name!r}")
+    check_type("model", model, nn.Module)
+    check_choice("name", name, OPTIMIZERS)
     lr = OPTIMIZERS[name]["learning_rate"] if learning_rate is None else learning_rate
     share = OPTIMIZERS[name]["adamw_share"] if adamw_share is None else adamw_share
+    if name != "muon" and adamw_share is not None:
+        raise ValueError("adamw_share is Muon's: leave it out, or take optimizer='muon'")
+    check_number("learning_rate", lr, least=0)
+    check_number("weight_decay", weight_decay, least=0)
+    check_number("adamw_share", share, least=0)
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError(

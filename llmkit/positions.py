@@ -10,10 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from llmkit.arguments import check_number, check_type
+
 
 def sinusoids(T: int, C: int) -> Tensor:
     """Waves, slower and slower along the features: (T, C), sin(t / 10000^(2i/C)) in column 2i, the
     cosine in column 2i + 1 (Vaswani et al. 2017, 3.5)."""
+    check_number("T", T, int, least=0)
+    check_number("C", C, int, least=1)
     inv_freq = 10000 ** (-torch.arange(0, C, 2) / C)  # (ceil(C/2),)
     angles = torch.outer(torch.arange(T).float(), inv_freq)  # (T, ceil(C/2))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :C]  # (T, C)
@@ -30,6 +34,8 @@ def rotary(x: Tensor, start: int = 0) -> Tensor:
     x is queries, keys or both (..., H, T, D), and so is the result; an odd D is a ValueError.
     ``start`` is the position of x[..., 0, :]: more than 0 where earlier positions are in a cache.
     """
+    check_type("x", x, Tensor)
+    check_number("start", start, int, least=0)
     T, D = x.shape[-2:]
     return rotate(x, *rotary_table(start, start + T, D, x)).type_as(x)
 

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from llmkit.arguments import check_number, shown
+
 Value = TypeVar("Value")
 
 
@@ -54,9 +56,12 @@ def start(seed: int = 1337, device: str | torch.device | None = None) -> Runtime
 
     Raises ValueError for a device this machine lacks, and for a seed outside 0 ... 2**32 - 1.
     """
-    if not 0 <= seed < 2**32:  # NumPy's range, the narrowest of the three
-        raise ValueError(f"seed is {seed}; choose one from 0 to {2**32 - 1}")
-    chosen = _device(device or os.environ.get("LLMKIT_DEVICE"))
+    check_number("seed", seed, int, least=0, most=2**32 - 1)  # NumPy's range, the narrowest
+    named = os.environ.get("LLMKIT_DEVICE") or None if device is None else device
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(best) if named is None else find_device(named)
+    if chosen.type == "meta":
+        raise ValueError("llmkit cannot use the device 'meta': it has no numbers, choose 'cpu'")
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - for code that draws from NumPy's global generator
     torch.manual_seed(seed)  # on every device
@@ -64,20 +69,23 @@ def start(seed: int = 1337, device: str | torch.device | None = None) -> Runtime
     return Runtime(chosen, default_dtype(chosen), os.environ.get("LLMKIT_CORPUS") or corpus, seed)
 
 
-def _device(wanted: str | torch.device | None) -> torch.device:
-    """The device asked for, or the best there is; ValueError for one this machine lacks."""
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    if not wanted:
-        return torch.device(found)
+def find_device(wanted: str | torch.device) -> torch.device:
+    """The device asked for; ValueError for one this machine lacks."""
     try:
         device = torch.device(wanted)
-        torch.zeros(1, device=device).item()  # the one test that holds for every kind of device
+        torch.zeros(1, device=device)  # the one test that holds for every kind of device
     except Exception:  # what PyTorch raises depends on the kind
         raise ValueError(
-            f"PyTorch cannot use the device {str(wanted)!r} here; choose 'cpu', or in Colab take "
+            f"PyTorch cannot use the device {shown(wanted)} here; choose 'cpu', or in Colab take "
             "a machine with a GPU (Runtime > Change runtime type) and then 'cuda'"
         ) from None
     return device
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of its own, on the CPU."""
+    check_number("seed", seed, int, least=0, below=2**63)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def default_dtype(device: str | torch.device) -> torch.dtype:

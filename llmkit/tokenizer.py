@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from llmkit import files
+from llmkit.arguments import check_number, check_type, shown
 from llmkit.data import as_tensor
 from llmkit.types import Tokenizer
 
@@ -55,10 +56,10 @@ class BaseTokenizer:
 
     def decode(self, ids: torch.Tensor | Sequence[int] | int) -> str:
         """The text of `ids`, (N,) or a single id; ValueError for what is not an id."""
-        ids = as_tensor(ids).cpu()
-        if ids.ndim > 1 or (ids.is_floating_point() and ids.numel()):
-            raise ValueError(f"decode takes integers (N,), not {ids.dtype} {tuple(ids.shape)}")
-        ids = ids.long().reshape(-1)
+        ids = as_tensor(ids).cpu().long()
+        if ids.ndim > 1:
+            raise ValueError(f"ids must be a single id or (N,), not {shown(ids)}")
+        ids = ids.reshape(-1)
         wrong = ids[(ids < 0) | (ids >= self.vocab_size)]
         if len(wrong):
             raise ValueError(f"id {wrong[0]} is not one of the ids 0 to {self.vocab_size - 1}")
@@ -66,7 +67,7 @@ class BaseTokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file, from which `load` gives back the same tokenizer."""
-        Path(path).write_text(self.to_json() + "\n", encoding="ascii")
+        files.as_path(path).write_text(self.to_json() + "\n", encoding="ascii")
 
     @classmethod
     def load(cls: type[Self], path: str | Path) -> Self:
@@ -94,13 +95,16 @@ class VocabularyTokenizer(BaseTokenizer):
     tokens: list[str]
 
     def __init__(self, tokens: Sequence[str], unknown: str | None = None):
+        if unknown == "" or not isinstance(unknown, (str, type(None))):
+            raise ValueError(f"unknown must be a token or None, not {shown(unknown)}")
+        strings = isinstance(tokens, Sequence) and all(isinstance(t, str) and t for t in tokens)
+        if not strings or not tokens or len(set(tokens)) < len(tokens):
+            what = "tokens (of a CharTokenizer: characters) must be one or more str"
+            raise ValueError(f"{what}, distinct and none empty, not {shown(tokens)}")
         self.tokens, self.unknown = list(tokens), unknown
         if unknown is not None and unknown not in self.tokens:
             self.tokens.append(unknown)
         self._ids = {token: i for i, token in enumerate(self.tokens)}
-        strings = all(isinstance(token, str) and token for token in self.tokens)
-        if not tokens or not strings or len(self._ids) < len(self.tokens):
-            raise ValueError("a tokenizer takes one token or more, distinct str and none empty")
         self._other = -1 if unknown is None else self._ids[unknown]  # all that is not in the list
 
     def join(self, ids: np.ndarray) -> str:
@@ -148,10 +152,12 @@ class CharTokenizer(VocabularyTokenizer):
     @classmethod
     def from_text(cls, text: str, unknown: str | None = None) -> CharTokenizer:
         """A tokenizer of the distinct characters of `text`, sorted by code point."""
+        check_type("text", text, str)
         return cls(sorted(set(text)), unknown)
 
     def encode(self, text: str) -> torch.Tensor:
         """The ids of `text`, a LongTensor (N,); ValueError for an unknown character."""
+        check_type("text", text, str)
         ids = np.empty(len(text), np.int64)
         for start in range(0, len(text), BLOCK):
             block, out = text[start : start + BLOCK], ids[start : start + BLOCK]
@@ -182,11 +188,14 @@ class WordTokenizer(VocabularyTokenizer):
 
         max_vocab: the most ids to have, the unknown token's included; the rarest tokens fall out.
         """
+        check_type("text", text, str)
+        check_number("max_vocab", max_vocab, int, optional=True, least=1 + (unknown is not None))
         room = max_vocab if max_vocab is None or unknown is None else max_vocab - 1
         return cls([token for token, _ in Counter(WORDS.findall(text)).most_common(room)], unknown)
 
     def encode(self, text: str) -> torch.Tensor:
         """The ids of `text`, a LongTensor (N,); ValueError for an unknown token."""
+        check_type("text", text, str)
         ids = [self._ids.get(word, self._other) for word in WORDS.findall(text)]
         if -1 in ids:
             word = next(word for word in WORDS.finditer(text) if word.group() not in self._ids)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import nn
 
+from llmkit.arguments import check_choice, check_number, check_type
 from llmkit.evaluation import unwrapped
 from llmkit.optim import OPTIMIZERS
 
@@ -74,34 +74,26 @@ class TrainConfig:
             "dtype": ("float32", "bfloat16", "float16", None),
         }
         for name, known in choices.items():
-            if getattr(self, name) not in known:
-                listed = ", ".join(map(repr, known))
-                raise ValueError(f"{name} must be one of {listed}, not {getattr(self, name)!r}")
-        whole = ("steps", "batch_size", "gradient_accumulation_steps", "eval_every", "patience")
-        for name in whole:
-            self._check(name, Integral, least=1)
-        self._check("warmup", Integral, least=0, most=self.steps)  # or the peak is never reached
-        self._check("seed", Integral, least=0)
-        for name in ("learning_rate", "adamw_share", "grad_clip"):
-            self._check(name, Real, least=1e-12)
-        self._check("weight_decay", Real, least=0)
-        self._check("min_lr_ratio", Real, least=0, most=1)  # the end cannot lie above the peak
+            check_choice(name, getattr(self, name), known)
+        for name in ("gradient_checkpointing", "keep_best"):
+            check_type(name, getattr(self, name), bool)
+        counts = ("steps", "batch_size", "gradient_accumulation_steps", "eval_every", "patience")
+        bounds: dict[str, dict[str, Any]] = {
+            **{name: {"kind": int, "least": 1} for name in counts},
+            "warmup": {"kind": int, "least": 0, "most": self.steps},  # or no peak is reached
+            "seed": {"kind": int, "least": 0, "below": 2**62},
+            **{name: {"least": 1e-12} for name in ("learning_rate", "adamw_share", "grad_clip")},
+            "weight_decay": {"least": 0},
+            "min_lr_ratio": {"least": 0, "most": 1},  # the end cannot lie above the peak
+        }
+        for name, limits in bounds.items():
+            open_ = getattr(TrainConfig, name) is None  # by default
+            check_number(name, getattr(self, name), optional=open_, **limits)
 
     def chosen(self, name: str) -> Any:
         """A setting of the optimizer's: as it was given, else the optimizer's own default."""
         value = getattr(self, name)
         return OPTIMIZERS[self.optimizer][name] if value is None else value
-
-    def _check(self, name: str, kind: type, least: float, most: float = math.inf) -> None:
-        value: Any = getattr(self, name)
-        if value is None:
-            return
-        if not isinstance(value, kind):
-            wanted = "a whole number" if kind is Integral else "a number"
-            raise ValueError(f"{name} must be {wanted}, not {value!r}")
-        if not least <= value <= most:  # type: ignore[operator]
-            wanted = f"from {least} to {most}" if most < math.inf else f"at least {least}"
-            raise ValueError(f"{name} must be {wanted}, not {value}")
 
 
 @dataclass

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmkit.arguments import check_type, shown
 from llmkit.data import Batches, as_tensor, check_ids, fingerprint
 from llmkit.evaluation import IGNORE_INDEX, device_of, evaluate, vocab_size_of
 from llmkit.model import gradient_checkpointing
@@ -75,6 +76,12 @@ def train(
             set, so that a `Checkpointer` has saved the last whole step.
     """
     processes.check()
+    vocab_size_of(model)  # or it is no model
+    check_type("config", config, TrainConfig)
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks must be a list of functions, not {shown(callbacks)}")
+    if val_ids is None and (config.keep_best or config.patience):
+        raise ValueError("keep_best and patience go by val_ids: give some, or leave the two out")
     devices = [device_of(model)] if device_of(model).type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
@@ -130,11 +137,11 @@ class Trainer:
         # A text gives windows of itself; whatever else is trained on knows its own batches.
         self.is_text = not hasattr(train_ids, "batches")
         self.data = as_tensor(train_ids, "train_ids") if self.is_text else train_ids.flat()
+        ids = self.data if self.is_text else self.data[self.data != IGNORE_INDEX]
+        check_ids(ids, vocab_size_of(model), name="train_ids")  # a GPU would only say that it broke
         make = partial(Batches, self.data) if self.is_text else train_ids.batches
         sizes = (model.config.block_size, config.batch_size)
         self.batches = make(*sizes, config.seed, self.device, processes.rank, processes.world)
-        ids = self.data if self.is_text else self.data[self.data != IGNORE_INDEX]
-        check_ids(ids, vocab_size_of(model), name="train_ids")  # a GPU would only say that it broke
         self.rows = config.batch_size * config.gradient_accumulation_steps * processes.world
         self.loss = processes.share(model)
         self.optimizers = configure_optimizers(

@@ -12,7 +12,8 @@ The rules are CUDA's:
 5. `numpy()` is refused: that is for `cpu()` to do first.
 
 What it cannot show: CUDA's own numbers, its speed and its memory, streams and events, whatever asks
-`is_cuda` or for the type "cuda". `start` is for good: it cannot be undone within a process.
+`is_cuda`, for the type "cuda" or for the address of a tensor's numbers. `start` is for good: it
+cannot be undone within a process.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class PretendTensor(torch.Tensor):
 
     def __repr__(self, **options: Any) -> str:
         return f"{self.inside!r} on {NAME}"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.inside, spec)  # of a number, the number: a GPU is waited for
 
 
 def refuse(op: Any, why: str) -> None:
@@ -197,6 +201,12 @@ def to_device(made: torch.Tensor, device: Any) -> torch.Tensor:
     return made.detach().to(device).requires_grad_(made.requires_grad)
 
 
+def without_gradients(mode: Any) -> None:
+    """`torch.inference_mode`, in which no tensor can be wrapped, as `torch.no_grad`."""
+    mode._inference_mode_context = torch.no_grad()
+    mode._inference_mode_context.__enter__()
+
+
 _tensor = torch.tensor
 
 
@@ -218,6 +228,7 @@ def start() -> torch.device:
         for name in WIDENED:
             aten.impl(name, casting(name, lambda: torch.float32), "AutocastPrivateUse1")
         torch.tensor, PretendTensor.new_tensor = tensor, new_tensor
+        torch.inference_mode.__enter__ = without_gradients
         # As on a GPU, a module that is moved keeps its parameters, so that tied weights stay tied.
         torch.__future__.set_swap_module_params_on_conversion(True)
     return torch.device(NAME, 0)

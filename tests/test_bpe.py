@@ -338,7 +338,7 @@ def test_the_first_merges_are_a_smaller_training(play, small):
     assert first.special_tokens == {END: 300}
     assert small.first(0).vocab_size == 257
     for count in (-1, 256):
-        with pytest.raises(ValueError, match=f"there are 255 merges; {count} is not"):
+        with pytest.raises(ValueError, match=f"count must be from 0 to 255, not {count}"):
             small.first(count)
 
 
@@ -407,7 +407,7 @@ def test_a_special_token_that_is_not_there_is_told(small):
         small.encode("x", allowed_special=["<pad>"])
 
 
-@pytest.mark.parametrize("text", ["", "a", "ab", 7])
+@pytest.mark.parametrize("text", ["", "a", "ab"])
 def test_a_special_token_has_a_text_of_its_own(text):
     with pytest.raises(ValueError, match="cannot be a special token"):
         BPETokenizer([(b"a", b"b")], [text])
@@ -539,6 +539,21 @@ def test_a_merges_file_cut_short_anywhere_is_told(folder):
         with pytest.raises(ValueError, match=told) as caught:
             BPETokenizer.gpt2(folder)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
+def test_a_file_in_another_encoding_is_told(folder, name):
+    text = json.dumps(json.loads((folder / "encoder.json").read_bytes()), ensure_ascii=False)
+    (folder / "encoder.json").write_text(text, "utf-8")
+    whole = (folder / name).read_text("utf-8")
+    # As Windows writes it: a letter that it has not becomes a question mark.
+    (folder / name).write_bytes(("\xe9" + whole).encode("cp1252", "replace"))
+    with pytest.raises(ValueError, match=rf"{name} is not UTF-8 but probably (cp1252|latin-1);"):
+        BPETokenizer.gpt2(folder)
+    # Read so: each byte of UTF-8 a letter of its own.
+    (folder / name).write_text(whole.encode().decode("latin-1"), "utf-8")
+    with pytest.raises(ValueError, match="read in another encoding than UTF-8 and saved"):
+        BPETokenizer.gpt2(folder)
 
 
 def test_a_line_of_merges_that_is_none_is_named(folder):

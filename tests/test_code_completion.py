@@ -109,23 +109,6 @@ def test_the_last_ids_are_those_of_the_whole(most):
         assert torch.equal(code_completion.last_ids(prompt, tok, most), whole[-most:])
 
 
-def test_each_prompt_is_continued_as_it_would_be_alone():
-    torch.manual_seed(0)
-    model = llmkit.GPT(llmkit.GPTConfig(11, 16, n_layer=1, n_head=2, n_embd=16))
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.5)
-    prompts = [torch.tensor(ids) for ids in ([1, 2, 3], [4], [5, 6, 7], [8, 9], [0])]
-    for options in ({}, {"temperature": 0.8, "top_k": 3}):
-        for prompt, added in zip(
-            prompts, code_completion.continue_prompts(model, prompts, 6, **options), strict=True
-        ):
-            assert len(added) == 6
-            if not options:  # greedy
-                alone = llmkit.generate(model, prompt, 6, temperature=0)
-                assert torch.equal(torch.cat([prompt, added]), alone)
-    assert code_completion.continue_prompts(model, [], 6) == []
-
-
 def test_options_go_to_generate(memory):
     draws = [
         code_completion.complete(*memory, ["def "], 20, temperature=2.0, seed=s) for s in (1, 1, 2)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from llmkit import GPT, FastGPT, FastGPTConfig, GPTConfig, generate
-from llmkit.speed.decoding import Decoder, knows, quick
+from llmkit.speed.decoding import Decoder, continue_prompts, knows, quick
 
 V, T = 11, 8
 VARIANTS = [
@@ -111,3 +111,20 @@ def test_generation_decodes_and_its_tokens_can_be_trained_on(monkeypatch):
     assert model.training
     assert not ids.is_inference()
     model.loss(ids[:, :T], ids[:, 1 : T + 1]).backward()
+
+
+def test_each_prompt_is_continued_as_it_would_be_alone():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(11, 16, n_layer=1, n_head=2, n_embd=16))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    prompts = [torch.tensor(ids) for ids in ([1, 2, 3], [4], [5, 6, 7], [8, 9], [0])]
+    for options in ({}, {"temperature": 0.8, "top_k": 3}):
+        for prompt, added in zip(
+            prompts, continue_prompts(model, prompts, 6, **options), strict=True
+        ):
+            assert len(added) == 6
+            if not options:  # greedy
+                alone = generate(model, prompt, 6, temperature=0)
+                assert torch.equal(torch.cat([prompt, added]), alone)
+    assert continue_prompts(model, [], 6) == []

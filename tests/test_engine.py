@@ -356,7 +356,7 @@ def test_a_model_that_is_stuck_takes_nothing_more_until_it_gets_on(engine):
         ({"prompts": [[]]}, "1 or more ids"),
         ({"prompts": [[1, 99]]}, "id 99 .* is outside the vocabulary"),
         ({"prompts": [[-1]]}, "id -1"),
-        ({"top_k": 33}, "top_k must be a whole number from 1 to the vocabulary's 32, not 33"),
+        ({"top_k": 33}, "top_k must be from 1 to 32, not 33"),
         ({"stop": [""]}, "a stop string must have a character"),
     ],
 )

@@ -188,7 +188,7 @@ def test_a_config_without_vocab_size_will_do():
 def test_checks_its_input():
     model, ids = Uniform(5), torch.tensor([0, 1, 2, 3, 4])
     for stride in (0, -1, 9):
-        with pytest.raises(ValueError, match="stride must be from 1 to block_size 8"):
+        with pytest.raises(ValueError, match="stride must be from 1 to 8"):
             evaluate(model, ids, stride=stride)
     with pytest.raises(ValueError, match="characters must be at least 1"):
         evaluate(model, ids, characters=0)

@@ -536,14 +536,14 @@ def test_scores_that_are_no_numbers(bad, temperature):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": -0.1}, "temperature must be 0"),
-        ({"temperature": math.nan}, "temperature must be 0"),
-        ({"temperature": math.inf}, "temperature must be 0"),
-        ({"top_k": 0}, "top_k must be a whole number from 1 to the vocabulary's 3, not 0"),
-        ({"top_k": 4}, "top_k must be a whole number from 1 to the vocabulary's 3, not 4"),
+        ({"temperature": -0.1}, "temperature must be at least 0"),
+        ({"temperature": math.nan}, "temperature must be at least 0"),
+        ({"temperature": math.inf}, "temperature must be at least 0"),
+        ({"top_k": 0}, "top_k must be from 1 to 3, not 0"),
+        ({"top_k": 4}, "top_k must be from 1 to 3, not 4"),
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"top_p": 1.1}, "top_p must be above 0"),
-        ({"max_new_tokens": -1}, "max_new_tokens must be a whole number, 0 or more"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be at least 0"),
         (
             {"prompt_ids": torch.tensor([], dtype=torch.long)},
             "prompt_ids must be one sequence of 1",
@@ -571,9 +571,7 @@ def test_top_k_is_checked_without_a_vocab_size():
     model = Fixed([0.0, 1.0, 2.0])
     model.config = SimpleNamespace(block_size=4)
     assert generate(model, torch.tensor([0]), 3, temperature=0).tolist() == [0, 2, 2, 2]
-    with pytest.raises(
-        ValueError, match="top_k must be a whole number from 1 to the vocabulary's 3"
-    ):
+    with pytest.raises(ValueError, match="top_k must be from 1 to 3"):
         generate(model, torch.tensor([0]), 3, top_k=4)
 
 
@@ -596,16 +594,16 @@ def test_a_stop_comes_as_any_kind_of_number_or_numbers(stop):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(stop="\n"), r"stop must be token ids.* this is str: .*tokenizer\.encode"),
-        (dict(stop=2.5), "stop must be whole numbers"),
-        (dict(prompt_ids=[[1, 2], [3]]), "prompt_ids must be token ids, each row as long as the"),
+        (dict(stop="\n"), r"stop must be token ids.* not '\\n': .*tokenizer\.encode"),
+        (dict(stop=2.5), "stop must be token ids"),
+        (dict(prompt_ids=[[1, 2], [3]]), "prompt_ids must be token ids.* each row as long as the"),
         (
             dict(prompt_ids="abc"),
-            r"prompt_ids must be token ids.* this is str: .*tokenizer\.encode",
+            r"prompt_ids must be token ids.*: .*tokenizer\.encode",
         ),
-        (dict(prompt_ids=None), "prompt_ids must be token ids.* this is NoneType"),
-        (dict(top_k=1.5), "top_k must be a whole number from 1 to the vocabulary's 5, not 1.5"),
-        (dict(max_new_tokens=2.5), "max_new_tokens must be a whole number, 0 or more, not 2.5"),
+        (dict(prompt_ids=None), "prompt_ids must be token ids.* not None"),
+        (dict(top_k=1.5), "top_k must be a whole number, not 1.5"),
+        (dict(max_new_tokens=2.5), "max_new_tokens must be a whole number, not 2.5"),
     ],
 )
 def test_what_cannot_be_ids_or_counts_is_told(changes, message):

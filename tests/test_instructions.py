@@ -1,6 +1,7 @@
 """instructions: the items, what counts in the loss, rows, answers and marks."""
 
 import json
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -91,6 +92,23 @@ def test_every_answer_but_those_on_the_play_is_what_a_program_finds():
     assert len(checked) > 500
     for item in checked:
         assert item.answer == right_answer(item), item
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z$3]+", text.lower()))
+
+
+def test_the_play_is_asked_about_often_and_every_answer_is_in_its_own_words():
+    play = words(load_text("embedded"))
+    asked, held_out = (
+        [item for item in items if item.task == "the play"]
+        for items in (load(), split(load(), 0.1)[1])
+    )
+    assert len(asked) >= 400
+    assert len(held_out) >= 30
+    for item in asked:
+        assert item.instruction.endswith("?")
+        assert words(item.answer) <= play, item
 
 
 # --- reading a file

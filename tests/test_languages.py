@@ -151,6 +151,21 @@ def test_no_such_file(tmp_path):
 # --- putting pairs together
 
 
+@pytest.mark.parametrize(
+    ("encoding", "there", "told"),
+    [
+        ("cp1252", "der schöne Hafen – „hier“", "probably cp1252; make a copy"),
+        ("latin-1", "der schöne Hafen", "probably latin-1; make a copy"),
+        ("utf-16", "der schöne Hafen", "probably utf-16; make a copy"),
+        ("cp1251", "красивая гавань", "nor a Western encoding; find out which it is"),
+    ],
+)
+def test_a_file_in_another_encoding_is_told(encoding, there, told, tmp_path):
+    (tmp_path / "a.tsv").write_text(f"en\tother\nThe harbour\t{there}", encoding)
+    with pytest.raises(ValueError, match=rf"a\.tsv is not UTF-8 .*{told}"):
+        load_parallel(tmp_path / "a.tsv")
+
+
 def test_what_all_languages_have_is_kept_once():
     german = [("Yes.", "Ja."), ("No.", "Nein."), ("Yes.", "Jawohl."), ("Come.", "Komm."), ("x", "")]
     french = [("Come.", "Viens."), ("Yes. ", " Oui."), ("Never.", "Jamais."), ("x", "y")]

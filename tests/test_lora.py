@@ -542,10 +542,10 @@ def test_what_the_file_says_can_be_read_by_others(tmp_path):
         ({"targets": "_attn"}, "no linear layer is called '_attn'"),  # whole names only
         ({"targets": ()}, "no linear layer is called ''"),
         ({"targets": "lm_head"}, "lm_head shares its weights with wte"),
-        ({"rank": 0}, "rank must be a whole number from 1 to 24 for h.0.attn.c_attn, not 0"),
+        ({"rank": 0}, "h.0.attn.c_attn's rank must be from 1 to 24, not 0"),
         ({"rank": 25}, "rank must be .* not 25"),
         ({"rank": 2.0}, "rank must be .* not 2.0"),
-        ({"alpha": 0}, "alpha must be a number above 0, not 0"),
+        ({"alpha": 0}, "alpha must be above 0"),
         ({"alpha": float("nan")}, "alpha must be"),
         ({"alpha": float("inf")}, "alpha must be"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),

@@ -59,8 +59,8 @@ def random_ids(*shape, vocab_size=31, seed=0):
         ({"n_embd": 0}, r"n_embd.*0"),
         ({"n_embd": 64.0}, r"n_embd.*64\.0"),
         ({"vocab_size": "65"}, r"vocab_size.*'65'"),
-        ({"position": "alibi"}, r"position.*learned, sinusoidal, rotary.*'alibi'"),
-        ({"activation": "swish"}, r"activation.*gelu, relu.*'swish'"),
+        ({"position": "alibi"}, r"position.*'learned', 'sinusoidal', 'rotary'.*'alibi'"),
+        ({"activation": "swish"}, r"activation.*'gelu', 'relu'.*'swish'"),
         ({"dropout": 1.0}, r"dropout.*1\.0"),
         ({"dropout": -0.1}, r"dropout.*-0\.1"),
         ({"dropout": math.nan}, r"dropout.*nan"),
@@ -94,7 +94,9 @@ def test_gpt2_sizes_have_the_published_number_of_parameters(size, parameters):
 
 
 def test_unknown_gpt2_lists_the_known():
-    with pytest.raises(ValueError, match=r"gpt3.*gpt2, gpt2-medium, gpt2-large, gpt2-xl"):
+    with pytest.raises(
+        ValueError, match=r"'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', not 'gpt3'"
+    ):
         GPTConfig.gpt2("gpt3")
 
 

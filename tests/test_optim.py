@@ -171,7 +171,7 @@ def test_the_default_rates_and_an_unknown_name():
     adamw, muon = configure_optimizers(model, "muon", adamw_share=0.5)
     assert {g["lr"] for g in adamw.param_groups} == {0.01}
     assert {g["lr"] for g in muon.param_groups} == {0.02}
-    with pytest.raises(ValueError, match="adamw, muon, not 'sgd'"):
+    with pytest.raises(ValueError, match="'adamw', 'muon', not 'sgd'"):
         configure_optimizers(model, "sgd")
 
 

@@ -49,7 +49,7 @@ def test_start_seeds_all_three_generators():
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_numpy_cannot_take_is_refused(seed):
-    with pytest.raises(ValueError, match=f"seed is {seed}; choose one from 0"):
+    with pytest.raises(ValueError, match=r"seed must be (from 0 to 4294967295|a whole number)"):
         runtime.start(seed=seed)
 
 

@@ -713,9 +713,9 @@ def test_a_failing_notebook_cell_leaves_no_server():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"queue": 0}, "queue must be above 0"),
+        ({"queue": 0}, "queue must be at least 1"),
         ({"timeout": float("nan")}, "timeout must be above 0"),
-        ({"grace": -1}, "grace must be 0 seconds or more"),
+        ({"grace": -1}, "grace must be at least 0"),
         ({"name": "a/b"}, "a model's name"),
         ({"api_key": ""}, "an API key"),
         ({"api_key": "ключ"}, "an API key"),
@@ -801,7 +801,7 @@ def test_what_it_cannot_serve_gets_one_sentence(tmp_path, folder, capsys):
             ([str(folder), "--port", taken], f"cannot listen on port {taken} of 127.0.0.1: it is"),
             ([str(folder), "--port", "99999"], "port"),
             ([str(folder), "--host", "no.such.invalid"], "cannot listen on no.such.invalid"),
-            ([str(folder), "--queue", "0"], "queue must be above 0"),
+            ([str(folder), "--queue", "0"], "queue must be at least 1"),
         ]:
             assert main(["serve", "--device", "cpu", *arguments]) == 2
             error = capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_ids_outside_the_vocabulary_are_named(ids, wrong):
 
 @pytest.mark.parametrize("ids", [[0.5], torch.rand(3), torch.zeros(2, 3, dtype=torch.int64)])
 def test_what_is_not_a_row_of_ids_is_refused(ids):
-    with pytest.raises(ValueError, match=r"integers \(N,\), not torch"):
+    with pytest.raises(ValueError, match=r"ids must be (token ids|a single id or \(N,\))"):
         CharTokenizer("ab").decode(ids)
 
 
@@ -155,7 +155,9 @@ def test_what_is_not_a_row_of_ids_is_refused(ids):
     ],
 )
 def test_a_vocabulary_that_cannot_work_is_refused(characters, unknown):
-    with pytest.raises(ValueError, match="one token or more, distinct str and none empty"):
+    with pytest.raises(
+        ValueError, match=r"one or more str, distinct and none empty|unknown must be"
+    ):
         CharTokenizer(characters, unknown)
 
 
@@ -167,7 +169,7 @@ def test_words_are_not_characters():
 
 def test_no_vocabulary_comes_from_no_text():
     for cls in (CharTokenizer, WordTokenizer):
-        with pytest.raises(ValueError, match="one token or more"):
+        with pytest.raises(ValueError, match="one or more str"):
             cls.from_text("")
 
 
@@ -210,7 +212,7 @@ def test_max_vocab_counts_every_id(unknown, kept):
 
 @pytest.mark.parametrize("max_vocab", [1, 0, -3])
 def test_max_vocab_must_leave_room_for_a_token(max_vocab):
-    with pytest.raises(ValueError, match="one token or more"):
+    with pytest.raises(ValueError, match="max_vocab must be at least 2"):
         WordTokenizer.from_text("a b", max_vocab=max_vocab)
 
 

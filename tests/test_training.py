@@ -378,7 +378,7 @@ def test_samples():
     history = train(make(), TRAIN, VAL, CONFIG, callbacks=[sampler])
     assert [step for step, _ in history.samples] == [5, 10, 12]
     assert all(len(text) == 200 for _, text in history.samples)  # without the prompt
-    with pytest.raises(ValueError, match="every must be a whole number of steps, at least 1"):
+    with pytest.raises(ValueError, match=r"every must be (a whole number|at least 1)"):
         Sampler(TOKENIZER, every=0)
 
 
@@ -545,7 +545,7 @@ def test_the_last_id_is_a_target_and_checked_too():
     [
         (VAL[:1], r"val_ids must be one sequence of 2 or more ids, not \(1,\)"),
         (VAL * 0 + 99, "id 99 in val_ids is outside the vocabulary"),
-        (VAL.float(), "val_ids must be whole numbers"),
+        (VAL.float(), "val_ids must be token ids"),
     ],
 )
 def test_held_out_data_are_checked_before_the_first_step(val_ids, message):
@@ -690,5 +690,5 @@ def test_a_progress_bar_serves_twice(capsys):
 
 @pytest.mark.parametrize("every", [0, -1, 2.5, None])
 def test_a_checkpointer_wants_a_number_of_steps(tmp_path, every):
-    with pytest.raises(ValueError, match="every must be a whole number of steps, at least 1"):
+    with pytest.raises(ValueError, match=r"every must be (a whole number|at least 1)"):
         Checkpointer(tmp_path, every=every)

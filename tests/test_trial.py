@@ -26,7 +26,7 @@ def test_a_request_without_a_body_asks_and_one_with_a_body_sends(running):
 
 @pytest.mark.parametrize("url", ["127.0.0.1:80/health", "https://127.0.0.1/", "http:///x"])
 def test_an_address_that_is_none(url):
-    with pytest.raises(ValueError, match="give an address such as http"):
+    with pytest.raises(ValueError, match="url must be an address such as http"):
         trial.send(url)
 
 
@@ -60,5 +60,5 @@ def test_a_server_that_was_started_runs_until_it_is_closed():
 
 
 def test_a_setting_that_is_wrong_leaves_nothing_behind():
-    with pytest.raises(ValueError, match="queue must be above 0"):
+    with pytest.raises(ValueError, match="queue must be at least 1"):
         server.start(gpt(), tokenizer(), queue=0)

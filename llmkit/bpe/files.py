@@ -45,7 +45,7 @@ def unspell(symbols: str) -> bytes:
     except KeyError as error:
         raise ValueError(
             f"{symbols[:40]!r} has {error.args[0]!r}, which is not in GPT-2's byte alphabet: this "
-            "is no byte-level BPE"
+            "is no byte-level BPE, or a file that was read in another encoding than UTF-8 and saved"
         ) from None
 
 

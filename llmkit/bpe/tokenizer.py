@@ -24,11 +24,12 @@ import numpy as np
 import regex
 import torch
 
+from llmkit.arguments import check_each, check_number, check_type
 from llmkit.bpe import files
 from llmkit.bpe.files import BYTES, Merges, spell
 from llmkit.bpe.long_words import LONG, LongWords
 from llmkit.bpe.training import learn_merges
-from llmkit.files import reading
+from llmkit.files import as_path, reading
 from llmkit.tokenizer import BLOCK, BaseTokenizer
 
 # GPT-2's: an ending such as 's; a run of letters, of digits or of other marks, each with the space
@@ -60,14 +61,18 @@ class BPETokenizer(BaseTokenizer):
         special_tokens: Iterable[str] = (),
         tokens: Iterable[bytes] | None = None,
     ):
-        self.merges: Merges = [(left, right) for left, right in merges]
+        pairs = check_each("merges", merges, list, tuple, wanted="pairs of bytes")
+        if not all(len(pair) == 2 and all(isinstance(b, bytes) for b in pair) for pair in pairs):
+            raise ValueError("merges must be pairs, each of two bytes")
+        self.merges: Merges = [(left, right) for left, right in pairs]
+        special_tokens = check_each("special_tokens", special_tokens, str)
         # A dict, since two merges may make the same token: "a" + "bc" and "ab" + "c".
         made = dict.fromkeys([*BYTES, *(left + right for left, right in self.merges)])
         self.tokens = list(made if tokens is None else tokens)
         ids = {token: i for i, token in enumerate(self.tokens)}
         self.special_tokens: dict[str, int] = {}
         for text in special_tokens:
-            if not isinstance(text, str) or not text or text.encode() in made:
+            if not text or text.encode() in made:
                 raise ValueError(f"{text!r} cannot be a special token: take a text of its own")
             if text.encode() not in ids:
                 ids[text.encode()] = len(self.tokens)
@@ -107,6 +112,9 @@ class BPETokenizer(BaseTokenizer):
         Of equally frequent pairs, the one whose left token has the lowest id is merged, then whose
         right one has (as Hugging Face's trainer does). Special tokens in the text are left out.
         """
+        check_type("text", text, str)
+        check_number("vocab_size", vocab_size, int)
+        special_tokens = check_each("special_tokens", special_tokens, str)
         room = vocab_size - len(BYTES) - len(special_tokens)
         if room < 0:
             raise ValueError(
@@ -124,8 +132,7 @@ class BPETokenizer(BaseTokenizer):
 
     def first(self, count: int) -> BPETokenizer:
         """A tokenizer with the first `count` merges only, and the ids that they lead to."""
-        if not 0 <= count <= len(self.merges):
-            raise ValueError(f"there are {len(self.merges)} merges; {count} is not among 0 to that")
+        check_number("count", count, int, least=0, most=len(self.merges))
         return BPETokenizer(self.merges[:count], self.special_tokens)
 
     def encode(self, text: str, allowed_special: Iterable[str] | str = ()) -> torch.Tensor:
@@ -136,6 +143,9 @@ class BPETokenizer(BaseTokenizer):
 
         Raises ValueError for half a surrogate pair, and for a special token that there is not.
         """
+        check_type("text", text, str)
+        if allowed_special != "all":
+            check_each("allowed_special", allowed_special, str)
         allowed = self.special_tokens if allowed_special == "all" else set(allowed_special)
         for token in allowed:
             if token not in self.special_tokens:
@@ -227,6 +237,7 @@ class BPETokenizer(BaseTokenizer):
 
         Raises FileNotFoundError, or ValueError for files cut short or that do not belong together.
         """
+        folder = as_path(folder, "folder")
         with reading(folder):
             return cls(*files.read_gpt2(folder))
 
@@ -236,13 +247,14 @@ class BPETokenizer(BaseTokenizer):
 
         Added tokens become special tokens; a post-processor (which adds tokens) is left out.
         """
+        path = as_path(path)
         with reading(path):
             return cls(*files.read_huggingface(path))
 
     def save_huggingface(self, path: str | Path) -> None:
         """Write a tokenizer.json, which `tokenizers` and `transformers` load."""
         fields = files.huggingface_fields(self.merges, self.tokens, self.special_tokens)
-        Path(path).write_text(json.dumps(fields, ensure_ascii=False) + "\n", encoding="utf-8")
+        as_path(path).write_text(json.dumps(fields, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def __reduce__(self) -> tuple[Any, ...]:  # pickled without the words that it has met
         return type(self), (self.merges, list(self.special_tokens), self.tokens)

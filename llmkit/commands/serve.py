@@ -40,9 +40,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM; then finish what runs, and end with status 0."""
-    from llmkit.deploy import server
-
     name, model, tokenizer = load(options.folder, options.device)
+    from llmkit.deploy import server  # after what is wrong with the folder was told
+
     key = options.api_key if options.api_key is not None else os.environ.get(KEY) or None
     local, names = server.is_loopback(options.host), options.allow_host
     settings = server.Settings(

@@ -25,7 +25,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     known = "; ".join(f"{name}: {what}" for name, what in llmkit.corpora().items())
     command = commands.add_parser("train", help="train a character-level model and measure it")
     source = command.add_mutually_exclusive_group()
-    source.add_argument("--corpus", default="embedded", help=f"what to train on ({known})")
+    corpus = f"what to train on (default: embedded; {known})"  # as a default it could be doubled
+    source.add_argument("--corpus", help=corpus)
     source.add_argument("--text", metavar="FILE", help="a UTF-8 text file, or an http(s) address")
     command.add_argument("--steps", type=int, help="updates of the weights (default: a minute's)")
     command.add_argument("--seed", type=int, default=1337, help="same seed, same run (%(default)s)")
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     """Train, measure the whole held-out split, sample; leave checkpoint, curve and report."""
     runtime = llmkit.start(options.seed, options.device or distributed.own_device())
     processes = distributed.join()
-    corpus = options.text or options.corpus
+    corpus = options.text or options.corpus or "embedded"
     name = Path(corpus).stem
     out = options.out or Path("runs") / name
     text = llmkit.load_text(corpus)

@@ -20,7 +20,9 @@ from itertools import groupby
 import torch
 
 from llmkit import generation
+from llmkit.arguments import check_number, check_type
 from llmkit.deploy.text_stream import TextStream, end_of_text
+from llmkit.evaluation import vocab_size_of
 from llmkit.speed.decoding import quick
 from llmkit.types import LanguageModel, Tokenizer
 
@@ -94,6 +96,10 @@ class Engine:
     def __init__(
         self, model: LanguageModel, tokenizer: Tokenizer, queue: int = 32, timeout: float = 60.0
     ):
+        check_type("tokenizer", tokenizer, Tokenizer)
+        vocab_size_of(model)  # or it is no model
+        check_number("queue", queue, int, least=1)
+        check_number("timeout", timeout, above=0)
         V = getattr(model.config, "vocab_size", tokenizer.vocab_size)
         if tokenizer.vocab_size != V:
             raise ValueError(

@@ -22,12 +22,14 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from llmkit import checkpoint, files
+from llmkit.arguments import check_number, check_type
 from llmkit.checkpoint import CHECKPOINT, INT8, ONNX, read_file, read_header, write_folder
 from llmkit.deploy import int8
 from llmkit.deploy.onnx import OnnxModel, write_onnx
-from llmkit.evaluation import device_of, eval_mode, evaluate
+from llmkit.evaluation import device_of, eval_mode, evaluate, vocab_size_of
 from llmkit.finetune import pretrained
 from llmkit.generation import generate
+from llmkit.runtime import find_device
 from llmkit.speed.decoding import quick
 from llmkit.types import LanguageModel, Tokenizer
 
@@ -39,6 +41,8 @@ def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
     model that cannot be exported; ValueError for a folder that holds something else; OSError where
     writing fails.
     """
+    _check(tokenizer)
+    files.as_path(folder, "folder")
     gpt = int8.check(model)
 
     def fill(place: Path) -> None:
@@ -51,6 +55,7 @@ def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
 
 def save_int8(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> Path:
     """Write an int8 export, likewise. model: an original, or one that `to_int8` made of it."""
+    _check(tokenizer)
     quantized = model if int8.is_int8(model) else int8.to_int8(model)
 
     def fill(place: Path) -> None:
@@ -73,7 +78,7 @@ def load(
     Raises FileNotFoundError for no folder, ValueError for one that is damaged or of another
     program, ImportError without the packages that an export needs.
     """
-    place = find(folder)
+    place, device = find(folder), find_device(device)
     try:
         place, about = read_header(place, CHECKPOINT, ONNX, INT8)
     except ValueError:
@@ -97,7 +102,7 @@ def load(
 
 def find(folder: str | Path) -> Path:
     """The folder of the model: ``checkpoint`` in it, where that is what a run left there."""
-    folder = Path(folder).expanduser()
+    folder = files.as_path(folder, "folder")
     inner = folder / "checkpoint"
     there = inner.is_dir() or checkpoint.previous(inner).is_dir()  # killed between two renames
     return inner if there and not (folder / "config.json").exists() else folder
@@ -124,6 +129,8 @@ def measure(model: LanguageModel, ids: Tensor | None = None, seconds: float = 0.
 
     ids: (N,), the text. seconds: for each of the two times, which are medians of at least three.
     """
+    vocab_size_of(model)  # or it is no model
+    check_number("seconds", seconds, above=0, most=3600)
     room, device = model.config.block_size, device_of(model)
     window = torch.arange(room, device=device)[None] % model.config.vocab_size  # (1, T)
     new = min(room - 1, 128) or 1
@@ -141,6 +148,11 @@ def measure(model: LanguageModel, ids: Tensor | None = None, seconds: float = 0.
         window_seconds, text_seconds = _median(read_window, seconds), _median(make_text, seconds)
     perplexity = None if ids is None else evaluate(model, ids).perplexity
     return Measured(1000 * window_seconds, new / text_seconds, perplexity)
+
+
+def _check(tokenizer: Tokenizer | None) -> None:
+    if tokenizer is not None:
+        check_type("tokenizer", tokenizer, Tokenizer)
 
 
 def _median(run: Callable[[], None], seconds: float) -> float:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmkit.arguments import check_type
 from llmkit.checkpoint import build, outline, plain
 from llmkit.files import check_weights
 from llmkit.model import GPT, GPTConfig
@@ -55,8 +56,8 @@ def to_int8(model: nn.Module) -> GPT:
     Raises ImportError without torchao, TypeError for a model that is not llmkit's, ValueError for
     one that is quantized already or has parts which are not a GPT's own, as LoRA's adapters.
     """
-    config, quantize_ = _torchao()
     model = deepcopy(check(model)).float().eval().requires_grad_(False)
+    config, quantize_ = _torchao()
 
     def chosen(module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Linear) or name == "wte"
@@ -87,11 +88,13 @@ def check(model: nn.Module) -> GPT:
 
 def is_int8(model: nn.Module) -> bool:
     """Whether any of the model's weights is int8."""
+    check_type("model", model, nn.Module)
     return any(hasattr(weight, "qdata") for weight in model.parameters())
 
 
 def linear_bytes(model: nn.Module) -> int:
     """Bytes of the weights of all linear layers, scales included, a tied head too; no biases."""
+    check_type("model", model, nn.Module)
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return sum(part.nbytes for layer in layers for part in _parts("", layer.weight).values())
 

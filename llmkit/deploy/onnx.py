@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmkit.arguments import check_type
 from llmkit.deploy.int8 import check, quiet
+from llmkit.files import as_path
 from llmkit.model import GPTConfig
 
 LARGE = 1_500_000_000  # bytes of weights from which they need a file beside: a message ends at 2 GB
@@ -26,11 +28,11 @@ def write_onnx(model: nn.Module, path: str | Path) -> Path:
     Beyond 1.5 GB the weights go to a second file, named as the first and ``.data``. Raises
     ImportError without the packages; TypeError and ValueError as `int8.to_int8`.
     """
+    gpt, path = deepcopy(check(model)), as_path(path)
     try:
         import onnxscript  # noqa: F401  torch.onnx needs it
     except ImportError:
         raise ImportError("ONNX needs onnx and onnxscript: pip install 'llmkit[export]'") from None
-    gpt, path = deepcopy(check(model)), Path(path)
     gpt = gpt.cpu().float().eval().requires_grad_(False)
     room = gpt.config.block_size
     ids = torch.zeros((2, min(2, room)), dtype=torch.int64)  # sizes 0 and 1 would be taken for all
@@ -60,11 +62,16 @@ class OnnxModel(nn.Module):
 
     path: the file. config: of the GPT that it was made of.
 
-    Raises ImportError without onnxruntime, ValueError for a file that is damaged or another model.
+    Raises FileNotFoundError for no file, ImportError without onnxruntime, ValueError for a file
+    that is damaged or another model.
     """
 
     def __init__(self, path: str | Path, config: GPTConfig):
         super().__init__()
+        path = as_path(path)
+        check_type("config", config, GPTConfig)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}: export the model first")
         try:
             import onnxruntime
         except ImportError:

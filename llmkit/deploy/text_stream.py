@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
+from llmkit.arguments import check_each, check_type
 from llmkit.bpe.files import END_OF_TEXT
 from llmkit.types import Tokenizer
 
@@ -28,7 +29,8 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
-        if not all(stop):
+        check_type("tokenizer", tokenizer, Tokenizer)
+        if not all(check_each("stop", stop, str)):
             raise ValueError("a stop string must have a character or more")
         self.tokenizer, self.stop, self.stopped = tokenizer, stop, False
         self._held = ""

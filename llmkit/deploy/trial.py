@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+from llmkit.arguments import check_number, check_type, shown
+
 
 def send(url: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
     """One plain HTTP request to "http://host:port/path": the status and the JSON of the answer.
@@ -21,9 +23,10 @@ def send(url: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any
     body: None asks by GET; a string is sent by POST as it is, anything else as JSON. headers: more
     of them, or others in place of the usual ones. OSError where nobody answers within a minute.
     """
+    check_type("url", url, str)
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.netloc:
-        raise ValueError(f"give an address such as http://127.0.0.1:8000/health, not {url!r}")
+        raise ValueError(f"url must be an address such as http://127.0.0.1:80/health, not {url!r}")
     text = body if body is None or isinstance(body, str) else json.dumps(body)
     connection = http.client.HTTPConnection(parts.netloc, timeout=60)
     try:
@@ -54,6 +57,9 @@ def arrivals(make: Callable[[], Iterable[Any]]) -> tuple[list[float], list[Any]]
 
 def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     """Return as soon as the condition holds; TimeoutError if it does not within the seconds."""
+    if not callable(condition):
+        raise TypeError(f"condition must be a function, not {shown(condition)}")
+    check_number("seconds", seconds, least=0)
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -67,6 +67,11 @@ def _largest(free: float = 1.0, each_alone: bool = True, least: int | None = 0, 
     return largest_batch
 
 
+def _edge(name: str, batch_size: int, by: float) -> float:
+    """The gigabytes that so many windows fill to the byte, and `by` bytes more."""
+    return 1 + (_memory(name, batch_size, False) + by) / 1e9
+
+
 class Bigram:
     """A table of scores with the loss of a model: enough to accumulate over."""
 
@@ -202,8 +207,9 @@ EXERCISES = [
         cases=[
             ("gpt2", 16, False),
             ("gpt2", 16, True),
-            ("gpt2", 40, False),
             ("gpt2", 2.5, False),
+            lambda: ("gpt2", _edge("gpt2", 40, 0.5), False),
+            lambda: ("gpt2", _edge("gpt2", 40, -0.5), False),
         ],
         mistakes={
             "1 GB is to be left free": _largest(free=0),
@@ -256,7 +262,7 @@ EXERCISES = [
         "10b.best_stretch",
         reference=_stretch,
         checked="about the root of L a / b, and never more than L",
-        cases=[(1, 1, 1), (2, 1, 1), (4, 1, 1), (6, 5, 1), (12, 1, 4), (16, 4, 1), (48, 3, 10)],
+        cases=[(1, 1, 1), (2, 1, 1), (4, 1, 1), (6, 5, 1), (7, 2, 1), (12, 1, 4), (48, 3, 10)],
         mistakes={
             "every input is kept: a longer stretch may need less": lambda L, a, b: 1,
             "no input but the first is kept: that is all activations again": lambda L, a, b: L,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmkit.attention import CausalSelfAttention
 from llmkit.exercises.examining import Exercise
 from llmkit.finetune.gpt2 import TURNED, to_gpt2
 from llmkit.model import GPT, MLP, GPTConfig
@@ -107,6 +108,8 @@ class _Mutant(GPT):
         for module in self.modules():
             if isinstance(module, MLP) and fault in others:
                 module.act = others[fault]()  # type: ignore[assignment]
+            if isinstance(module, CausalSelfAttention) and fault == "looks ahead":
+                module.attend = _looking_ahead  # type: ignore[method-assign]
 
     def forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         found = {name: self._changed(name, weight) for name, weight in self.named_parameters()}
@@ -136,6 +139,10 @@ class _Mutant(GPT):
         return f"another GPT ({self.fault or 'as it should be'})"
 
 
+def _looking_ahead(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v)  # no causal mask
+
+
 class _TanhGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.5957691216 * (x + 0.044715 * x**3))
@@ -154,13 +161,17 @@ def _pair(fault: str = "") -> tuple[GPT, GPT]:
 
 
 def _same(
-    copied: bool = True, shaken: bool = True, tolerance: float = 1e-4, by: str = "logits"
+    copied: bool = True,
+    shaken: bool = True,
+    tolerance: float = 1e-4,
+    by: str = "logits",
+    T: int | None = None,
 ) -> Any:
     """The comparison, and how it is often weakened."""
 
     @torch.no_grad()
     def same_model(a: GPT, b: GPT) -> bool:
-        ids = torch.randint(a.config.vocab_size, (4, a.config.block_size))
+        ids = torch.randint(a.config.vocab_size, (4, T or a.config.block_size))
         if shaken:
             for weight in a.parameters():
                 weight.add_(0.2 * torch.randn_like(weight))
@@ -186,7 +197,7 @@ def repaired(rows: list[torch.Tensor], end: int) -> tuple[torch.Tensor, torch.Te
     return ids, labels
 """
 
-_ROWS = [torch.tensor(row) for row in ([5, 1, 9], [4, 9], [2, 3, 1, 7, 9], [6, 9, 8], [1])]
+_ROWS = [torch.tensor(row) for row in ([5, 1, 9], [4, 9], [2, 3, 1, 7, 9], [6, 9, 8, 9], [1])]
 
 EXERCISES = [
     Exercise(
@@ -309,7 +320,8 @@ EXERCISES = [
         cases=[
             (torch.arange(6), torch.arange(100, 120), 0.0),
             (torch.arange(6), torch.arange(100, 120), 0.25),
-            (torch.arange(6), torch.arange(100, 120), 0.5),
+            (torch.arange(6), torch.arange(100, 120), 0.3),  # 2.57 tokens: rounded up
+            (torch.arange(10), torch.arange(100, 140), 0.3),  # 4.29: rounded down
             (torch.arange(10), torch.arange(100, 140), 0.75),
         ],
         mistakes={
@@ -333,7 +345,7 @@ EXERCISES = [
     Exercise(
         "11.same_model",
         reference=_same(),
-        checked="it accepts another way to compute the same, and finds all five faults",
+        checked="it accepts another way to compute the same, and finds all six faults",
         cases=[
             _pair(),
             _pair("other GELU"),
@@ -342,6 +354,7 @@ EXERCISES = [
             _pair("square one turned"),
             _pair("exact GELU"),
             _pair("first block twice"),
+            _pair("looks ahead"),
         ],
         mistakes={
             "b has other weights at first: give it a's before you compare": _same(copied=False),
@@ -351,6 +364,7 @@ EXERCISES = [
             "rounding": _same(tolerance=0.0),
             "another GELU passes for the same: compare all logits, not the best tokens only, and "
             "allow for rounding but no more": _same(tolerance=0.1),
+            "one token has nothing ahead of it to look at: compare longer texts": _same(T=1),
             "weights that are the same do not say what is computed with them: compare logits": (
                 _same(by="weights")
             ),

@@ -3,5 +3,5 @@
 `pretrained` brings GPT-2 in and out of the folders that transformers writes, `gpt2` knows how its
 weights are named and turned; `lora` trains a few percent of the weights; `instructions` has tasks
 with answers, and the loss that counts the answers only; `widgets` has people rate what a model
-answers. GPT-2's tokenizer is `llmkit.bpe`'s.
+answers. GPT-2's tokenizer is `llmkit.bpe`'s, and many prompts at once are `llmkit.speed`'s.
 """

@@ -9,6 +9,7 @@ stored, as it is the token embedding. Files and folders are ``pretrained``'s.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmkit.arguments import check_number, check_type
 from llmkit.checkpoint import outline
 from llmkit.evaluation import unwrapped
 from llmkit.files import check_weights
@@ -64,6 +66,9 @@ def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig, vocab_size: int | N
     ValueError names a weight that is missing, unknown, of another shape or not finite. The weights
     are compared with the configuration before anything is built.
     """
+    check_type("tensors", tensors, Mapping, wanted="weights by name")
+    check_type("config", config, GPTConfig)
+    check_number("vocab_size", vocab_size, int, optional=True, least=1)
     tensors = _by_our_names(tensors)
     head = tensors.pop("lm_head.weight", None)
     named = outline(config, tensors).named_parameters()
@@ -90,7 +95,9 @@ def to_gpt2(model: GPT) -> dict[str, Tensor]:
     """
     model = unwrapped(model)
     if type(model) is not GPT:
-        raise TypeError(f"only llmkit's GPT can be a GPT-2, not a {type(model).__name__}")
+        raise TypeError(
+            f"only a model of llmkit's GPT can be a GPT-2, not a {type(model).__name__}"
+        )
     for name, usual in CHOICES.items():
         if (value := getattr(model.config, name)) != usual:
             raise ValueError(
@@ -141,6 +148,7 @@ def _by_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     for full, tensor in tensors.items():
         name = PREFIXES.sub("", full, count=1)
+        check_type(f"the weight {name} in tensors", tensor, Tensor)
         if name in named:
             raise ValueError(f"the weight {name} is there twice, under different prefixes")
         if not MASKS.fullmatch(name):

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.types import Device
 
 from llmkit import files
-from llmkit.data import packaged
-from llmkit.evaluation import IGNORE_INDEX
-from llmkit.generation import generate
+from llmkit.arguments import check_each, check_number, check_type
+from llmkit.data import Draws, check_rows, packaged
+from llmkit.evaluation import IGNORE_INDEX, vocab_size_of
+from llmkit.runtime import seeded
+from llmkit.speed.decoding import continue_prompts
 from llmkit.types import LanguageModel, Tokenizer
 
 PROMPT_TEMPLATE = "Q: {instruction}\n{input}\nA: "
@@ -51,7 +52,7 @@ def load(path: str | Path | None = None) -> list[Item]:
     is no JSON object, lacks a field, has an answer that is empty or longer than a line, or asks
     what an earlier line asks.
     """
-    path = packaged("instructions.jsonl") if path is None else Path(path)
+    path = packaged("instructions.jsonl") if path is None else files.as_path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"no file {str(path)!r}; give the path of a JSON Lines file of items"
@@ -96,6 +97,9 @@ def encode(item: Item, tokenizer: Tokenizer, answer_only: bool = True) -> Exampl
     -100 stand before the answer; what is left are its tokens and its end. With answer_only=False
     all targets stay, as in a text. ValueError, with the item's id, for what the tokenizer lacks.
     """
+    check_type("item", item, Item)
+    check_type("tokenizer", tokenizer, Tokenizer)
+    check_type("answer_only", answer_only, bool)
     try:
         prompt = tokenizer.encode(item.prompt)
         answer = tokenizer.encode(item.answer + ANSWER_END)
@@ -116,6 +120,8 @@ class ExampleDataset:
     """
 
     def __init__(self, x: Tensor, y: Tensor):
+        check_rows(x, "x")
+        check_rows(y, "y")
         self.x, self.y = x, y
 
     @property
@@ -132,7 +138,7 @@ class ExampleDataset:
         block_size: int,
         batch_size: int,
         seed: int = 0,
-        device: Device = None,
+        device: str | torch.device | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> ExampleBatches:
@@ -145,7 +151,7 @@ class ExampleDataset:
         return ExampleBatches(self, batch_size, seed, device, rank, world)
 
 
-class ExampleBatches:
+class ExampleBatches(Draws):
     """Rows drawn at random, x and y (B, T) each; a seed, and a rank of a world, as in `Batches`."""
 
     def __init__(
@@ -153,29 +159,19 @@ class ExampleBatches:
         dataset: ExampleDataset,
         batch_size: int,
         seed: int,
-        device: Device,
+        device: str | torch.device | None,
         rank: int,
         world: int,
     ):
+        super().__init__(len(dataset.x), batch_size, seed, rank, world)
         self.x, self.y = dataset.x.to(device), dataset.y.to(device)
-        self.batch_size, self.rank, self.world = batch_size, rank, world
-        self._generator = torch.Generator().manual_seed(seed)
 
     def __iter__(self) -> ExampleBatches:
         return self
 
     def __next__(self) -> tuple[Tensor, Tensor]:
-        drawn = torch.randint(
-            len(self.x), (self.world * self.batch_size,), generator=self._generator
-        )
-        mine = drawn[self.rank * self.batch_size :][: self.batch_size].to(self.x.device)  # (B,)
+        mine = self.draw().to(self.x.device)  # (B,)
         return self.x[mine], self.y[mine]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"generator": self._generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._generator.set_state(state["generator"].cpu())
 
 
 def pad(examples: Iterable[Example], block_size: int) -> ExampleDataset:
@@ -196,7 +192,7 @@ def pack(examples: Iterable[Example], block_size: int, seed: int = 0) -> Example
     start afresh there. `pad` is free of it.
     """
     examples = _fitting(examples, block_size)
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(examples), generator=seeded(seed))
     rows: list[list[Example]] = []
     room: list[int] = []  # what is left in each row
     for i in order.tolist():
@@ -213,7 +209,8 @@ def pack(examples: Iterable[Example], block_size: int, seed: int = 0) -> Example
 
 def _fitting(examples: Iterable[Example], block_size: int) -> list[Example]:
     """The examples, each of which must fit into a row."""
-    examples = list(examples)
+    examples = check_each("examples", examples, tuple, wanted="pairs of ids and targets")
+    check_number("block_size", block_size, int, least=1)
     if not examples:
         raise ValueError("there are no examples: give at least one")
     for number, (ids, _) in enumerate(examples):
@@ -247,9 +244,11 @@ def answer(
     Prompts of one length are answered together. ValueError, with the item's id, for a prompt that
     leaves no room for an answer in block_size, or has characters that the tokenizer lacks.
     """
+    vocab_size_of(model)  # or it is no model
+    check_number("max_new_tokens", max_new_tokens, int, least=0)
     block_size = model.config.block_size
-    groups: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
-    for place, item in enumerate(items):
+    prompts = []
+    for item in check_each("items", items, Item):
         ids, _ = encode(item, tokenizer)
         prompt = ids[: len(tokenizer.encode(item.prompt))]
         if len(prompt) >= block_size:
@@ -257,20 +256,18 @@ def answer(
                 f"item {item.id}: its prompt of {len(prompt)} tokens leaves no room in block_size "
                 f"{block_size}; shorten it or enlarge the context"
             )
-        groups[len(prompt)].append((place, prompt))
-    end = int(tokenizer.encode(ANSWER_END).item())
-    answers = [""] * len(items)
-    for length, group in groups.items():
-        prompts = torch.stack([prompt for _, prompt in group])  # (B, T)
-        room = min(max_new_tokens, block_size - length)
-        rows = generate(model, prompts, room, temperature=0, stop=end)[:, length:]
-        for (place, _), row in zip(group, rows, strict=True):
-            answers[place] = tokenizer.decode(row).split(ANSWER_END)[0]
-    return answers
+        prompts.append(prompt)
+    end = tokenizer.encode(ANSWER_END)
+    most = min(max_new_tokens, block_size)
+    added = continue_prompts(model, prompts, most, stop=end)
+    # What came once the window was full, its first half gone, is no answer to the whole prompt.
+    rows = [ids[: block_size - len(prompt)] for ids, prompt in zip(added, prompts, strict=True)]
+    return [tokenizer.decode(row).split(ANSWER_END)[0] for row in rows]
 
 
 def exact_match(items: Sequence[Item], answers: Sequence[str]) -> dict[str, float]:
     """The share of answers that are right to the letter: {"all": ..., then each task in order}."""
+    items, answers = check_each("items", items, Item), check_each("answers", answers, str)
     if not items or len(items) != len(answers):
         raise ValueError(f"{len(items)} items and {len(answers)} answers: give one for each item")
     right: dict[str, list[bool]] = defaultdict(list)

@@ -24,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from llmkit.arguments import check_each, check_number, check_type
 from llmkit.evaluation import unwrapped
-from llmkit.files import replacing, unwritable
+from llmkit.files import as_path, replacing, unwritable
 
 FORMAT = "llmkit adapter 2"
 FIELDS = {"format", "rank", "alpha", "dropout", "base"}  # and a checksum of these and the tensors
@@ -83,7 +84,8 @@ def apply(
     """
     if adapters(model):
         raise ValueError("the model has an adapter already: call lora.remove(model) first")
-    chosen = _choose(model, (targets,) if isinstance(targets, str) else tuple(targets))
+    names = [targets] if isinstance(targets, str) else check_each("targets", targets, str)
+    chosen = _choose(model, tuple(names))
     _check(model, chosen, rank, alpha, dropout)
     _put(model, {name: LoRALinear(each, rank, alpha, dropout) for name, each in chosen.items()})
     return model
@@ -97,6 +99,7 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
 
 def trainable(model: nn.Module) -> tuple[int, int]:
     """How many of a model's parameters training changes, and how many there are."""
+    check_type("model", model, nn.Module)
     weights = list(model.parameters())
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
     return trained, sum(weight.numel() for weight in weights)
@@ -137,7 +140,7 @@ def save(path: str | Path, model: nn.Module) -> Path:
     A file that is there already is replaced in one step: a save killed at any moment leaves it
     whole. OSError where writing fails.
     """
-    layers = _adapted(model)
+    layers, path = _adapted(model), as_path(path)
     tensors = {}
     for name, layer in layers.items():
         tensors[f"{name}.A"] = layer.A.detach().cpu().contiguous()
@@ -151,12 +154,12 @@ def save(path: str | Path, model: nn.Module) -> Path:
     }
     about["checksum"] = _checksum(about, tensors)
     try:
-        Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as fresh:
             fresh.write_bytes(safetensors.save(tensors, {"llmkit": json.dumps(about)}))
     except OSError as error:
         raise unwritable(f"no adapter could be saved as {path}", error) from error
-    return Path(path)
+    return path
 
 
 def load(path: str | Path, model: Model) -> Model:
@@ -165,7 +168,7 @@ def load(path: str | Path, model: Model) -> Model:
     Raises FileNotFoundError for no file, ValueError for one that is damaged or of another program,
     and where the model is not of the shape of the adapter's base; the model is then as before.
     """
-    about, tensors = _read(Path(path).expanduser())
+    about, tensors = _read(as_path(path))
     ours, theirs = _describe(model), about["base"]
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
@@ -216,14 +219,11 @@ def _check(
     model: nn.Module, chosen: dict[str, nn.Linear], rank: int, alpha: float, dropout: float
 ) -> None:
     """ValueError for what `apply` refuses."""
-    if not isinstance(alpha, (int, float)) or not 0 < alpha < 2**53:
-        raise ValueError(f"alpha must be a number above 0, not {alpha!r}")
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout!r}")
+    check_number("alpha", alpha, above=0, below=2**53)
+    check_number("dropout", dropout, least=0, below=1)
     for name, layer in chosen.items():
         most = min(layer.weight.shape)
-        if not isinstance(rank, int) or not 1 <= rank <= most:
-            raise ValueError(f"rank must be a whole number from 1 to {most} for {name}, not {rank}")
+        check_number(f"{name}'s rank", rank, int, least=1, most=most)
         for other, part in unwrapped(model).named_modules():
             if part is not layer and getattr(part, "weight", None) is layer.weight:
                 raise ValueError(

@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from llmkit.arguments import shown
 from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES
 from llmkit.bpe.tokenizer import BPETokenizer
-from llmkit.files import read_json, reading, replacing, unwritable
+from llmkit.files import as_path, read_json, reading, replacing, unwritable
 from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
 from llmkit.model import GPT, GPT2_SIZES, GPTConfig
 
@@ -47,7 +48,7 @@ def load_gpt2(name_or_folder: str | Path) -> tuple[GPT, BPETokenizer | None]:
     50,304. What is beyond the tokenizer stands for nothing: it is left out, so that it is never
     drawn, and the model's vocab_size is the tokenizer's.
     """
-    folder = Path(name_or_folder).expanduser()
+    folder = as_path(name_or_folder, "name_or_folder")
     if name_or_folder in GPT2_SIZES:
         folder = _download(str(name_or_folder))
     elif not folder.is_dir():
@@ -71,10 +72,10 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
     tokenizer that does not belong to it, and for a folder that holds another kind of model;
     TypeError for another class of model or tokenizer; OSError where writing fails.
     """
-    folder = Path(folder).expanduser()
+    folder = as_path(folder, "folder")
     weights = to_gpt2(model)
     if tokenizer is not None and not isinstance(tokenizer, BPETokenizer):
-        raise TypeError(f"GPT-2's tokenizer is a BPETokenizer, not a {type(tokenizer).__name__}")
+        raise TypeError(f"the tokenizer must be a BPETokenizer, not {shown(tokenizer)}")
     _check_vocabulary(tokenizer, model.config)
     if (folder / "config.json").exists():
         _read_config(folder)  # which refuses another kind of model, for it would be lost

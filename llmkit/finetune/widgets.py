@@ -6,6 +6,7 @@ from html import escape
 import ipywidgets
 
 from llmkit import plots
+from llmkit.arguments import check_each
 from llmkit.widgets import PRE, View, picture_box
 
 
@@ -20,8 +21,10 @@ class Rater(View):
         pairs: Sequence[tuple[str, str]],
         options: Sequence[str] = ("good", "fair", "bad"),
     ):
+        check_each("pairs", pairs, tuple, list, wanted="pairs (prompt, answer)")
+        check_each("options", options, str)
         if not pairs:
-            raise ValueError("there is nothing to rate: give at least one (prompt, answer)")
+            raise ValueError("pairs is empty, nothing to rate: give at least one (prompt, answer)")
         self.pairs, self.options = list(pairs), tuple(options)
         self.ratings: list[str] = []
         self.shown, self.picture = ipywidgets.HTML(), picture_box()

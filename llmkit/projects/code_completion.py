@@ -18,8 +18,8 @@ from torch import Tensor
 
 from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.evaluation import eval_mode, fitting_batch, token_losses, windows
-from llmkit.generation import generate
 from llmkit.projects import python_source
+from llmkit.speed.decoding import continue_prompts
 from llmkit.types import LanguageModel
 
 FILE = "<|file|>"  # the special token before every file
@@ -59,27 +59,6 @@ def indentation(line: str) -> int:
     """Of how many spaces and tabs a line begins with, a tab counted to the next multiple of 8."""
     line = line.expandtabs(8)
     return len(line) - len(line.lstrip(" "))
-
-
-def continue_prompts(
-    model: LanguageModel, prompts: Sequence[Tensor], max_new_tokens: int, **options: Any
-) -> list[Tensor]:
-    """What a model adds to each prompt (T,), T its own: (n,) each, n up to max_new_tokens.
-
-    Greedy unless options (see ``generate``) say otherwise. Prompts of one length go through the
-    model together, which is faster than one after the other.
-    """
-    options.setdefault("temperature", 0)
-    places_by_length: dict[int, list[int]] = defaultdict(list)
-    for place, prompt in enumerate(prompts):
-        places_by_length[len(prompt)].append(place)
-    added = [prompt[:0] for prompt in prompts]
-    for length, places in places_by_length.items():
-        together = torch.stack([prompts[place] for place in places])  # (B, T)
-        rows = generate(model, together, max_new_tokens, **options)  # (B, T + n)
-        for place, row in zip(places, rows, strict=True):
-            added[place] = row[length:]
-    return added
 
 
 def last_ids(prompt: str, tokenizer: BPETokenizer, most: int) -> Tensor:

@@ -109,7 +109,7 @@ def bootstrap_interval(
     dozen units it is somewhat too narrow. ValueError for fewer than two values, or a level that is
     not between 0 and 1.
     """
-    values = torch.as_tensor(values).double().flatten()
+    values = torch.as_tensor(values).double().flatten().cpu()  # so is what is drawn
     if len(values) < 2:
         raise ValueError(f"{len(values)} values have no spread to resample: give two or more")
     if not 0 < level < 1:

@@ -7,15 +7,17 @@ of `model`: what they compute is the same to the last bit, in three quarters of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmkit.attention import CausalSelfAttention, KVCache, causal_attention
+from llmkit.generation import generate
 from llmkit.model import GPT, MLP, Block
 from llmkit.positions import rotary_table, rotate
 from llmkit.speed.cpu import fast_matmul, product
@@ -107,3 +109,24 @@ def _norm(layer: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
     """The layer as a function."""
     shape, weight, bias, eps = layer.normalized_shape, layer.weight, layer.bias, layer.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+
+
+def continue_prompts(
+    model: LanguageModel, prompts: Sequence[Tensor], max_new_tokens: int, **options: Any
+) -> list[Tensor]:
+    """What a model adds to each prompt (T,), T its own: (n,) each, n up to max_new_tokens.
+
+    Greedy unless options (see ``generate``) say otherwise. Prompts of one length go through the
+    model together, which is faster than one after the other.
+    """
+    options.setdefault("temperature", 0)
+    places_by_length: dict[int, list[int]] = defaultdict(list)
+    for place, prompt in enumerate(prompts):
+        places_by_length[len(prompt)].append(place)
+    added = [prompt[:0] for prompt in prompts]
+    for length, places in places_by_length.items():
+        together = torch.stack([prompts[place] for place in places])  # (B, T)
+        rows = generate(model, together, max_new_tokens, **options)  # (B, T + n)
+        for place, row in zip(places, rows, strict=True):
+            added[place] = row[length:]
+    return added

@@ -86,8 +86,8 @@ assert share > 0.05
 # Every `<unk>` is a word lost: no decoder can bring it back. A longer list helps less than one would hope
 # (notebook 02 drew the curve), and every entry costs a row of weights.
 #
-# Letters never fail and are many; words are few and fail. We want a list that starts with the letters, so that
-# nothing is unknown, and adds what is worth adding.
+# Letters never fail, but a text has many of them. Words are fewer, and they fail. We want a list that starts with
+# the letters, so that nothing is unknown, and adds what is worth adding.
 #
 # ## By hand
 #
@@ -207,8 +207,8 @@ assert GPT2.pattern == llmkit.bpe.tokenizer.PATTERN.pattern
 # ## All of it
 #
 # Cut, take the bytes, count, merge. A text has many pairs that are equally frequent, and then a rule must say
-# which comes first, or two programs would give two tokenizers. Ours, and Hugging Face's: the pair whose left token is
-# the oldest (has the lowest id); if that is the same, whose right token is.
+# which comes first, or two programs would give two tokenizers. Our rule is also Hugging Face's: take the pair whose
+# left token is the oldest (has the lowest id); if that is the same, the pair whose right token is.
 
 # %%
 def learn(text: str, count: int, cut=GPT2.findall) -> list[tuple[bytes, bytes]]:
@@ -496,8 +496,8 @@ print(f"{len(other)} of {len(different):,} different pieces of the held-out text
 assert len(other) < 0.2 * len(different)
 
 # %% [markdown]
-# The same idea serves others: `bpe.save_huggingface("tokenizer.json")` writes a file that `tokenizers` and
-# `transformers` load, and `BPETokenizer.from_huggingface` reads one.
+# (Our BPE can travel, too: `bpe.save_huggingface("tokenizer.json")` writes a file that Hugging Face's `tokenizers` and
+# `transformers` load, and `BPETokenizer.from_huggingface` reads one.)
 #
 # ## A race
 #
@@ -622,8 +622,8 @@ plots.bars(
 # - Loss per token says nothing across tokenizers. Bits per character do, once unknown words are paid for: then words
 #   were ahead of BPE and BPE of letters, for the work that we gave them, and counting was hard to beat.
 #
-# Our tokenizer is GPT-2's when given its merges. Is our *model* GPT-2 when given its weights? And what makes models
-# like it fast? The next notebooks tell.
+# Our tokenizer is GPT-2's when given its merges. Is our *model* GPT-2 when given its weights? Notebook 11 tries it. But
+# first: where does the time of training go?
 
 # %% [markdown]
 # ## Exercises

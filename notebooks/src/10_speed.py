@@ -427,8 +427,8 @@ plots.lines(windows, ratios, title, **axes)
 #
 # First the optimizer. A matrix stretches different directions differently, and a *singular value* is the stretch along one of
 # them. A gradient points in some directions far more than in others. *Muon*
-# ([Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)) keeps the directions and makes the stretches nearly
-# equal, by a few products of the matrix with itself.
+# ([Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)), the optimizer of notebook 06, keeps the directions
+# and makes the stretches nearly equal, by a few products of the matrix with itself.
 
 # %% tags=["trained"]
 model.zero_grad()
@@ -452,8 +452,8 @@ plots.lines(range(1, C + 1), stretches, title, **axes)
 # Nearly all of Muon's directions have more than half of the largest stretch. The last few stay weak: the products do not
 # reach them, and little of the gradient lies there.
 #
-# Second the positions: rotary ones, which notebook 05 has built. They tell attention how far apart two characters are, and
-# spare it learning that from a table.
+# Second, the positions: rotary ones (notebook 05b). They tell attention how far apart two characters are, so that it need
+# not learn that from a table.
 #
 # Third, a model made for short races. A small model spends its first layers on *counting*: after `th` comes `e`. A table can
 # do that at once. `FastGPT` gives each position, besides the vector of its character, a vector for the pair, one for

@@ -25,9 +25,9 @@ if importlib.util.find_spec("llmkit") is None:
 
 # %% [markdown]
 # GPT-2 is a model of 2019, and small beside today's. How long would it take to train it on this machine? Would it fit into
-# the memory? One could start the run and see. But a run of months is not started to see, and it need not be: time
-# and memory both follow from a few numbers that are known beforehand. We compute them here, and check each formula on a
-# model that is small enough to be counted.
+# the memory? One could start the run and see. But nobody starts a run of months in order to see, and nobody needs to:
+# time and memory both follow from a few numbers that are known beforehand. We compute them here, and check each formula
+# on a model that is small enough to be counted.
 
 # %%
 import math
@@ -139,8 +139,8 @@ assert counter.get_total_flops() == 3 * forward  # the forward pass is a third
 
 # %% [markdown]
 # The formula is exact. Now the other side: how fast is the machine? Speeds are given in FLOP/s, operations a second, with
-# the usual prefixes: a GFLOP/s is 10⁹ of them, a TFLOP/s 10¹². The fastest that large matrices are multiplied here is
-# the machine's *peak*. The share of the peak that a training step reaches is its *utilisation*
+# the usual prefixes: a GFLOP/s is 10⁹ of them, a TFLOP/s 10¹². The speed at which large matrices are multiplied is the
+# machine's *peak*. The share of the peak that a training step reaches is its *utilisation*
 # ("MFU", for *model FLOPs utilisation*):
 
 # %%
@@ -248,7 +248,7 @@ for attend, fused in ((plain_attention, False), (llmkit.CausalSelfAttention.atte
     assert math.isclose(kept, estimate, rel_tol=runtime.pick(cpu=0.02, gpu=0.1))
 
 # %% [markdown]
-# Plain attention keeps its weights besides, T × T for each head of each layer. Fused attention, PyTorch's own, computes them
+# Plain attention also keeps its weights, T × T for each head of each layer. Fused attention, PyTorch's own, computes them
 # again tile by tile (notebook 10). The difference is little for windows of 64. It grows with the *square* of T: how much
 # would plain attention add for one window of GPT-2, and for one that is 32 times as long?
 
@@ -377,7 +377,7 @@ assert sent / 1.25e9 > computing
 # gradients are exchanged once an update, not after each part (accumulation makes updates rarer), and why large clusters
 # are built around their networks.
 #
-# Where even one window's model does not fit, the 16 bytes are split too: each GPU keeps the gradients, averages and
+# Where a model does not fit into one GPU at all, the 16 bytes are split too: each GPU keeps the gradients, averages and
 # parameters of its share, and fetches the others' when it needs them
 # ([Rajbhandari et al. 2020](https://arxiv.org/abs/1910.02054); in PyTorch, FSDP). llmkit does not do that.
 #
@@ -562,9 +562,11 @@ check("10b.largest_batch", largest_batch)
 
 
 def accumulated(model, parts: list) -> torch.Tensor:
-    targets = [int((y != -100).sum()) for _, y in parts]
-    losses = [model.loss(x, y) * n for (x, y), n in zip(parts, targets, strict=True) if n]
-    return sum(losses) / sum(targets)
+    total, targets = 0.0, 0
+    for x, y in parts:
+        if n := int((y != -100).sum()):  # a mean times its number is a sum
+            total, targets = total + model.loss(x, y) * n, targets + n
+    return total / targets
 
 
 check("10b.accumulated", accumulated)

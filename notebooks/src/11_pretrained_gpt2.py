@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/11_pretrained_gpt2.ipynb)
 #
-# About 29 minutes to read, exercises aside.
+# About 27 minutes to read, exercises aside.
 #
 # ← [10b · What scale costs](10b_scale.ipynb) · [12 · LoRA](12_lora.ipynb) →
 
@@ -52,7 +52,6 @@ from llmkit.finetune.gpt2 import from_gpt2, to_gpt2
 from llmkit.finetune.manual import python_manual
 from llmkit.finetune.pretrained import load_gpt2, save_gpt2
 from llmkit.finetune.quiet import import_transformers
-from llmkit.model import GPT2_SIZES
 
 transformers = import_transformers()  # without what it tells of missing GPU parts
 runtime = llmkit.start(seed=1337)
@@ -178,6 +177,7 @@ print(f"the same {ours.num_parameters():,} numbers")
 #
 # `llmkit.finetune.pretrained` does this for files: `save_gpt2` writes a folder that transformers loads, and so does
 # every program that serves GPT-2; `load_gpt2` reads such a folder, or fetches one of the four published sizes by name.
+# (They differ in layers, heads and width only; notebook 10b counted their parameters.)
 
 # %%
 folder = Path(tempfile.mkdtemp())  # somewhere to write
@@ -200,40 +200,11 @@ try:
 except ValueError as error:
     print(error)
 
-
-# %% [markdown]
-# The published sizes differ in three numbers: layers, heads and width. Where do the parameters sit? On PyTorch's `meta`
-# device a model has shapes and no memory, so that even the largest is built in an instant:
-
-# %%
-def millions(name: str) -> list[float]:
-    """Parameters of a published size: token embedding, positions, blocks."""
-    with torch.device("meta"):
-        giant = llmkit.GPT(llmkit.GPTConfig.gpt2(name))
-    tables = [giant.wte.weight.numel(), giant.wpe.weight.numel()]
-    return [n / 1e6 for n in (*tables, giant.num_parameters() - sum(tables))]
-
-
-# %%
-sizes = torch.tensor([millions(name) for name in GPT2_SIZES])  # (4, 3)
-totals = sizes.sum(dim=1)
-assert totals.round().tolist() == [124, 355, 774, 1558]
-shares = sizes / totals[:, None]
-assert 0.3 < shares[0, 0] < 0.35
-assert shares[-1, 2] > 0.9
-plots.stacked_bars(
-    [f"{name}, {layers} × {width}" for name, (layers, _, width) in GPT2_SIZES.items()],
-    dict(zip(["token embedding", "positions", "blocks"], sizes.T, strict=True)),
-    "A third of the smallest GPT-2 is its vocabulary; the large ones are nearly all blocks",
-    xlabel="parameters (millions)",
-    ends=[f"{total:,.0f} M" for total in totals],
-)
-
 # %% [markdown]
 # ## A model that has read something
 #
 # On a GPU we fetch the real GPT-2, the smallest. Without one we make a pretrained model on the spot: the same
-# architecture, some 140 times smaller, which reads the one English book that every Python carries: the manual of its
+# architecture, some 260 times smaller, which reads the one English book that every Python carries: the manual of its
 # own language, as `help()` shows it. Every tenth topic is held out. This is what it looks like:
 
 # %% tags=["nbval-ignore-output"]
@@ -247,7 +218,7 @@ if runtime.pick(cpu=False, gpu=True):
 else:
     tokenizer = llmkit.BPETokenizer.train(old_train_text, 512, ["<|endoftext|>"])
     torch.manual_seed(runtime.seed)
-    small = llmkit.GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=4, n_head=4, n_embd=128)
+    small = llmkit.GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=2, n_head=4, n_embd=128)
     reader = llmkit.GPT(small)
     llmkit.train(
         reader,
@@ -371,8 +342,8 @@ assert after[0] < random_start[0] / 1.5  # ... and than as many steps from rando
 assert after[1] > before[1]
 
 # %% [markdown]
-# **As many steps, from weights that have read, give a far better model.** Spelling and common words it had already; it
-# had to learn that here people speak, in turns and in verse.
+# **The same number of steps, from weights that have read something, gives a far better model.** It could spell and knew
+# common words already. It had to learn that here people speak, in turns and in verse.
 #
 # ## What it forgot
 #
@@ -438,8 +409,8 @@ for where, old, new in [
 
 # %% [markdown]
 # `labels` are the same tokens as `input_ids`: the shift by one happens inside the model. A label of -100 is left out
-# of the loss (it is the `ignore_index` of PyTorch's `cross_entropy`). The first token of a window needs it, for
-# nothing stands before that token from which to predict it.
+# of the loss (it is the `ignore_index` of PyTorch's `cross_entropy`). The first token of a window needs it, because
+# nothing stands before it that could predict it.
 
 # %%
 T = min(model.config.block_size, len(play_val))
@@ -512,7 +483,7 @@ print(f"perplexity on the play: llmkit ≈ {ours_after:.1f}, Trainer ≈ {theirs
 assert abs(ours_after / theirs_after - 1) < 0.2
 
 # %% [markdown]
-# Two training loops, one result, but for the order in which they read the text.
+# Two training loops, and one result, apart from the order in which they read the text.
 #
 # ## What we saw
 #
@@ -521,7 +492,7 @@ assert abs(ours_after / theirs_after - 1) < 0.2
 # - With fresh weights the comparison missed two faults of three, since biases are 0 there and gains 1. With all
 #   weights moved it found all three, and the right translation differed by rounding only.
 # - `save_gpt2` and `load_gpt2` carry models to transformers and back without changing a bit.
-# - A model pretrained on one kind of text starts on the other far above its own perplexity and far below that of
+# - A model pretrained on one kind of text starts on another with a perplexity far above that on its own, and far below
 #   chance. With a few steps of fine-tuning it passes a model that got as many from random weights.
 # - It pays with what it knew. The price does not show where one usually looks, on the new text.
 # - `Trainer` starts at the same loss and ends at much the same place. How it counts is worth a check.
@@ -620,8 +591,8 @@ check("11.mix", mix)
 # **6 · A judge that cannot be fooled** (hard, 25 minutes). Two GPTs, `a` and `b`, have weights of the same names and
 # shapes, both fresh and each with its own. Does `b` compute what `a` computes, once it has the same weights? Write the
 # judge. It will be given right ones that round otherwise, and faulty ones: without biases, without gains, with the
-# square matrix turned, with the exact GELU, with one block used twice. Both are in eval mode and take ids (B, T) up to
-# `a.config.block_size`.
+# square matrix turned, with the exact GELU, with one block used twice, with attention that looks ahead. Both are in
+# eval mode and take ids (B, T) up to `a.config.block_size`.
 
 # %% tags=["exercise"]
 def same_model(a: llmkit.GPT, b: llmkit.GPT) -> bool:

@@ -78,6 +78,15 @@ def all_count(rows, end):
     return ids, ids.clone()
 
 
+def until_the_first_end(rows, end):
+    ids = torch.full((len(rows), max(map(len, rows)) + 1), end)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    first = (ids == end).int().argmax(1)
+    beyond = torch.arange(ids.size(1)) > first[:, None]
+    return ids[:, :-1], ids.masked_fill(beyond, -100)[:, :-1]
+
+
 def a_share_of_new(new, old, share):
     return torch.cat([new, old[: round(share * len(new))]])
 
@@ -89,6 +98,10 @@ def same_length(new, old, share):
 
 def all_old(new, old, share):
     return torch.cat([new, old])
+
+
+def rounded_down(new, old, share):
+    return torch.cat([new, old[: int(share / (1 - share) * len(new) + 1e-9)]])
 
 
 def swapped(new, old, share):
@@ -130,6 +143,14 @@ def best_token(a, b):
 
 
 @torch.no_grad()
+def one_token(a, b):
+    shake(a)
+    b.load_state_dict(a.state_dict())
+    ids = torch.randint(11, (64, 1))
+    return bool((a(ids) - b(ids)).abs().max() < 1e-4)
+
+
+@torch.no_grad()
 def one_tensor(a, b):
     shake(a)
     b.load_state_dict(a.state_dict())
@@ -160,12 +181,14 @@ WRONG = {
         (still_shifted, "the labels are still shifted"),
         (still_without_ends, "a text's own end has no label still"),
         (all_count, "the padding counts now"),
+        (until_the_first_end, "the shape is right, the numbers are not"),
     ],
     "11.mix": [
         (a_share_of_new, "the share is of the whole mixture"),
         (same_length, "the new text was cut"),
         (all_old, "all of the old text is there"),
         (swapped, "the numbers are not"),
+        (rounded_down, "the shape is"),
     ],
     "11.same_model": [
         (unequal_weights, "b has other weights at first"),
@@ -173,6 +196,7 @@ WRONG = {
         (to_the_bit, "allow for rounding"),
         (best_token, "another GELU passes for the same"),
         (one_tensor, "another result is wanted"),
+        (one_token, "nothing ahead of it to look at"),
     ],
 }
 

@@ -20,6 +20,7 @@ from pydantic import Field, StrictInt
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 
+from llmkit.arguments import check_number, check_type
 from llmkit.deploy.engine import Engine, Piece
 from llmkit.deploy.server import errors, schema
 from llmkit.deploy.server.answer import Answer, Event, event_stream
@@ -53,11 +54,12 @@ class Settings:
     hosts: tuple[str, ...] | None = LOOPBACK  # names by which clients may call it, None: any
 
     def __post_init__(self) -> None:
-        for name in ("queue", "max_prompt", "max_tokens", "max_choices", "max_body", "timeout"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if self.grace < 0:
-            raise ValueError(f"grace must be 0 seconds or more, not {self.grace}")
+        for name in ("queue", "max_prompt", "max_tokens", "max_choices", "max_body"):
+            check_number(name, getattr(self, name), int, least=1)
+        check_number("timeout", self.timeout, above=0)
+        check_number("grace", self.grace, least=0)
+        check_type("name", self.name, str)
+        check_type("api_key", self.api_key, str, type(None), wanted="a str or None")
         if not self.name or "/" in self.name:
             raise ValueError(f"a model's name is one character or more, no '/': {self.name!r}")
         if self.api_key is not None and (not self.api_key or not self.api_key.isascii()):
