@@ -94,7 +94,7 @@ print(f"{len(notes)} notes; in all {len(raw):,} parts, {len(raw_text):,} charact
 # %% tags=["trained"]
 tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789@[]")  # some of these the play lacks
 V = tokenizer.vocab_size
-shape = runtime.pick(cpu=dict(n_layer=2, n_embd=96), gpu=dict(n_layer=4, n_embd=256))
+shape = runtime.pick(cpu=dict(n_layer=2, n_embd=128), gpu=dict(n_layer=4, n_embd=256))
 batch_size = runtime.pick(cpu=8, gpu=32)
 steps = runtime.pick(cpu=280, gpu=500)
 held_ids = tokenizer.encode(held_text)

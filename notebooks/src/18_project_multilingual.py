@@ -297,7 +297,7 @@ shape = runtime.pick(
     gpu=dict(n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
 config = llmkit.GPTConfig(V, T, position="rotary", bias=False, **shape)
-batch_size = runtime.pick(cpu=4, gpu=64)
+batch_size = runtime.pick(cpu=6, gpu=64)
 recipe = dict(
     batch_size=batch_size, optimizer="muon", learning_rate=runtime.pick(cpu=0.05, gpu=0.03)
 )
