@@ -4,10 +4,11 @@
 
 A model of 0.8 M parameters with new weights, a prompt of 16 characters and 64 to draw, asked for by
 1, 4 and 16 clients at once, each coming again as soon as it has its answer. The server is a process
-of its own, the clients threads of this one, on the same cores. The peer is `llmkit.stream`, called
+of its own, the clients threads of this one, on the same cores. Two peers: a server that draws one
+text after the other (`--batch 1`), asked in turns with the first; and `llmkit.stream`, called
 without a server, in turns with one client. The queue has room for all: nobody is told to come
 again. Times are in seconds; "first" is to the first token, "token" between two, "total" to the
-last.
+last; "cpu" is what the server's process took for an answer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import common
+import psutil
 import torch
 
 import llmkit
@@ -35,16 +38,18 @@ from llmkit import checkpoint, plots
 SHAPE = {"block_size": 256, "n_layer": 4, "n_head": 4, "n_embd": 128}
 CHARACTERS = "".join(map(chr, range(32, 97)))  # 65
 PROMPT, NEW, CLIENTS = "TO BE OR NOT TO ", 64, (1, 4, 16)
+BATCHES = (16, 1)  # ours, and one text after the other
 Times = dict[str, float]
 
 
 @contextmanager
-def server(folder: Path, device: str) -> Iterator[str]:
-    """The command in a process of its own: its address."""
+def server(folder: Path, device: str, batch: int) -> Iterator[tuple[str, psutil.Process]]:
+    """The command in a process of its own: its address, and the process."""
     command = [sys.executable, "-m", "llmkit", "serve", str(folder), "--port", "0"]
+    command += ["--batch", str(batch)]
     process = subprocess.Popen([*command, "--device", device], stdout=subprocess.PIPE, text=True)
     try:
-        yield process.stdout.readline().split()[3]
+        yield process.stdout.readline().split()[3], psutil.Process(process.pid)
     finally:
         process.terminate()
         process.communicate()
@@ -102,23 +107,30 @@ def spread(times: list[Times]) -> dict[str, dict[str, float]]:
     return {k: {"p50": q[49], "p99": q[98]} for k, q in quantiles.items()}
 
 
-def at_once(url: str, clients: int, requests: int) -> dict[str, Any]:
-    """So many clients, and requests in all."""
+def at_once(url: str, process: psutil.Process, clients: int, requests: int) -> list[Any]:
+    """So many clients, and requests in all: their times, seconds in all and of the processor."""
 
     def one(number: int) -> list[Times]:
         client = Client(url)
         return [client.streamed(number + 100 * i) for i in range(requests // clients)]
 
-    started = time.perf_counter()
+    busy, started = sum(process.cpu_times()[:2]), time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         times = [each for found in pool.map(one, range(clients)) for each in found]
-    taken = time.perf_counter() - started
-    row = {"clients": clients, "requests": len(times), "requests_per_second": len(times) / taken}
+    return [times, time.perf_counter() - started, sum(process.cpu_times()[:2]) - busy]
+
+
+def row_of(batch: int, clients: int, rounds: list[list[Any]]) -> dict[str, Any]:
+    """Several rounds in figures."""
+    times = [each for found, _, _ in rounds for each in found]
+    taken, busy = (sum(found[i] for found in rounds) for i in (1, 2))
+    row = {"batch": batch, "clients": clients, "requests": len(times)}
+    row |= {"requests_per_second": len(times) / taken, "cpu": busy / len(times)}
     row |= {"tokens_per_second": NEW * len(times) / taken} | spread(times)
     print(
-        f"{clients:>2} clients: {row['requests_per_second']:.1f} requests/s, first token p50 "
-        f"{1e3 * row['first']['p50']:.0f} ms, p99 {1e3 * row['first']['p99']:.0f} ms, a token "
-        f"{1e3 * row['token']['p50']:.2f} ms",
+        f"batch {batch:>2}, {clients:>2} clients: {row['requests_per_second']:.1f} requests/s, "
+        f"first token p50 {1e3 * row['first']['p50']:.0f} ms, p99 {1e3 * row['first']['p99']:.0f} "
+        f"ms, a token {1e3 * row['token']['p50']:.2f} ms, {1e3 * row['cpu']:.1f} ms of CPU each",
         flush=True,
     )
     return row
@@ -127,15 +139,16 @@ def at_once(url: str, clients: int, requests: int) -> dict[str, Any]:
 def main() -> None:
     options = common.parse(common.parser(__doc__))
     device = torch.device(options.device)
-    rounds, requests = (4, 16) if options.quick else (100, 320)
+    rounds, requests, turns = (4, 16, 1) if options.quick else (100, 128, 4)
     torch.manual_seed(0)
     tokenizer = llmkit.CharTokenizer(CHARACTERS)
     model = llmkit.GPT(llmkit.GPTConfig(tokenizer.vocab_size, **SHAPE, bias=False)).eval()
     model, ids = model.to(device), tokenizer.encode(PROMPT)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save(Path(folder) / "checkpoint", model, tokenizer)
-        with server(Path(folder), options.device) as url:
-            client, found = Client(url), {"direct": [], "whole": [], "streamed": []}
+        together, apart = (server(Path(folder), options.device, batch) for batch in BATCHES)
+        with together as ours, apart as peer:
+            client, found = Client(ours[0]), {"direct": [], "whole": [], "streamed": []}
             for n in range(-3, rounds):  # in turns
                 for name, run in (
                     ("direct", lambda seed: direct(model, ids, seed)),
@@ -145,7 +158,15 @@ def main() -> None:
                     times = run(n + 3)
                     if n >= 0:
                         found[name].append(times)
-            rows = [at_once(url, clients, requests) for clients in CLIENTS]
+            Client(peer[0]).streamed(0)  # loads its code, and does not count
+            measured: dict[tuple[int, int], list[Any]] = defaultdict(list)
+            for _ in range(turns):
+                for clients in CLIENTS:
+                    for batch, asked in zip(BATCHES, (ours, peer), strict=True):
+                        measured[batch, clients].append(at_once(*asked, clients, requests))
+    rows = [row_of(*key, found) for key, found in sorted(measured.items(), reverse=True)]
+    speed = {(row["batch"], row["clients"]): row["requests_per_second"] for row in rows}
+    most, one = CLIENTS[-1], BATCHES[-1]
     totals = {name: [t["total"] for t in times] for name, times in found.items()}
     rates = {name: NEW / statistics.median(each) for name, each in totals.items()}
     added = {n: statistics.median(totals[n]) - statistics.median(totals["direct"]) for n in totals}
@@ -157,6 +178,11 @@ def main() -> None:
         "ratio": rates["streamed"] / rates["direct"],
         "tokens_per_second": rates,
         "seconds_added_to_a_request": {n: added[n] for n in ("whole", "streamed")},
+        "gain_of_batching": {
+            f"{most} clients, against one": speed[BATCHES[0], most] / speed[BATCHES[0], 1],
+            f"{most} clients, against batch {one}": speed[BATCHES[0], most] / speed[one, most],
+            f"1 client, against batch {one}": speed[BATCHES[0], 1] / speed[one, 1],
+        },
         "one_at_a_time": {name: spread(times) for name, times in found.items()},
         "rows": rows,
         "new_tokens": NEW,
@@ -166,13 +192,19 @@ def main() -> None:
         "without a server": rates["direct"],
         "served whole": rates["whole"],
         "streamed": rates["streamed"],
-    } | {f"streamed to {r['clients']}": r["tokens_per_second"] for r in rows[1:]}
+    } | {
+        f"streamed to {row['clients']}"
+        + (", one after the other" if row["batch"] == one else ""): row["tokens_per_second"]
+        for row in sorted(rows, key=lambda row: (-row["batch"], row["clients"]))
+        if row["clients"] > 1
+    }
+    gain = speed[BATCHES[0], most] / speed[BATCHES[0], 1]
     picture = plots.bars(
         list(speeds)[::-1],
         list(speeds.values())[::-1],
-        f"Streaming over HTTP costs {1 - result['ratio']:.0%} of the speed",
+        f"Drawn together, {most} clients get {gain:.1f} times what one gets",
         xlabel="tokens per second (0.8 M parameters)",
-        highlight="streamed",
+        highlight=f"streamed to {most}",
         fmt="{:,.0f}",
     )
     path = common.write_result("serving", device.type, result, picture, options.out)

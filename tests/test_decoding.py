@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from llmkit import GPT, FastGPT, FastGPTConfig, GPTConfig, generate
-from llmkit.speed.decoding import Decoder, continue_prompts, knows, quick
+from llmkit.deploy.int8 import to_int8
+from llmkit.speed.cpu import is_amd
+from llmkit.speed.decoding import Decoder, Slots, continue_prompts, knows, quick
 
 V, T = 11, 8
 VARIANTS = [
@@ -128,3 +130,73 @@ def test_each_prompt_is_continued_as_it_would_be_alone():
                 alone = generate(model, prompt, 6, temperature=0)
                 assert torch.equal(torch.cat([prompt, added]), alone)
     assert continue_prompts(model, [], 6) == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
+def test_texts_in_slots_are_scored_as_the_model_scores_each(variant):
+    """Of different lengths; one comes later, one moves, one begins anew where another was."""
+    model = make(**variant, block_size=2 * T)
+    slots, texts = Slots(Decoder(model), 4), {}
+    for part in (*slots.keys, *slots.values):
+        part.fill_(torch.nan)  # memory that nobody has written to may hold this
+
+    def begin(slot, length):
+        texts[slot] = torch.randint(V, (length,)).tolist()
+        check({slot: 0}, slots.read(slot, texts[slot]))
+
+    def check(places, scores):
+        assert scores.shape == (len(places), V)
+        for slot, found in zip(places, scores, strict=True):
+            with torch.no_grad():
+                expected = model(torch.tensor([texts[slot]]))[0, -1]
+            torch.testing.assert_close(found.clone(), expected, atol=1e-5, rtol=1e-5)
+
+    def go(*places):
+        new = {slot: int(torch.randint(V, ())) for slot in places}
+        for slot, token in new.items():
+            texts[slot].append(token)
+        check(new, slots.step(new))
+
+    begin(0, 3)
+    go(0)
+    begin(2, 1)
+    go(2, 0)  # with a gap between them, in any order
+    begin(1, 5)
+    go(0, 1, 2)
+    slots.move(2, to=0)
+    texts[0] = texts.pop(2)
+    go(0, 1)
+    begin(3, 2 * T)
+    begin(2, 2)
+    for _ in range(2):
+        go(0, 1, 2)
+    begin(3, 4)
+    go(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_scores_do_not_depend_on_the_company(position, whole):
+    """To the last bit, as measured on AMD; on other processors within rounding."""
+    config = GPTConfig(65, 80, 2, 4, 64, position=position)
+    torch.manual_seed(0)
+    model = GPT(config).eval()
+    decoder = quick(model if whole else to_int8(model))
+    assert isinstance(decoder, Decoder)
+    mine = torch.randint(65, (70,)).tolist()
+
+    def scores(company, slot):
+        slots = Slots(decoder, 16)
+        found = [slots.read(slot, mine[:10])]
+        for other in set(range(company)) - {slot}:
+            slots.read(other, torch.randint(65, (1 + 5 * other % 60,)).tolist())
+        for t in range(10, 30):
+            new = {s: t if s != slot else mine[t] for s in range(company)}
+            found.append(slots.step(new)[slot, None])
+        return torch.cat(found)
+
+    alone = scores(1, 0)
+    for company, slot in ((2, 1), (3, 0), (4, 2), (5, 4), (11, 7), (16, 15)):
+        if is_amd():
+            assert torch.equal(scores(company, slot), alone), company
+        torch.testing.assert_close(scores(company, slot), alone, atol=1e-5, rtol=1e-5)

@@ -13,6 +13,7 @@ from serving import POEM, Gate, expected, gpt, tokenizer
 import llmkit
 from llmkit.deploy.engine import Engine, Request, Unavailable
 from llmkit.deploy.text_stream import TextStream
+from llmkit.speed.decoding import Slots
 
 BPE = llmkit.BPETokenizer.train(POEM, 300, ["<|endoftext|>"])
 CHAR = tokenizer()
@@ -167,19 +168,127 @@ def test_rows_are_what_they_would_be_alone(engine):
         assert text == expected(model, CHAR, CHAR.decode(prompts[b]), 30, 7 + b)
 
 
-def test_rows_of_one_length_are_drawn_together_and_end_apart(engine):
-    model = gpt()
-    seen = []
-    model.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
+def test_rows_are_drawn_together_and_end_apart(engine, monkeypatch):
+    seen, plain = [], Slots.step
+    monkeypatch.setattr(
+        Slots, "step", lambda self, newest: seen.append(len(newest)) or plain(self, newest)
+    )
+    model = gpt(block_size=64)
     stop = ["e"]
-    rows = whole(pieces_of(engine(model), Request([ids_of("abc")] * 4, 30, stop=stop, seed=0)))
-    assert set(seen) == {4}
-    texts = [expected(model, CHAR, "abc", 30, b) for b in range(4)]
+    prompts = ["abc", "abcd", "c", "ab"]
+    request = Request([ids_of(text) for text in prompts], 30, stop=stop, seed=0)
+    rows = whole(pieces_of(engine(model), request))
+    texts = [expected(model, CHAR, text, 30, b) for b, text in enumerate(prompts)]
     assert [row[0] for row in rows] == [text.partition("e")[0] for text in texts]
     for (text, reason, tokens), full in zip(rows, texts, strict=True):
         assert reason == ("stop" if "e" in full else "length")
         assert tokens == (len(text) + 1 if "e" in full else 30)
-    assert len({row[2] for row in rows}) > 1
+    ends = [row[2] for row in rows]
+    assert len(set(ends)) > 1
+    assert seen == [sum(end > t for end in ends) for t in range(1, max(ends))]
+
+
+def test_a_request_joins_while_another_is_drawn(engine):
+    """At any token, each with its own seed, temperature, stop string and length."""
+    model = gpt(block_size=64)
+    ways = [
+        {},
+        {"temperature": 0},
+        {"temperature": 0.8, "top_k": 9},
+        {"top_p": 0.9},
+        {"stop": ["e", "qu"]},
+    ]
+    it, outs = engine(model), []
+    for n in range(60):
+        way = {"temperature": 1.0} | ways[n % 5]
+        out = Collector()
+        it.submit(Request([ids_of("fox"[n % 3 :])], 20 + n % 37, seed=n, **way), out)
+        outs.append((n, way, out))
+        if n % 4 == 0 or n > 30:  # some come together, others a while later
+            time.sleep(0.002)
+        until(lambda: it.waiting < 32)
+    for n, way, out in outs:
+        assert out.done.wait(10)
+        [(text, reason, tokens)] = whole(out)
+        stop = way.pop("stop", [])
+        full = expected(model, CHAR, "fox"[n % 3 :], 20 + n % 37, n, **way)
+        at = min((full.find(s) for s in stop if s in full), default=len(full))
+        assert (text, reason) == (full[:at], "stop" if at < len(full) else "length")
+        assert tokens >= len(text)
+    assert it.served == 60
+    until(lambda: it.running == 0)
+
+
+def test_nobody_waits_for_a_long_answer_to_end(engine):
+    gate = Gate()  # of a stranger's model, too, each in turn gets a token
+    it = engine(gate)
+    it.submit(Request([ids_of("a")], 1000), long := Collector())
+    until(lambda: gate.calls == 1)
+    it.submit(Request([ids_of("b")], 2, seed=4), short := Collector())
+    gate.permits.release(5)
+    assert short.done.wait(10)
+    assert not long.done.is_set()
+    assert whole(short) == [(expected_of(gate, "b", 2, 4), "length", 2)]
+    assert gate.calls <= 6
+
+
+def expected_of(gate, text, new, seed):
+    other = Gate()
+    other.open()
+    return expected(other, CHAR, text, new, seed)
+
+
+def test_rows_beyond_the_batch_wait_and_a_batch_of_one_is_one_after_the_other(engine):
+    gate = Gate()
+    it = engine(gate, batch=1)
+    outs = [Collector(2), Collector()]
+    first = it.submit(Request([ids_of("a")] * 2, 3, seed=1), outs[0])
+    until(lambda: gate.calls == 1)
+    second = it.submit(Request([ids_of("b")], 3, seed=1), outs[1])
+    gate.permits.release(5)
+    until(lambda: gate.calls == 6)
+    assert (it.running, it.waiting, second.started) == (1, 1, None)
+    assert [piece.row for piece in outs[0]] == [0, 0, 0, 0, 1, 1]
+    gate.open()
+    assert all(out.done.wait(10) for out in outs)
+    assert first.started < first.first_token < second.started
+    assert whole(outs[0])[1][0] == expected_of(gate, "a", 3, 2)
+
+
+def test_a_client_that_leaves_leaves_the_batch(engine):
+    model = gpt(block_size=64)
+    it, stays, goes = engine(model), Collector(), Collector(3)
+    it.submit(Request([ids_of("fox")], 400, seed=1), stays)
+    job = it.submit(Request([ids_of("a")] * 3, 10**6, seed=5), goes)
+    until(lambda: len(goes) > 20)
+    it.cancel(job)
+    assert goes.done.wait(10)
+    assert [piece.finish_reason for piece in goes if piece.finish_reason] == ["length"] * 3
+    assert stays.done.wait(20)
+    assert whole(stays) == [(expected(model, CHAR, "fox", 400, 1), "length", 400)]
+    assert (it.served, it.running) == (1, 0)
+
+
+def test_a_failing_step_fails_those_in_it_and_not_the_worker(engine, monkeypatch):
+    plain = Slots.step
+
+    def failing(self, newest):
+        if len(newest) == 2:
+            raise SystemExit("on purpose")
+        return plain(self, newest)
+
+    model = gpt(block_size=64)
+    it, outs = engine(model), [Collector(), Collector()]
+    monkeypatch.setattr(Slots, "step", failing)
+    for out in outs:
+        it.submit(Request([ids_of("a")], 2000), out)
+    for out in outs:
+        assert out.done.wait(10)
+        assert isinstance(out[-1], RuntimeError)
+        assert "on purpose" in str(out[-1])
+    assert (it.running, it.waiting, it.served) == (0, 0, 0)
+    [(text, _, _)] = whole(pieces_of(it, Request([ids_of("a")], 30, seed=1)))
+    assert text == expected(model, CHAR, "a", 30, 1)
 
 
 def test_the_end_of_text_token_ends_a_text_and_is_not_shown(engine):
@@ -244,7 +353,7 @@ def test_a_cancelled_request_leaves_the_queue_or_ends_at_its_next_token(engine):
 
 def test_the_time_limit_keeps_what_was_drawn(engine):
     gate = Gate()
-    it = engine(gate, timeout=0.2)
+    it = engine(gate, timeout=0.2, batch=1)
     first, second = Collector(), Collector()
     it.submit(Request([ids_of("a")], 1000, seed=1), first)
     it.submit(Request([ids_of("a")], 1000, seed=1), second)
@@ -358,6 +467,7 @@ def test_a_model_that_is_stuck_takes_nothing_more_until_it_gets_on(engine):
         ({"prompts": [[-1]]}, "id -1"),
         ({"top_k": 33}, "top_k must be from 1 to 32, not 33"),
         ({"stop": [""]}, "a stop string must have a character"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be a whole number, 0 or more, not -1"),
     ],
 )
 def test_what_cannot_be_run_gets_a_sentence(engine, change, sentence):

@@ -24,6 +24,7 @@ from llmkit.__main__ import main
 from llmkit.deploy import server as serve
 from llmkit.deploy.server import connection as connections
 from llmkit.deploy.server import guard, schema
+from llmkit.deploy.server.answer import Mail
 from llmkit.finetune import pretrained
 
 CHAR, MODEL = tokenizer(), gpt()
@@ -593,7 +594,7 @@ def test_a_failure_in_the_middle_of_a_stream_is_told():
 
 
 def test_the_time_limit():
-    with gated(timeout=0.3) as (running, gate):
+    with gated(timeout=0.3, batch=1) as (running, gate):
         first = in_thread(ask, running.url, "/generate", {"prompt": "a", "seed": 1})
         until(lambda: gate.calls == 1)
         second = in_thread(ask, running.url, "/generate", {"prompt": "a"})
@@ -822,6 +823,41 @@ def test_open_to_the_world_without_a_key_is_warned_of(folder, monkeypatch, capsy
     assert (host, port) == ("0.0.0.0", 8000)
     assert app.state.settings.hosts is None
     app.state.engine.close()
+
+
+@pytest.mark.parametrize(("width", "alone"), [(128, True), (384, False)])
+def test_a_small_model_leaves_a_core_to_the_clients(tmp_path, monkeypatch, width, alone):
+    counts = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    monkeypatch.setattr(serve, "run", lambda app, *where: app.state.engine.close())
+    checkpoint.save(tmp_path / "model", gpt(n_embd=width), CHAR)
+    assert main(["serve", str(tmp_path / "model"), "--batch", "3"]) == 0
+    assert counts == [1] * alone
+
+
+def test_what_is_said_in_one_go_is_told_by_one_wake_up():
+    class Loop:
+        def __init__(self):
+            self.calls, self.closed = [], False
+
+        def call_soon_threadsafe(self, call):
+            if self.closed:
+                raise RuntimeError("Event loop is closed")
+            self.calls.append(call)
+
+    loop, mail, heard = Loop(), Mail(), []
+    for n in range(16):
+        mail.post(loop, heard.append, n)
+    assert len(loop.calls) == 1
+    assert heard == []
+    loop.calls.pop()()
+    assert heard == list(range(16))
+    mail.post(loop, lambda n: mail.post(loop, heard.append, n), 16)  # while it is emptied
+    while loop.calls:
+        loop.calls.pop()()
+    assert heard == list(range(17))
+    loop.closed = True
+    mail.post(loop, heard.append, 17)  # nobody is there any more
 
 
 def test_without_the_extra_it_is_named(monkeypatch, capsys):

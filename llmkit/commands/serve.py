@@ -8,8 +8,11 @@ import re
 import sys
 from pathlib import Path
 
+import torch
+
 from llmkit.commands import inputs
 from llmkit.deploy import export
+from llmkit.speed import cpu
 from llmkit.types import LanguageModel, Tokenizer
 
 KEY = "LLMKIT_API_KEY"
@@ -29,6 +32,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     limits = command.add_argument_group("limits")
     limit = limits.add_argument
     limit("--queue", type=int, default=32, help="requests that may wait (%(default)s)")
+    limit("--batch", type=int, default=16, help="texts drawn together (%(default)s)")
     limit("--max-prompt", type=int, default=4096, help="tokens of a prompt (%(default)s)")
     limit("--max-tokens", type=int, default=1024, help="tokens of an answer (%(default)s)")
     limit("--max-body", type=int, default=2**18, help="bytes of a request (%(default)s)")
@@ -44,10 +48,13 @@ def run(options: argparse.Namespace) -> int:
     from llmkit.deploy import server  # after what is wrong with the folder was told
 
     key = options.api_key if options.api_key is not None else os.environ.get(KEY) or None
+    if all(weight.numel() < cpu.LARGE for weight in model.parameters()):
+        torch.set_num_threads(1)  # the model is soon done alone, and another core has the clients
     local, names = server.is_loopback(options.host), options.allow_host
     settings = server.Settings(
         name=options.name or name,
         queue=options.queue,
+        batch=options.batch,
         max_prompt=options.max_prompt,
         max_tokens=options.max_tokens,
         max_body=options.max_body,

@@ -1,7 +1,7 @@
 """A trained model put to work (notebook 14): smaller, in other formats, and served over HTTP.
 
 `export` writes and reads every kind of model folder, `onnx` and `int8` make the two exports;
-`engine` queues requests and draws their text, `text_stream` turns tokens into text as they come,
-and `server` puts it on the web. A folder with GPT-2 in it is read by `llmkit.finetune`; where a
-text ends is said by `llmkit.bpe`; what draws quickly is `llmkit.speed`.
+`batch` draws many texts together, `engine` queues requests and has them drawn, `text_stream` turns
+tokens into text as they come, and `server` puts it on the web. A folder with GPT-2 in it is read by
+`llmkit.finetune`; where a text ends is said by `llmkit.bpe`; what draws quickly is `llmkit.speed`.
 """

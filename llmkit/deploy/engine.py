@@ -1,9 +1,10 @@
 """A model that many ask at once: one worker thread, a bounded queue, answers as pieces of text.
 
-Requests run one after the other in the order in which they came, so a text depends on its own
-request alone, not on what else is asked: same seed, same text. The rows of one request (several
-prompts, or several answers to one) are drawn together where neighbours are equally long. What makes
-HTTP of it is `llmkit.deploy.server`; nothing here knows of the web.
+All that is asked is drawn together, a token of each text at a time (`batch`): a request's rows
+(several prompts, or several answers to one) begin in the order in which they came, as soon as there
+is room in the batch, and leave when they end. A text depends on its own request alone, not on what
+else is asked: same seed, same text. What makes HTTP of it is `llmkit.deploy.server`; nothing here
+knows of the web.
 """
 
 from __future__ import annotations
@@ -12,18 +13,14 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import groupby
 
-import torch
-
-from llmkit import generation
 from llmkit.arguments import check_number, check_type
+from llmkit.deploy.batch import Batch, Row
 from llmkit.deploy.text_stream import TextStream, end_of_text
 from llmkit.evaluation import vocab_size_of
-from llmkit.speed.decoding import quick
 from llmkit.types import LanguageModel, Tokenizer
 
 
@@ -82,36 +79,57 @@ class Job:
     cancelled: bool = False
 
 
+@dataclass(eq=False)
+class _Text:
+    """A row of a job, while it is drawn."""
+
+    job: Job
+    row: int
+    stream: TextStream
+    drawn: int = 0
+
+
 class Engine:
     """A model and its tokenizer at work for many.
 
     Args:
-        queue: how many requests may wait, besides the one that runs.
+        queue: how many requests may wait, besides those that are being answered.
         timeout: seconds from a request's coming to its last token. What was drawn until then is
             its answer; a request whose turn never came gets Unavailable.
+        batch: how many texts are drawn together, each with a cache of its own; 1: one after the
+            other.
 
     Raises ValueError for a model and a tokenizer that are not a pair.
     """
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, queue: int = 32, timeout: float = 60.0
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        queue: int = 32,
+        timeout: float = 60.0,
+        batch: int = 16,
     ):
         check_type("tokenizer", tokenizer, Tokenizer)
         vocab_size_of(model)  # or it is no model
         check_number("queue", queue, int, least=1)
         check_number("timeout", timeout, above=0)
+        check_number("batch", batch, int, least=1)
         V = getattr(model.config, "vocab_size", tokenizer.vocab_size)
         if tokenizer.vocab_size != V:
             raise ValueError(
                 f"the model scores {V} tokens, the tokenizer has {tokenizer.vocab_size}: not a pair"
             )
-        self.model = quick(model)
-        self.tokenizer, self.queue, self.timeout = tokenizer, queue, timeout
+        self.model, self.tokenizer = model, tokenizer
+        self.queue, self.timeout, self.batch = queue, timeout, batch
         self.end = end_of_text(tokenizer)
         self.running, self.served = 0, 0  # how many requests
         self.closing = False
         self._deadline = float("inf")  # when all must end
         self._jobs: deque[Job] = deque()  # those that wait
+        self._begun: deque[tuple[Job, int]] = deque()  # rows of others, yet to be drawn
+        self._texts: dict[Row, _Text] = {}  # those that are
+        self._batch = Batch(model, batch)
         self._change = threading.Condition()
         self._beat = 0.0  # when the worker last got on, by a job or a token
         # A daemon: a model that never returns must not keep the process from ending.
@@ -173,75 +191,97 @@ class Engine:
         self._worker.join(max(0.0, self._deadline + 5 - time.monotonic()))
 
     def _work(self) -> None:
-        """The worker's thread: one job after the other, until closing finds none left."""
+        """The worker's thread: a token of each text, again and again, until closing finds none."""
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._jobs or self.closing)
+                self._change.wait_for(lambda: self._jobs or self._texts or self.closing)
+                if not (self._jobs or self._texts):
+                    return
+            self._fill()
+            for row, token in self._batch.step():
+                self._beat = time.monotonic()
+                if text := self._texts.get(row):  # its job may have failed in this step
+                    with self._blamed_on(text.job):
+                        if not isinstance(token, int):
+                            raise token
+                        self._take(row, text, token)
+
+    def _fill(self) -> None:
+        """Begin what waits, the first that came first, until the batch is full or nothing waits."""
+        while len(self._texts) < self.batch:
+            if self._begun:
+                job, b = self._begun.popleft()
+                with self._blamed_on(job):
+                    self._begin(job, b)
+                continue
+            with self._change:
                 if not self._jobs:
                     return
                 job = self._jobs.popleft()
-                self._beat, self.running = time.monotonic(), 1
-            try:
-                self._run(job)
-            except BaseException as error:  # one request's failure is its own, an exit too
-                known = error if isinstance(error, Exception) else RuntimeError(repr(error))
-                with suppress(Exception):  # nor is it the worker's that nobody hears of it
-                    job.deliver(known)
-            finally:
-                self.running = 0
+                self._beat = job.started = time.monotonic()
+                self.running += 1
+            with self._blamed_on(job):
+                if self._late(job):
+                    sentence = "the server was too busy to begin in time: try again in a moment"
+                    raise Unavailable("timeout", sentence)
+                self._begun.extend((job, b) for b in range(len(job.request.prompts)))
 
-    def _run(self, job: Job) -> None:
-        job.started = time.monotonic()
-        if self._late(job):
-            sentence = "the server was too busy to begin in time: try again in a moment"
-            raise Unavailable("timeout", sentence)
-        first = 0
-        for _, neighbours in groupby(job.request.prompts, key=len):
-            rows = list(neighbours)
-            self._draw(job, first, rows)
-            first += len(rows)
+    def _begin(self, job: Job, b: int) -> None:
+        """Row b of a request joins the batch."""
+        r, text = job.request, _Text(job, b, TextStream(self.tokenizer, job.request.stop))
+        if r.max_new_tokens < 0:
+            sentence = f"max_new_tokens must be a whole number, 0 or more, not {r.max_new_tokens}"
+            raise ValueError(sentence)
+        # Of a request whose time is up or whose client left, rows yet to begin get no token.
+        if r.max_new_tokens == 0 or job.cancelled or (b > 0 and self._late(job)):
+            return self._deliver(text, "", "length")
+        row = self._batch.join(r.prompts[b], r.temperature, r.top_k, r.top_p, job.seed + b)
+        self._texts[row] = text
+
+    def _take(self, row: Row, text: _Text, token: int) -> None:
+        """Hand a token on as text; where it is the last one, the row leaves the batch."""
+        job, stream = text.job, text.stream
+        text.drawn += 1
+        job.first_token = job.first_token or self._beat
+        ended = token == self.end
+        piece = stream.end() if ended else stream.push(token)
+        stopped = ended or stream.stopped
+        enough = text.drawn == job.request.max_new_tokens or job.cancelled or self._late(job)
+        if stopped or enough:
+            self._leave(row)
+        if stopped:
+            return self._deliver(text, piece, "stop")
+        if piece:
+            self._deliver(text, piece)
+        if enough:
+            self._deliver(text, stream.end(), "length")
+
+    def _leave(self, row: Row) -> None:
+        del self._texts[row]
+        self._batch.leave(row)
 
     def _late(self, job: Job) -> bool:
         return time.monotonic() >= min(job.deadline, self._deadline)
 
-    def _draw(self, job: Job, first: int, rows: list[Sequence[int]]) -> None:
-        """Rows of one length, the first of which is row `first` of the request."""
-        r = job.request
-        texts = {first + b: TextStream(self.tokenizer, r.stop) for b in range(len(rows))}
-        # Of a request whose time is up or whose client left, rows yet to begin get no token.
-        over = job.cancelled or (first > 0 and self._late(job))
-        tokens = generation.stream(
-            self.model,
-            torch.tensor(rows),  # (B, T)
-            0 if over else r.max_new_tokens,
-            r.temperature,
-            r.top_k,
-            r.top_p,
-            seed=job.seed + first,
-        )
-        drawn = 0
-        for new in tokens:  # (B,)
-            drawn += 1
-            self._beat = time.monotonic()
-            job.first_token = job.first_token or self._beat
-            for row, token in enumerate(torch.as_tensor(new).tolist(), first):
-                if row not in texts:
-                    continue  # it ended before its neighbours
-                ended = token == self.end
-                piece = texts[row].end() if ended else texts[row].push(token)
-                if ended or texts[row].stopped:
-                    del texts[row]
-                    self._deliver(job, Piece(row, piece, "stop", drawn))
-                elif piece:
-                    self._deliver(job, Piece(row, piece))
-            if not texts or job.cancelled or self._late(job):
-                break
-        for row, text in texts.items():
-            self._deliver(job, Piece(row, text.end(), "length", drawn))
-
-    def _deliver(self, job: Job, piece: Piece) -> None:
-        if piece.finish_reason:
+    def _deliver(self, text: _Text, piece: str, finish_reason: str | None = None) -> None:
+        job = text.job
+        if finish_reason:
             job.rows_left -= 1
-            if job.rows_left == 0 and not job.cancelled:
-                self.served += 1  # before its client can know
-        job.deliver(piece)
+            if job.rows_left == 0:  # counted before its client can know
+                self.running -= 1
+                self.served += not job.cancelled
+        job.deliver(Piece(text.row, piece, finish_reason, text.drawn if finish_reason else 0))
+
+    @contextmanager
+    def _blamed_on(self, job: Job) -> Iterator[None]:
+        """What fails inside the ``with``, even by an exit, is this job's failure, and its end."""
+        try:
+            yield
+        except BaseException as error:
+            self._begun = deque(each for each in self._begun if each[0] is not job)
+            for row in [row for row, text in self._texts.items() if text.job is job]:
+                self._leave(row)
+            self.running -= job.rows_left > 0  # or its last piece was counted already
+            known = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            with suppress(Exception):  # nor is it the worker's that nobody hears of it
+                job.deliver(known)

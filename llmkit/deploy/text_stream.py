@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from llmkit.arguments import check_each, check_type
 from llmkit.bpe.files import END_OF_TEXT
+from llmkit.tokenizer import CharTokenizer, VocabularyTokenizer
 from llmkit.types import Tokenizer
 
 
@@ -36,10 +37,15 @@ class TextStream:
         self._held = ""
         tokens = getattr(tokenizer, "tokens", None)
         self._bytes = tokens if tokens and isinstance(tokens[0], bytes) else None
+        # `decode` checks its ids, which takes longer than a small model's share of a step.
+        join = getattr(type(tokenizer), "join", None)
+        self._texts = tokens if join in (CharTokenizer.join, VocabularyTokenizer.join) else None
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """The text that another token decides, perhaps none."""
+        if self._texts is not None:
+            return self._release(self._texts[token])
         if self._bytes is None:
             return self._release(self.tokenizer.decode([token]))
         return self._release(self._utf8.decode(self._bytes[token]))

@@ -7,7 +7,7 @@ subject. tests/test_drawings.py holds that no word leaves its drawing or covers 
 """
 
 from llmkit.drawings.attention import heads, queries_keys_values
-from llmkit.drawings.deployment import request_to_worker
+from llmkit.drawings.deployment import joining_and_leaving, request_to_worker
 from llmkit.drawings.evaluation import strided_windows
 from llmkit.drawings.finetune import low_rank_adapter
 from llmkit.drawings.generation import kv_cache
@@ -32,6 +32,7 @@ __all__ = [
     "fill_in_the_middle",
     "gpt_architecture",
     "heads",
+    "joining_and_leaving",
     "kv_cache",
     "low_rank_adapter",
     "merge_tree",

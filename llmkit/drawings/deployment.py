@@ -30,3 +30,34 @@ def request_to_worker() -> Sketch:
     drawing.arrow((657, 158), (68, 190), via=[(657, 276), (68, 276)])
     drawing.words(362, 288, "200 and the text, piece by piece", size=12)
     return drawing
+
+
+def joining_and_leaving() -> Sketch:
+    """Five texts, a cell for each token: one after the other, and together in three places."""
+    drawing = Sketch(740, 226, "A text joins when there is room, and leaves when it ends")
+    side, left = 34, 112
+    texts = {"A": (6, 0), "B": (2, 1), "C": (4, 2), "D": (3, 3), "E": (3, 4)}  # tokens, tint
+
+    def row(y: float, start: int, name: str) -> None:
+        tokens, tint = texts[name]
+        drawing.cells(left + start * side, y, [[name] * tokens], side=side, tints=tint)
+
+    drawing.words(left - 14, 43, "one after\nthe other", anchor="end")
+    for start, name in zip((0, 6, 8, 12, 15), texts, strict=True):
+        row(26, start, name)
+    drawing.words(left - 14, 139, "together", anchor="end")
+    for y, start, name in (
+        (88, 0, "A"),
+        (122, 0, "B"),
+        (122, 2, "D"),
+        (156, 0, "C"),
+        (156, 4, "E"),
+    ):
+        row(y, start, name)
+    drawing.words(
+        left + 7 * side + 16, 122, "D joins at the step after B has left,", anchor="start"
+    )
+    drawing.words(left + 7 * side + 16, 142, "while A and C go on", anchor="start")
+    drawing.arrow((left, 206), (left + 18 * side, 206), colour=FAINT)
+    drawing.words(left - 14, 206, "steps", anchor="end")
+    return drawing

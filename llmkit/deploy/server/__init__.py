@@ -7,7 +7,9 @@ connection (how many, and how long) · guard (who and what is let in) · schema 
 answers hold) · errors (what is told where something is wrong) · answer (a request on its way) · app
 (settings and endpoints) · listen
 
-How requests are queued and run, without a web, is in `llmkit.deploy.engine`.
+How requests are queued and drawn together, without a web, is in `llmkit.deploy.engine`. Its thread
+and the event loop's share Python's lock: what the one says in a step is told to the other by one
+wake-up (`answer.Mail`), and a small model keeps to one core (`commands.serve`).
 """
 
 try:

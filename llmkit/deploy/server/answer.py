@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,29 @@ SSE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no proxy may h
 Event = dict[str, Any] | str  # JSON, or a word
 
 
+class Mail:
+    """From the engine's thread into the event loop: what is said in one go is told by one wake-up,
+    which costs the thread more than all else that it does with a piece."""
+
+    def __init__(self) -> None:
+        self.posted: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self.told = False
+
+    def post(self, loop: asyncio.AbstractEventLoop, take: Callable[[Any], None], it: Any) -> None:
+        """In any thread: have the loop call take(it)."""
+        self.posted.append((take, it))
+        if not self.told:
+            self.told = True
+            with suppress(RuntimeError):  # a loop that is closed has no clients
+                loop.call_soon_threadsafe(self._empty)
+
+    def _empty(self) -> None:
+        self.told = False  # first, so that what is posted from now on is told again
+        while self.posted:
+            take, it = self.posted.popleft()
+            take(it)
+
+
 class Answer:
     """A request in the engine, and its pieces as they come into the event loop.
 
@@ -35,6 +59,7 @@ class Answer:
         self.texts = [""] * self.rows_left
         self.loop = asyncio.get_running_loop()
         self.pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        self.mail: Mail = http.app.state.mail
         self.job = engine.submit(request, self._deliver)
         http.scope["over"].callback(engine.cancel, self.job)
         http.scope["over"].callback(lambda: self.look.cancel())
@@ -47,14 +72,13 @@ class Answer:
         self.look = self.loop.call_later(1, self._look_after, engine)
 
     def _deliver(self, piece: Piece | Exception) -> None:
-        """Called in the engine's thread, which waking the event loop for each token would slow."""
+        """Called in the engine's thread."""
         if self.whole and isinstance(piece, Piece):
             self.texts[piece.row] += piece.text
             if piece.finish_reason is None:
                 return
             piece = replace(piece, text=self.texts[piece.row])
-        with suppress(RuntimeError):  # a loop that is closed has no clients
-            self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
+        self.mail.post(self.loop, self.pieces.put_nowait, piece)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         while self.rows_left:

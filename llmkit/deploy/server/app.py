@@ -23,7 +23,7 @@ from starlette.responses import HTMLResponse
 from llmkit.arguments import check_number, check_type
 from llmkit.deploy.engine import Engine, Piece
 from llmkit.deploy.server import errors, schema
-from llmkit.deploy.server.answer import Answer, Event, event_stream
+from llmkit.deploy.server.answer import Answer, Event, Mail, event_stream
 from llmkit.deploy.server.errors import Json, Refusal
 from llmkit.deploy.server.guard import Guard
 from llmkit.types import LanguageModel, Tokenizer
@@ -44,6 +44,7 @@ class Settings:
 
     name: str = "llmkit"  # of the model, as clients say it
     queue: int = 32  # how many requests may wait; one more gets 429
+    batch: int = 16  # texts that are drawn together; each takes memory for a window
     max_prompt: int = 4096  # tokens
     max_tokens: int = 1024  # to draw for each prompt
     max_choices: int = 16  # texts that one request may ask for, prompts times n
@@ -54,7 +55,7 @@ class Settings:
     hosts: tuple[str, ...] | None = LOOPBACK  # names by which clients may call it, None: any
 
     def __post_init__(self) -> None:
-        for name in ("queue", "max_prompt", "max_tokens", "max_choices", "max_body"):
+        for name in ("queue", "batch", "max_prompt", "max_tokens", "max_choices", "max_body"):
             check_number(name, getattr(self, name), int, least=1)
         check_number("timeout", self.timeout, above=0)
         check_number("grace", self.grace, least=0)
@@ -74,7 +75,7 @@ def create_app(
     Raises ValueError for a model and a tokenizer that are not a pair.
     """
     settings = settings or Settings()
-    engine = Engine(model, tokenizer, settings.queue, settings.timeout)
+    engine = Engine(model, tokenizer, settings.queue, settings.timeout, settings.batch)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -90,7 +91,7 @@ def create_app(
         default_response_class=Json,
         responses={status: {"model": schema.ErrorReply} for status in ERRORS},
     )
-    app.state.engine, app.state.settings = engine, settings
+    app.state.engine, app.state.settings, app.state.mail = engine, settings, Mail()
     _add_texts(app, engine, settings)
     _add_rest(app, engine, settings)
     errors.add(app)
