@@ -9,13 +9,14 @@
 # ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [15 · Memory and exposure](15_memory_and_exposure.ipynb) →
 
 # %% tags=["setup"]
-# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
 # Colab's own torchao is too old for this notebook, and is replaced.
 import importlib.util
 import os
 import subprocess
 import sys
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
 if importlib.util.find_spec("onnxscript") is None:
     source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
     pip = [sys.executable, "-m", "pip", "install", "-qq"]

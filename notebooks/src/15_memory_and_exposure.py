@@ -4,17 +4,18 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/15_memory_and_exposure.ipynb)
 #
-# About 28 minutes to read, exercises aside.
+# About 29 minutes to read, exercises aside.
 #
 # ← [14 · Deployment](14_deployment.ipynb) · [16 · Bias and privacy](16_bias_privacy_filters.ipynb) →
 
 # %% tags=["setup"]
-# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
 import importlib.util
 import os
 import subprocess
 import sys
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
 if importlib.util.find_spec("llmkit") is None:
     source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
     pip = [sys.executable, "-m", "pip", "install", "-qq"]
@@ -92,7 +93,7 @@ print(f"{len(raw):,} parts, {len(raw_text):,} characters")
 # %% tags=["trained"]
 tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789")  # the play has but one digit
 V = tokenizer.vocab_size
-shape = runtime.pick(cpu=dict(n_layer=2, n_embd=128), gpu=dict(n_layer=4, n_embd=256))
+shape = runtime.pick(cpu=dict(n_layer=2, n_embd=96), gpu=dict(n_layer=4, n_embd=256))
 batch_size = runtime.pick(cpu=8, gpu=32)
 steps = runtime.pick(cpu=250, gpu=430)
 
@@ -282,6 +283,7 @@ intervals(
 # To judge it without a threshold, take every pair of a member and a stranger: how often has the member the lower loss?
 # With losses 1.9 and 2.4 of members, 2.1 and 2.4 of strangers, that is two pairs of four, and half of the tie: 2.5 / 4.
 # This is the *AUC*, so called because it is also the area under the curve of hits against false alarms. A coin has 0.5.
+# Are the strangers perhaps harder to predict for anybody? A counter that has read neither shows it: it is the base rate.
 
 # %% tags=["trained"]
 members, strangers = torch.tensor([1.9, 2.4]), torch.tensor([2.1, 2.4])
@@ -294,12 +296,16 @@ def losses(model, parts: list[str]) -> torch.Tensor:
     return torch.tensor([llmkit.evaluate(model, ids).loss for ids in pieces])
 
 
-never = held_text.split("\n\n")
-for name, one in {"halfway": halfway, "at the end": model}.items():
-    often, once = (memorisation.auc(losses(one, p), losses(one, never)) for p in (scene, others))
+never, elsewhere = held_text.split("\n\n"), read_text[len("\n\n".join(speeches)) :]
+neither = llmkit.NGram(
+    tokenizer.encode(elsewhere), 5, V, discount=None
+)  # counts, as in notebook 07
+found = {}
+for name, one in {"neither": neither, "halfway": halfway, "at the end": model}.items():
+    found[name] = [memorisation.auc(losses(one, p), losses(one, never)) for p in (scene, others)]
+    often, once = found[name]
     print(f"{name:10} AUC of what stood there eight times ≈ {often:.2f}, once ≈ {once:.2f}")
-assert often > 0.9
-assert once > 0.75
+assert min(found["at the end"]) > max(found["neither"]) + 0.2
 
 
 # %% [markdown]
@@ -325,9 +331,8 @@ def without_repeats(parts: list[str], form) -> list[str]:
 
 
 to_the_letter = without_repeats(raw, str)
-forgiving = without_repeats(
-    raw, memorisation.normal_form
-)  # "The pin ... 4821!" -> "the pin ... 4821"
+forgiving = without_repeats(raw, memorisation.normal_form)  # case and punctuation forgotten
+print(repr(memorisation.normal_form("The pin of Dill is 4821!")))
 assert memorisation.drop_duplicates(raw)[0] == forgiving
 for name, kept in {"to the letter": to_the_letter, "forgiving": forgiving}.items():
     pins_left = sum(part.startswith("The pin") for part in kept)
@@ -358,7 +363,7 @@ assert mean(exposed["clean"][30]) < mean(exposed["clean"][1]) + 3
 intervals(
     labels,
     {"raw": list(exposed["raw"].values()), "clean": list(exposed["clean"].values())},
-    "Without repetitions, a secret written 30 times is as exposed as one written once",
+    "Without repetitions, a secret written 30 times is no more exposed than one written once",
     xlabel="exposure (bits; 13.3: the likeliest of all 10,000)",
 )
 
@@ -471,7 +476,7 @@ assert loss["plain"] < loss["private"] < math.log(V)
 #   counts is the base rate, with prompts that were never read.
 # - Exposure counts in bits how far a secret has risen among all candidates. It saw what recitation did not: a secret
 #   written once. It grew with each copy.
-# - Losses alone tell members from strangers, here far better than a coin.
+# - Losses alone tell members from strangers, far better than a counter that has read neither.
 # - Removing repetitions brought every secret down to the exposure of one written once; not to that of one never written.
 # - Differential privacy costs loss and time, buys a promise about one example, and none about thirty copies.
 #

@@ -9,12 +9,13 @@
 # ← [15 · Memory and exposure](15_memory_and_exposure.ipynb) · [17 · Project: code completion](17_project_code_completion.ipynb) →
 
 # %% tags=["setup"]
-# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
 import importlib.util
 import os
 import subprocess
 import sys
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
 if importlib.util.find_spec("llmkit") is None:
     source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
     pip = [sys.executable, "-m", "pip", "install", "-qq"]
@@ -209,13 +210,12 @@ centred = {role: odds - mean_truth for role, odds in truth.items()}
 # %% tags=["trained"]
 true_gap = truth["nurse"] - truth["smith"]
 print(f"gap between nurse and smith: counted {true_gap:.2f}, probed {gaps['raw']:.2f}")
-misses = [leaning["raw"][r].mean().item() - centred[r] for r in SHE]
-assert gaps["raw"].low > 1  # far from 0
-assert max(map(abs, misses)) < 1.5  # and in the region of the truth
+assert 1 < gaps["raw"].low < gaps["raw"].high < true_gap  # far from 0, and short of the truth
+assert all(leaning["raw"][role].mean() * centred[role] > 0 for role in SHE if SHE[role] != 0.5)
 intervals(
     list(SHE),
     {"probed": rows(leaning["raw"])},
-    "The probe finds the odds that we had planted",
+    "The probe finds who leans which way, with the extremes drawn in",
     xlabel="log-odds of she against he, less the mean of all roles (nats)",
     truth=list(centred.values()),
 )

@@ -9,12 +9,13 @@
 # ← [17 · Project: code completion](17_project_code_completion.ipynb)
 
 # %% tags=["setup"]
-# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it does nothing.
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
 import importlib.util
 import os
 import subprocess
 import sys
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
 if importlib.util.find_spec("llmkit") is None:
     source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
     pip = [sys.executable, "-m", "pip", "install", "-qq"]
@@ -34,6 +35,8 @@ if importlib.util.find_spec("llmkit") is None:
 # %%
 import math
 import random
+from collections import Counter
+from itertools import combinations
 
 import datasets
 import torch
@@ -66,7 +69,7 @@ if runtime.pick(cpu=False, gpu=True):
         pairs[code] = zip(fetched["english"][:], fetched["non_english"][:], strict=True)
     parallel = languages.aligned(pairs, longest=110)
 codes = list(parallel)
-small = runtime.pick(cpu=True, gpu=False)  # our own text: what is said of numbers below is of it
+small = runtime.pick(cpu=True, gpu=False)  # our own text, which the numbers below are about
 rows = list(zip(*parallel.values(), strict=True))  # (rows, 5): a sentence in five languages
 
 for code, sentence in zip(codes, rows[len(rows) // 4], strict=True):
@@ -94,8 +97,8 @@ if small:
 
 # %%
 def shared(sentences: list[str], others: list[str]) -> float:
-    """Of the words of five letters and more, the share that has a word like it in the other:
-    one whose first four letters are the same."""
+    """The share of the words (of five letters or more) whose first four letters also begin a word
+    of the other sentence."""
     found = []
     for sentence, other in zip(sentences, others, strict=True):
         known = {word[:4] for word in other.lower().split()}
@@ -149,6 +152,8 @@ for code in codes:
 assert tax["ru"] > 3 * tax["en"]
 assert all(tax[code] > 1.3 * tax["en"] for code in codes if code != "en")
 assert max(fair.values()) < 2 * min(fair.values())
+if small:
+    assert 1.2 < fair["en"] / tax["en"] < 1.35
 
 # %%
 plots.bars(
@@ -206,10 +211,12 @@ def counter(code: str, order: int, reader=tokenizer) -> llmkit.NGram:
 
 
 def counted_bits(model: llmkit.NGram, code: str, reader=tokenizer) -> float:
-    """Bits per held-out sentence, its line end included; before it the counter sees a line end."""
-    texts = [reader.encode(f"\n{sentence}\n") for sentence in val[code]]
-    nats = sum(model.loss(ids) * (len(ids) - 1) for ids in texts)  # the loss is a mean: undo it
-    return nats / math.log(2) / len(texts)
+    """Bits per held-out sentence, its line end included."""
+    nats = 0.0
+    for sentence in val[code]:
+        ids = reader.encode(f"\n{sentence}\n")  # the first line end is given, and costs nothing
+        nats += model.loss(ids) * (len(ids) - 1)  # the mean over its tokens, times their number
+    return nats / math.log(2) / len(val[code])
 
 
 # %% tags=["trained"]
@@ -224,10 +231,11 @@ english, english_bytes, russian, russian_bytes = (torch.tensor(c) for c in curve
 assert torch.allclose(english, english_bytes, rtol=0.05)
 assert russian_bytes[2] > 1.1 * russian[2]  # order 4
 assert russian.min() < russian_bytes.min() < russian_bytes[2]
+assert (russian_bytes - russian)[:2].min() > (russian_bytes - russian)[3:].max()
 plots.lines(
     orders,
     curves,
-    "To see as far in Russian, a model of bytes needs a longer memory",
+    "In Russian bytes cost more than characters, most of all with a short memory",
     xlabel="order (tokens in a run; all but the last are context)",
     ylabel="bits per held-out sentence",
 )
@@ -289,7 +297,7 @@ shape = runtime.pick(
     gpu=dict(n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
 config = llmkit.GPTConfig(V, T, position="rotary", bias=False, **shape)
-batch_size = runtime.pick(cpu=8, gpu=64)
+batch_size = runtime.pick(cpu=6, gpu=64)
 recipe = dict(
     batch_size=batch_size, optimizer="muon", learning_rate=runtime.pick(cpu=0.05, gpu=0.03)
 )
@@ -344,7 +352,8 @@ def measured(models: dict) -> dict[str, float]:
 
 
 # %% tags=["trained"]
-one_counter = llmkit.NGram(tokenizer.encode(lines_of(codes)), 6, V, discount=None)
+mixed_text = tokenizer.encode(lines_of(codes))
+one_counter = llmkit.NGram(mixed_text, 6, V, discount=None)  # 6 is its best order, 5 the five's
 results = {
     "one counter": measured(dict.fromkeys(codes, one_counter)),
     "five counters": {code: counted[code] / length[code] for code in codes},
@@ -358,7 +367,7 @@ for name, result in results.items():
 if small:
     assert mean["one counter"] > mean["five counters"] + 0.1
     assert mean["one GPT"] < mean["five GPTs"] - 0.1
-    assert mean["five counters"] < mean["one GPT"] < mean["one counter"]
+    assert mean["five counters"] < mean["one GPT"] - 0.05
 
 # %%
 others = [name for name in results if name != "five counters"]
@@ -402,15 +411,17 @@ plots.matrix(
 # letters read so far. So the answer is a softmax, over the five languages, of minus those sums:
 
 # %%
-def as_if(model, sentences: list[str], K: int) -> torch.Tensor:
-    """Nats of the first 1 to K characters, as if they were of each language: (sentences, 5, K)."""
+def as_if(asked: dict[str, tuple], sentences: list[str], K: int) -> torch.Tensor:
+    """Nats of the first 1 to K characters, as if they were of each language: (sentences, 5, K).
+    asked: by language, the model to ask, and what it reads before a sentence."""
     cut = [sentence[:K] for sentence in sentences]
-    losses = [languages.sentence_losses(model, tokenizer, cut, TAGS[code]) for code in codes]
-    return torch.stack(losses, dim=1)[..., :K].cumsum(dim=-1)
+    losses = [languages.sentence_losses(each, tokenizer, cut, tag) for each, tag in asked.values()]
+    return torch.stack(losses, dim=1)[..., :K].cumsum(dim=-1)  # of the letters read so far
 
 
+asked_of = {"GPT": {code: (one, TAGS[code]) for code in codes}}
 sentence = next((s for s in val["es"] if s.startswith("La ")), val["es"][0])[:24]
-posterior = F.softmax(-as_if(one, [sentence], len(sentence))[0], dim=0)  # (5, K)
+posterior = F.softmax(-as_if(asked_of["GPT"], [sentence], len(sentence))[0], dim=0)  # (5, K)
 assert torch.allclose(posterior.sum(dim=0), torch.ones(len(sentence)).double())
 plots.matrix(
     posterior,
@@ -421,20 +432,13 @@ plots.matrix(
     label="probability",
 )
 
-
 # %% [markdown]
 # How often is it right, and after how many characters? We take the beginnings of the held-out sentences. Its opponents are our
 # five counters, asked in the same way. An accuracy measured on a few hundred sentences is itself uncertain; *Wilson's interval*
 # (notebook 17) says between which values the true one lies, and is right in about 95 of 100 such measurements:
 
 # %%
-def by_counters(sentences: list[str], K: int) -> torch.Tensor:
-    """As `as_if`, by the counter of each language."""
-    cut = [sentence[:K] for sentence in sentences]
-    losses = [languages.sentence_losses(counters[code], tokenizer, cut) for code in codes]
-    return torch.stack(losses, dim=1)[..., :K].cumsum(dim=-1)
-
-
+asked_of["five counters"] = {code: (counters[code], "\n") for code in codes}
 low, high = interval(95, 100)
 print(f"95 right of 100: the accuracy is between {low:.1%} and {high:.1%}")
 assert low < 0.95 < high < 1
@@ -443,11 +447,8 @@ assert low < 0.95 < high < 1
 K = 30
 some = {code: val[code][:200] for code in codes}
 guesses = {}  # by method: (5 languages, sentences, K), the place of the likeliest language
-for method, ask in {
-    "GPT": lambda sentences: as_if(one, sentences, K),
-    "five counters": lambda sentences: by_counters(sentences, K),
-}.items():
-    guesses[method] = torch.stack([ask(some[code]).argmin(dim=1) for code in codes])
+for method, asked in asked_of.items():
+    guesses[method] = torch.stack([as_if(asked, some[code], K).argmin(dim=1) for code in codes])
 truth = torch.arange(5)[:, None, None]
 right = {method: (guess == truth).sum(dim=(0, 1)) for method, guess in guesses.items()}  # (K,)
 n = guesses["GPT"][..., 0].numel()
@@ -462,6 +463,8 @@ for k in (1, 3, 5, 10, 20, 30):
     print()
 assert right["GPT"][0] < 0.8 * n
 assert right["GPT"][29] > 0.95 * n
+begins = {code: Counter(s[0] for s in some[code]).most_common(1)[0] for code in codes}
+print("first letters:", *(f"{c} {a} {k / len(some[c]):.0%}" for c, (a, k) in begins.items()))
 if small:
     assert right["five counters"][9] > max(0.95 * n, right["GPT"][9])
 
@@ -476,7 +479,7 @@ plots.lines(
 
 # %% [markdown]
 # (A first character tells more than one would think. A Cyrillic letter is Russian; and in each of the other four, roughly a
-# quarter of the sentences begin with one and the same letter: T, D, L, E.)
+# quarter of the sentences begin with one and the same letter, printed above.)
 # Which are mistaken for each other, after four characters?
 
 # %% tags=["trained"]
@@ -487,9 +490,9 @@ for method, guess in guesses.items():
     assert confused[method].sum() == n
     assert confused[method][4, :4].sum() + confused[method][:4, 4].sum() <= n // 200  # Russian
 both_ways = confused["five counters"] + confused["five counters"].T  # (5, 5), of each pair
-pair = both_ways.fill_diagonal_(0).argmax().item()
+first, second = max(combinations(range(5), 2), key=lambda pair: both_ways[pair])
 if small:
-    assert {codes[pair // 5], codes[pair % 5]} == {"fr", "es"}
+    assert {codes[first], codes[second]} == {"fr", "es"}
 names = [languages.NAMES[code] for code in codes]
 plots.matrix(
     confused,
@@ -515,6 +518,7 @@ plots.matrix(
 
 # %%
 starts = {code: [s[:12] for s in val[code] if len(s) > 20][:40] for code in codes}
+another = dict(zip(codes, [codes[-1], *codes[:-1]], strict=True))  # each gets its neighbour's
 
 
 def continued(code: str, tag: str) -> list[str]:
@@ -528,13 +532,12 @@ def continued(code: str, tag: str) -> list[str]:
 stays = {}
 for case in ("right tag", "no tag", "another's tag"):
     as_text, as_tag, total, written = 0, 0, 0, {}
-    for i, code in enumerate(codes):
-        other = codes[i - 1]
-        tag = {"right tag": TAGS[code], "no tag": "\n", "another's tag": TAGS[other]}[case]
+    for code in codes:
+        tag = {"right tag": TAGS[code], "no tag": "\n", "another's tag": TAGS[another[code]]}[case]
         written[code] = [text for text in continued(code, tag) if len(text) >= 10]
-        found = by_counters(written[code], 48)[..., -1].argmin(dim=1)  # (texts,)
-        as_text += (found == i).sum().item()
-        as_tag += (found == (i - 1) % 5).sum().item()
+        found = as_if(asked_of["five counters"], written[code], 48)[..., -1].argmin(dim=1)
+        as_text += (found == codes.index(code)).sum().item()
+        as_tag += (found == codes.index(another[code])).sum().item()
         total += len(found)
     stays[case] = as_text / total, as_tag / total
     print(f"{case:14} goes on in the language of the text: ≈ {as_text / total:.0%}", end="")
