@@ -431,7 +431,7 @@ def test_what_cannot_be_exported_says_why(tmp_path):
     [
         ("torchao.quantization", lambda place: export.save_int8(place, build(PLAIN))),
         ("onnxscript", lambda place: export.save_onnx(place, build(PLAIN))),
-        ("onnxruntime", lambda place: OnnxModel(place, PLAIN)),
+        ("onnxruntime", lambda place: OnnxModel(Path(__file__), PLAIN)),  # looked for first
     ],
 )
 def test_an_absent_package_is_named_with_its_extra(tmp_path, monkeypatch, package, use):

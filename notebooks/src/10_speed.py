@@ -481,8 +481,9 @@ assert in_tables > 0.98 * all_of_it
 # %%
 held_out = val_ids[:6000]
 settings = replace(settings, eval_every=2)
+by_adamw = dict(optimizer="adamw", learning_rate=3e-3, adamw_share=None)
 trials = {
-    "GPT, AdamW": (llmkit.GPT, plain, replace(settings, optimizer="adamw", learning_rate=3e-3)),
+    "GPT, AdamW": (llmkit.GPT, plain, replace(settings, **by_adamw)),
     "GPT, Muon": (llmkit.GPT, plain, settings),
     "GPT, Muon, rotary": (llmkit.GPT, rotary, settings),
     "FastGPT, no tables": (llmkit.FastGPT, replace(shape, ngram_rows=()), settings),

@@ -38,8 +38,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-import torch.nn as nn
-from torch import Tensor
+from torch import Tensor, nn
 
 import llmkit
 from llmkit import optim, plots
@@ -105,6 +104,7 @@ with cpu.tuned(base):  # products and attention as a CPU likes them, see noteboo
     llmkit.train(base, manual, config=settings, callbacks=[bar])
 
 
+# %% tags=["trained"]
 def loss_on(model: nn.Module, ids: Tensor) -> float:
     return llmkit.evaluate(model, ids).loss  # nats per character
 
@@ -123,12 +123,8 @@ full_lr, lora_lr = runtime.pick(cpu=(3e-3, 1e-2), gpu=(1e-3, 3e-3))
 
 def tuned(model: nn.Module, ids: Tensor, learning_rate: float, steps: int = 0) -> float:
     """Train on ids what of the model can be trained; returns the seconds it took."""
-    settings = llmkit.TrainConfig(
-        steps=steps or tune_steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=0,
-    )
+    how = dict(batch_size=batch_size, learning_rate=learning_rate, weight_decay=0)
+    settings = llmkit.TrainConfig(steps=steps or tune_steps, **how)
     with cpu.tuned(model):
         return llmkit.train(model, ids, config=settings).seconds
 

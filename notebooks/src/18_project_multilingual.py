@@ -205,6 +205,7 @@ class Bytes:
         return torch.tensor(list(text.encode()))
 
 
+# %%
 def counter(code: str, order: int, reader=tokenizer) -> llmkit.NGram:
     ids = reader.encode("\n" + "\n".join(train[code]) + "\n")
     return llmkit.NGram(ids, order, reader.vocab_size, discount=None)  # None: the strongest kind
