@@ -489,6 +489,8 @@ trials = {
     "FastGPT, no tables": (llmkit.FastGPT, replace(shape, ngram_rows=()), settings),
     "FastGPT": (llmkit.FastGPT, shape, settings),
 }
+
+# %%
 histories, curves = {}, {}
 for name, (kind, its_shape, its_settings) in trials.items():
     torch.manual_seed(runtime.seed)
