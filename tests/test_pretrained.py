@@ -762,3 +762,17 @@ def test_no_network(tmp_path, monkeypatch):
         assert_one_sentence_in_seconds("timed out")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert_one_sentence_in_seconds("offline mode is enabled")
+
+
+def test_a_sentence_on_a_foreign_value_stays_short(tmp_path):
+    """A file may say anything at any length: what it said is told, and cut."""
+    pretrained.save_gpt2(llmkit.GPT(llmkit.GPTConfig(11, 8, 1, 2, 8)), tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    nest: list = []
+    for _ in range(900):
+        nest = [nest]
+    for name in ("add_cross_attention", "model_type", "n_inner"):
+        (tmp_path / "config.json").write_text(json.dumps(fields | {name: nest}))
+        with pytest.raises(ValueError, match=name) as caught:
+            pretrained.load_gpt2(tmp_path)
+        assert len(str(caught.value)) < 500

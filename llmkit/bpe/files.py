@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit import files
+from llmkit.arguments import shown
 
 # GPT-2's byte alphabet (https://github.com/openai/gpt-2/blob/master/src/encoder.py): a byte that is
 # a visible character in Latin-1 is spelled by it, the others by U+0100, U+0101 and so on in turn;
@@ -44,8 +45,8 @@ def unspell(symbols: str) -> bytes:
         return bytes([_TO_BYTE[character] for character in symbols])
     except KeyError as error:
         raise ValueError(
-            f"{symbols[:40]!r} has {error.args[0]!r}, which is not in GPT-2's byte alphabet: this "
-            "is no byte-level BPE, or a file that was read in another encoding than UTF-8 and saved"
+            f"{symbols[:40]!r} has {shown(error.args[0])}, which is not in GPT-2's byte alphabet: "
+            "this is no byte-level BPE, or was read in another encoding than UTF-8 and saved"
         ) from None
 
 
@@ -59,8 +60,8 @@ def unspell_merges(lines: Sequence[str | Sequence[str]], name: str, first: int =
         parts = line.split(" ") if isinstance(line, str) else line
         if len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
             raise ValueError(
-                f"line {n} of {name} is not two tokens with a space between them but {line!r}: the "
-                "file is cut short or of another kind; copy it again"
+                f"line {n} of {name} is not two tokens with a space between them but "
+                f"{shown(line)}: the file is cut short or of another kind; copy it again"
             )
         merges.append((unspell(parts[0]), unspell(parts[1])))
     return merges

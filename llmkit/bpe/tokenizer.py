@@ -24,7 +24,7 @@ import numpy as np
 import regex
 import torch
 
-from llmkit.arguments import check_each, check_number, check_type
+from llmkit.arguments import check_each, check_number, check_type, shown
 from llmkit.bpe import files
 from llmkit.bpe.files import BYTES, Merges, spell
 from llmkit.bpe.long_words import LONG, LongWords
@@ -94,14 +94,14 @@ class BPETokenizer(BaseTokenizer):
         for token in chain(made, *self.merges):
             if token not in ids:
                 raise ValueError(
-                    f"merges and tokens do not belong together: the merges need {token!r}, which "
-                    "is not among the tokens"
+                    f"merges and tokens do not belong together: the merges need {shown(token)}, "
+                    "which is not among the tokens"
                 )
         known = {*made, *(text.encode() for text in self.special_tokens)}
         if extra := [token for token in self.tokens if token not in known]:
             raise ValueError(
                 f"merges and tokens do not belong together: no merge makes {len(extra)} of the "
-                f"tokens, {extra[0]!r} for one; perhaps the merges are cut short"
+                f"tokens, {shown(extra[0])} for one; perhaps the merges are cut short"
             )
 
     @classmethod

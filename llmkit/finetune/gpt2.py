@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmkit.arguments import check_number, check_type
+from llmkit.arguments import check_number, check_type, shown
 from llmkit.checkpoint import outline
 from llmkit.evaluation import unwrapped
 from llmkit.files import check_weights
@@ -119,15 +119,17 @@ def config_from_gpt2(fields: dict[str, Any]) -> GPTConfig:
     """Our configuration from transformers'; ValueError for one that our GPT cannot follow."""
     kind = fields.get("model_type")
     if kind != "gpt2":
-        raise ValueError(f"it says model_type {kind!r}: llmkit loads 'gpt2' alone")
+        raise ValueError(f"it says model_type {shown(kind)}: llmkit loads 'gpt2' alone")
     if missing := [name for name in FIELDS.values() if name not in fields]:
         raise ValueError(f"it lacks {missing[0]}")
     for name, values in FIXED.items():
         if (value := fields.get(name, values[0])) not in values:
-            raise ValueError(f"it has {name} {value!r}, where llmkit's GPT has {values[0]!r}")
+            raise ValueError(f"it has {name} {shown(value)}, where llmkit's GPT has {values[0]!r}")
     config = GPTConfig(**{ours: fields[theirs] for ours, theirs in FIELDS.items()})
     if (inner := fields.get("n_inner")) not in (None, 4 * config.n_embd):
-        raise ValueError(f"it has n_inner {inner}, where llmkit's GPT has {4 * config.n_embd}")
+        raise ValueError(
+            f"it has n_inner {shown(inner)}, where llmkit's GPT has {4 * config.n_embd}"
+        )
     return config
 
 

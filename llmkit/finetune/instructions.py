@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from llmkit import files
-from llmkit.arguments import check_each, check_number, check_type
+from llmkit.arguments import check_each, check_number, check_type, shown
 from llmkit.data import Draws, check_rows, packaged
 from llmkit.evaluation import IGNORE_INDEX, vocab_size_of
 from llmkit.runtime import seeded
@@ -85,9 +85,11 @@ def _item(line: str) -> Item:
         if name not in values:
             raise ValueError(f"the field {name!r} is missing; an item has {', '.join(names)}")
         if name != "id" and not isinstance(values[name], str):
-            raise ValueError(f"the field {name!r} must be a string, not {values[name]!r}")
+            raise ValueError(f"the field {name!r} must be a string, not {shown(values[name])}")
     if not values["answer"].strip() or ANSWER_END in values["answer"]:
-        raise ValueError(f"the answer must be one line that is not empty, not {values['answer']!r}")
+        raise ValueError(
+            f"the answer must be one line that is not empty, not {shown(values['answer'])}"
+        )
     return Item(**{name: values[name] for name in names})
 
 

@@ -166,7 +166,9 @@ def _listed(index: Path) -> list[str]:
     files = list(listed.values()) if isinstance(listed, dict) else []
     for file in files or [None]:
         if not isinstance(file, str) or Path(file).name != file or Path(file).suffix != SUFFIX:
-            raise ValueError(f"{index} must list {SUFFIX} files of its own folder, not {file!r}")
+            raise ValueError(
+                f"{index} must list {SUFFIX} files of its own folder, not {shown(file)}"
+            )
     return sorted(set(files))
 
 
