@@ -460,7 +460,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     try:
         save_step(tmp_path / "run", 1)
         large = GPT(GPTConfig(64, 64, n_layer=4, n_head=2, n_embd=64))
-        for model, state in ((large, None), (MODEL, torch.ones(200_000)), (MODEL, [0] * 200_000)):
+        for model, state in ((large, None), (MODEL, torch.ones(200_000)), (MODEL, [0] * 400_000)):
             with pytest.raises(OSError, match="No space left on device"):
                 checkpoint.save(tmp_path / "run", model, CharTokenizer("ab"), state)
             assert os.listdir(tmp_path) == ["run"]
