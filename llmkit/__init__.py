@@ -5,12 +5,13 @@ else of llmkit. Each folder is one later part of it:
 
     bpe/            09          subword tokens
     speed/          10          a racing model, decoding
-    scale/          10          what a model costs, many processes, text larger than memory
+    scale/          10b         what a model costs, many processes, text larger than memory
     finetune/       11 to 13    GPT-2's weights, LoRA, instructions
     deploy/         14          exports, and a server
-    responsible/    15          memory, bias, personal data
-    projects/       16, 17      code completion, several languages
-    exercises/      01 to 08    the checks of the notebooks' exercises
+    responsible/    15, 16      memory, bias, personal data
+    projects/       17, 18      code completion, several languages
+    drawings/       all         the schematic drawings
+    exercises/      all         the checks of the notebooks' exercises
     commands/                   python -m llmkit
 
 A folder imports the files and, where its docstring says so, another folder. `import llmkit` loads

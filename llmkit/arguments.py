@@ -37,8 +37,13 @@ def check_number(
     raise ValueError(f"{name} must be {(told or 'finite') if number else noun}, not {shown(value)}")
 
 
-def check_type(name: str, value: Any, *kinds: Any, wanted: str = "") -> None:
-    """TypeError unless the value is of one of these types. wanted: what to call them."""
+def check_type(
+    name: str, value: Any, *kinds: Any, wanted: str = "", optional: bool = False
+) -> None:
+    """TypeError unless the value is of one of these types, or None where optional. wanted: what to
+    call them."""
+    if optional and value is None:
+        return
     flag = isinstance(value, bool) and bool not in kinds  # which Python takes for a number
     if not isinstance(value, kinds) or isinstance(value, type) or flag:
         wanted = wanted or " or ".join(kind.__name__ for kind in kinds)

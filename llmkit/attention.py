@@ -48,13 +48,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tu
         TypeError: the mask is not boolean, or q, k or v is no tensor.
         ValueError: a row of the mask is all False: an average of nothing has no value.
     """
-    for name, tensor in {
-        "q": q,
-        "k": k,
-        "v": v,
-        **({} if mask is None else {"mask": mask}),
-    }.items():
+    for name, tensor in {"q": q, "k": k, "v": v}.items():
         check_type(name, tensor, Tensor)
+    check_type("mask", mask, Tensor, optional=True)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (..., T, S)
     if mask is not None:
         if mask.dtype != torch.bool:

@@ -53,8 +53,7 @@ class Checkpointer:
         self, folder: str | Path, tokenizer: Tokenizer | None = None, every: int = 500
     ) -> None:
         check_number("every", every, int, least=1)
-        if tokenizer is not None:
-            check_type("tokenizer", tokenizer, Tokenizer)
+        check_type("tokenizer", tokenizer, Tokenizer, optional=True)
         self.folder, self.tokenizer, self.every = as_path(folder, "folder"), tokenizer, every
 
     def __call__(self, trainer: Trainer) -> None:

@@ -63,8 +63,7 @@ def save(
     After each of these the folder is as before.
     """
     model = plain(model)
-    if tokenizer is not None:
-        check_type("tokenizer", tokenizer, Tokenizer)
+    check_type("tokenizer", tokenizer, Tokenizer, optional=True)
     if any(hasattr(weight, "qdata") for weight in model.parameters()):
         raise TypeError("the model is quantized: save it with llmkit.deploy.export.save_int8")
     weights = dict(model.named_parameters())  # tied ones once
@@ -82,9 +81,7 @@ def save(
         if tokenizer is not None:
             tokenizer.save(place / "tokenizer.json")
         if stored is not None:
-            content = (
-                BytesIO()
-            )  # of a full disk torch tells in words of its own, a file in Python's
+            content = BytesIO()  # torch's own writer would hide why a full disk refuses
             torch.save(stored, content)
             (place / "state.pt").write_bytes(content.getbuffer())
 

@@ -467,7 +467,7 @@ def test_a_model_that_is_stuck_takes_nothing_more_until_it_gets_on(engine):
         ({"prompts": [[-1]]}, "id -1"),
         ({"top_k": 33}, "top_k must be from 1 to 32, not 33"),
         ({"stop": [""]}, "a stop string must have a character"),
-        ({"max_new_tokens": -1}, "max_new_tokens must be a whole number, 0 or more, not -1"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, not -1"),
     ],
 )
 def test_what_cannot_be_run_gets_a_sentence(engine, change, sentence):

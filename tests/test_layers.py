@@ -2,6 +2,7 @@
 docstring says so, another folder; nothing goes round in a circle."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,13 @@ def test_importing_llmkit_loads_the_core_alone():
     loaded = {name.removeprefix("llmkit.") for name in done.stdout.split()}
     assert loaded <= set(CORE)
     assert len(loaded) < 20
+
+
+def test_the_front_page_names_each_folder_and_its_notebooks():
+    lines = re.findall(r"(?m)^    (\w+)/ +(\S.*)$", llmkit.__doc__)
+    assert sorted(folder for folder, _ in lines) == FOLDERS
+    for folder, line in lines:
+        source = (PACKAGE / folder / "__init__.py").read_text("utf-8")
+        own = ast.get_docstring(ast.parse(source)).splitlines()[0]
+        if numbers := re.findall(r"\b\d\d\w?\b", line):
+            assert numbers == re.findall(r"\b\d\d\w?\b", own), folder

@@ -19,6 +19,7 @@ from torch import Tensor
 from llmkit.data import check_ids
 from llmkit.evaluation import eval_mode, vocab_size_of
 from llmkit.generation import fitting, next_token_probabilities, sample, stream
+from llmkit.runtime import seeded
 from llmkit.speed.decoding import Decoder, Slots, quick
 from llmkit.types import LanguageModel
 
@@ -31,7 +32,7 @@ class Row:
     def __init__(self, window: list[int], settings: tuple[Any, ...], seed: int):
         self.window = window  # what the model sees, the newest token last
         self.settings = settings  # temperature, top_k, top_p
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = seeded(seed)
         self.unread = 0  # since which step it waits to be read; 0: it has been
 
 
@@ -137,11 +138,11 @@ class Batch:
         return [found[b] for b in range(len(rows))]
 
     def _append(self, row: Row, token: int) -> None:
-        """As `generation.stream` does it: where the window is full, its last half is kept."""
-        if len(row.window) == self._room:
-            row.window = row.window[self._room - self._room // 2 :]
-            row.unread = self._steps + 1
+        """Where the window was full, what of it `fitting` keeps is read anew."""
         row.window.append(token)
+        if len(row.window) > self._room:
+            row.window = row.window[-fitting(len(row.window), self._room) :]
+            row.unread = self._steps + 1
 
 
 def _attempt(work: Callable[[list[Row]], list[Drawn]], rows: list[Row]) -> list[tuple[Row, Drawn]]:

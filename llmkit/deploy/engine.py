@@ -229,9 +229,7 @@ class Engine:
     def _begin(self, job: Job, b: int) -> None:
         """Row b of a request joins the batch."""
         r, text = job.request, _Text(job, b, TextStream(self.tokenizer, job.request.stop))
-        if r.max_new_tokens < 0:
-            sentence = f"max_new_tokens must be a whole number, 0 or more, not {r.max_new_tokens}"
-            raise ValueError(sentence)
+        check_number("max_new_tokens", r.max_new_tokens, int, least=0)
         # Of a request whose time is up or whose client left, rows yet to begin get no token.
         if r.max_new_tokens == 0 or job.cancelled or (b > 0 and self._late(job)):
             return self._deliver(text, "", "length")

@@ -41,7 +41,7 @@ def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
     model that cannot be exported; ValueError for a folder that holds something else; OSError where
     writing fails.
     """
-    _check(tokenizer)
+    check_type("tokenizer", tokenizer, Tokenizer, optional=True)
     files.as_path(folder, "folder")
     gpt = int8.check(model)
 
@@ -55,7 +55,7 @@ def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
 
 def save_int8(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> Path:
     """Write an int8 export, likewise. model: an original, or one that `to_int8` made of it."""
-    _check(tokenizer)
+    check_type("tokenizer", tokenizer, Tokenizer, optional=True)
     quantized = model if int8.is_int8(model) else int8.to_int8(model)
 
     def fill(place: Path) -> None:
@@ -148,11 +148,6 @@ def measure(model: LanguageModel, ids: Tensor | None = None, seconds: float = 0.
         window_seconds, text_seconds = _median(read_window, seconds), _median(make_text, seconds)
     perplexity = None if ids is None else evaluate(model, ids).perplexity
     return Measured(1000 * window_seconds, new / text_seconds, perplexity)
-
-
-def _check(tokenizer: Tokenizer | None) -> None:
-    if tokenizer is not None:
-        check_type("tokenizer", tokenizer, Tokenizer)
 
 
 def _median(run: Callable[[], None], seconds: float) -> float:

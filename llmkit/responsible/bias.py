@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from llmkit.evaluation import IGNORE_INDEX, eval_mode, token_losses
+from llmkit.runtime import seeded
 from llmkit.types import LanguageModel, Tokenizer
 
 
@@ -114,7 +115,7 @@ def bootstrap_interval(
         raise ValueError(f"{len(values)} values have no spread to resample: give two or more")
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, as 0.95, not {level}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     drawn = torch.randint(len(values), (resamples, len(values)), generator=generator)
     means = values[drawn].mean(dim=1)  # (resamples,)
     tail = (1 - level) / 2

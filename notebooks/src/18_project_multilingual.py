@@ -479,8 +479,8 @@ plots.lines(
 )
 
 # %% [markdown]
-# (A first character tells more than one would think. A Cyrillic letter is Russian; and in each of the other four, roughly a
-# quarter of the sentences begin with one and the same letter, printed above.)
+# (A first character tells more than one would think. A Cyrillic letter is Russian; and in each of the other four, a fifth or
+# a quarter of the sentences begin with one and the same letter, printed above.)
 # Which are mistaken for each other, after four characters?
 
 # %% tags=["trained"]

@@ -60,7 +60,7 @@ class Settings:
         check_number("timeout", self.timeout, above=0)
         check_number("grace", self.grace, least=0)
         check_type("name", self.name, str)
-        check_type("api_key", self.api_key, str, type(None), wanted="a str or None")
+        check_type("api_key", self.api_key, str, optional=True)
         if not self.name or "/" in self.name:
             raise ValueError(f"a model's name is one character or more, no '/': {self.name!r}")
         if self.api_key is not None and (not self.api_key or not self.api_key.isascii()):
