@@ -91,13 +91,29 @@ def seeded(seed: int) -> torch.Generator:
 def default_dtype(device: str | torch.device) -> torch.dtype:
     """What training computes in: float32 on a CPU, half as many bits on a CUDA GPU.
 
-    There bfloat16 where the hardware has it. A T4 (Colab's free GPU) claims it too but emulates it
-    slowly, hence `including_emulation=False`; it gets float16, which needs a gradient scaler.
+    There bfloat16 where the hardware has it; a T4 (Colab's free GPU) gets float16, which needs a
+    gradient scaler.
     """
     if torch.device(device).type != "cuda":
         return torch.float32
-    native = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float16
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float16
+
+
+def multiplies_bfloat16(device: str | torch.device) -> bool:
+    """Whether this processor or GPU has units that multiply in bfloat16.
+
+    Others emulate it: a T4, which claims it all the same, hence `including_emulation=False`; most
+    laptops, where a product then takes up to 25 times as long as in float32.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return kind == "cpu" and bool(capabilities().get("avx512_bf16"))
+
+
+def capabilities() -> dict[str, Any]:
+    """What PyTorch knows of this machine's processor; nothing, where it is too old to be asked."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 class Loss(nn.Module):

@@ -473,8 +473,8 @@ model: MLP gradient_checkpointing
 ngram: NGramConfig Counts estimate_discounts
 optim: Muon orthogonalised hidden_matrices lr_schedule set_learning_rate clip_gradient
 positions: rotary_table rotate
-runtime: Runtime find_device seeded default_dtype Loss PeerLost OneProcess seed_dropout read_later
-    interruptible
+runtime: Runtime find_device seeded default_dtype multiplies_bfloat16 capabilities Loss PeerLost
+    OneProcess seed_dropout read_later interruptible
 tokenizer: BaseTokenizer VocabularyTokenizer from_json
 train_config: History describe refuse_another_run
 training: Trainer

@@ -195,6 +195,7 @@ def test_matmul_peak_is_the_work_of_the_fastest_product_over_its_time(monkeypatc
 
 def test_matmul_peak_tries_both_ways(monkeypatch):
     monkeypatch.setattr(cpu, "_medium_is_exact", lambda: True)
+    monkeypatch.setattr(cpu, "is_amd", lambda: True)
     seen = []
     multiply = torch.mm
     monkeypatch.setattr(

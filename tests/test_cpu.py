@@ -190,11 +190,16 @@ def test_fast_matmul_keeps_float32_precision_and_puts_the_setting_back():
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_fast_matmul_is_not_taken_where_precision_would_be_lost(monkeypatch):
+def test_fast_matmul_is_taken_on_amds_processors_and_where_nothing_is_lost(monkeypatch):
+    monkeypatch.setattr(cpu, "is_amd", lambda: True)
     monkeypatch.setattr(cpu, "_medium_is_exact", lambda: False)
     with cpu.fast_matmul():
         assert torch.get_float32_matmul_precision() == "highest"
     monkeypatch.setattr(cpu, "_medium_is_exact", lambda: True)
+    monkeypatch.setattr(cpu, "is_amd", lambda: False)  # on Intel's, MKL is at home
+    with cpu.fast_matmul():
+        assert torch.get_float32_matmul_precision() == "highest"
+    monkeypatch.setattr(cpu, "is_amd", lambda: True)
     with cpu.fast_matmul():
         assert torch.get_float32_matmul_precision() == "medium"
     with cpu.fast_matmul("cuda"):  # there "medium" would mean TF32

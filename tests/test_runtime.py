@@ -128,6 +128,19 @@ def test_half_precision_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
     assert runtime.default_dtype("cpu") == torch.float32
 
 
+def test_a_processor_multiplies_in_bfloat16_where_it_has_the_units(monkeypatch):
+    for about, native in (
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": False}, False),
+        ({}, False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda about=about: about, raising=False)
+        assert runtime.multiplies_bfloat16("cpu") is native
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older PyTorch knows nothing
+    assert not runtime.multiplies_bfloat16("cpu")
+    assert not runtime.multiplies_bfloat16("meta")
+
+
 # How threads wait
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from llmkit.attention import CausalSelfAttention
 from llmkit.attention import causal_attention as fused_attention
 from llmkit.evaluation import device_of
+from llmkit.runtime import capabilities, multiplies_bfloat16
 from llmkit.types import LanguageModel
 
 SHORT = 256  # positions up to which a CPU may attend by plain products, not by the fused kernel
@@ -96,14 +96,15 @@ def _drop(layer: nn.Dropout, x: Tensor) -> Tensor:
 
 @contextmanager
 def fast_matmul(device: str | torch.device = "cpu") -> Iterator[None]:
-    """Inside the ``with``, float32 products on a CPU may go through oneDNN, and not MKL alone.
+    """Inside the ``with``, float32 products on AMD's CPUs may go through oneDNN, and not MKL alone.
 
     MKL leaves half of a processor idle that is not Intel's: on an AMD EPYC (Zen 5), 110 GFLOP/s a
     core against oneDNN's 255. PyTorch hands over only where it may lower the precision to bfloat16
     ("medium"); on a processor without the units for that, oneDNN computes in float32 all the same.
-    So we allow it only where a trial shows that nothing is lost.
+    So we allow it only where a trial shows that nothing is lost; and never on Intel's, where MKL is
+    at home (Ice Lake: products take a fifth longer, and PyTorch's fused attention 6 times as long).
     """
-    if torch.device(device).type != "cpu" or not _medium_is_exact():
+    if torch.device(device).type != "cpu" or not (is_amd() and _medium_is_exact()):
         yield
         return
     before = torch.get_float32_matmul_precision()
@@ -112,11 +113,6 @@ def fast_matmul(device: str | torch.device = "cpu") -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def capabilities() -> dict[str, Any]:
-    """What PyTorch knows of this processor; nothing, where it is older than the question."""
-    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 @cache
@@ -152,7 +148,7 @@ def keep_memory() -> None:
 def best_dtype(device: torch.device | str) -> str | None:
     """bfloat16 on processors that multiply in it, twice as fast; None elsewhere: what suits the
     device (``runtime.default_dtype``)."""
-    native = torch.device(device).type == "cpu" and capabilities().get("avx512_bf16")
+    native = torch.device(device).type == "cpu" and multiplies_bfloat16(device)
     return "bfloat16" if native else None
 
 
