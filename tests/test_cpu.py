@@ -134,6 +134,20 @@ def test_the_fused_kernel_is_taken_where_it_is_the_faster(monkeypatch):
         assert cpu.fuses(256, here, torch.float32) is not amd
 
 
+@pytest.mark.parametrize("T", [16, 300])
+def test_attention_with_dropout_is_left_to_plain_products(monkeypatch, T):
+    """PyTorch's fused kernel for a CPU knows no dropout: it would take its slow way."""
+    monkeypatch.setattr(cpu, "is_amd", lambda: False)
+    monkeypatch.setattr(cpu, "fused_attention", None)
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 2, 8, T, 4)
+    out = causal_attention(q, k, torch.ones(2, 8, T, 4), dropout=0.25)  # (B, H, T, D)
+    assert out.mean().item() == pytest.approx(1, abs=0.02)  # what is kept makes up for the rest
+    assert (out[:, :, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.25)
+    v = torch.zeros(2, 8, T, 4).index_fill(2, torch.tensor([T - 1]), 1.0)
+    assert causal_attention(q, k, v, dropout=0.25)[:, :, :-1].abs().max() == 0  # no look ahead
+
+
 def test_tuned_drops_by_the_byte_in_training_only(monkeypatch):
     torch.manual_seed(0)
     asked, plain = [], cpu.byte_dropout

@@ -34,6 +34,12 @@ def small_models(monkeypatch):
     tiny = dict(block_size=16, n_layer=1, n_head=2, n_embd=16)
     for kind in MODELS:
         monkeypatch.setitem(MODELS, kind, MODELS[kind] | tiny)
+    monkeypatch.setattr("llmkit.commands.recipe.LADDER", ((1, 2, 8), (1, 2, 16)))
+    monkeypatch.setattr("llmkit.commands.recipe.PROBE", 0.0)
+
+
+def killed(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_train_reports_what_it_did(tmp_path, text_file, capsys):
@@ -159,15 +165,42 @@ def test_two_trainings_do_not_share_a_folder(tmp_path, text_file, monkeypatch, c
     assert capsys.readouterr().err.count(f"another training writes to {out}: wait") == 6
 
 
+def test_minutes_are_for_the_steps_that_this_machine_makes_in_them(
+    tmp_path, text_file, capsys, monkeypatch
+):
+    """Interrupted, the same command with --resume goes on with the run's own steps."""
+    out = tmp_path / "run"
+    arguments = ["train", "--text", str(text_file), "--minutes", "0.01", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr("llmkit.commands.recipe.pace", lambda *_: 0.1)
+        patch.setattr("llmkit.commands.train.plots.loss_curves", killed)
+        assert main(arguments) == 130
+    assert "6 steps" in capsys.readouterr().out
+    assert main([*arguments, "--resume"]) == 0
+    assert json.loads((out / "report.json").read_text())["steps"] == 6
+
+
+def test_a_run_keeps_its_settings_when_it_is_resumed(tmp_path, text_file, capsys, monkeypatch):
+    """The seed need not be said again; another one, or another number of steps, is refused."""
+    out = tmp_path / "run"
+    arguments = ["train", "--text", str(text_file), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr("llmkit.commands.train.plots.loss_curves", killed)
+        assert main([*arguments, "--steps", "3", "--seed", "7"]) == 130
+    capsys.readouterr()
+    for option, told in {"steps": "steps 3, not 4", "seed": "seed 7, not 4"}.items():
+        assert main([*arguments, "--resume", f"--{option}", "4"]) == 2
+        assert f"{out} has {told}: leave --{option} out" in capsys.readouterr().err
+    assert main([*arguments, "--resume"]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert (report["steps"], report["seed"]) == (3, 7)
+
+
 def test_a_run_killed_before_its_report_is_ended_by_resume(tmp_path, text_file, monkeypatch):
     """After the last step, before the report; and after the report, before the last save."""
     out, whole = tmp_path / "run", tmp_path / "whole"
     arguments = ["train", "--text", str(text_file), "--steps", "3", "--out"]
     assert main([*arguments, str(whole)]) == 0
-
-    def killed(*_, **__):
-        raise KeyboardInterrupt
-
     for name, words in (("plots.loss_curves", []), ("checkpoint.save", ["--resume"])):
         with monkeypatch.context() as patch:
             if name == "checkpoint.save":  # the Checkpointer's is the same function
@@ -232,6 +265,8 @@ def test_it_runs_as_a_module(tmp_path, text_file):
         (["--text", "no/such/file.txt"], "no/such/file.txt"),
         (["--steps", "0"], "steps must be at least 1"),
         (["--seed", "-1"], "seed"),
+        (["--minutes", "0"], "minutes must be above 0"),
+        (["--minutes", "nan"], "minutes must be above 0"),
         (["--device", "cuda:99"], "cuda:99"),
     ],
 )

@@ -1,12 +1,21 @@
 """`commands.recipe`: each recipe can be built and trained, and the sprint gets where it should."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 
 import llmkit
-from llmkit.commands.recipe import MODELS, RUNS, recipe
+from llmkit.commands.recipe import (
+    LADDER,
+    MODELS,
+    RUNS,
+    TOKENS_PER_PARAMETER,
+    dropout,
+    pace,
+    recipe,
+)
 from llmkit.scale import cost
 from llmkit.speed.cpu import best_dtype
 from llmkit.speed.fast_gpt import FastGPT, sprint
@@ -47,6 +56,62 @@ def test_a_recipe_stretches_and_a_short_text_gets_a_short_window():
     assert recipe(1_000_000, 65, steps=1_000)[1].warmup == 20
     assert recipe(30, 65)[0].block_size == 15
     assert recipe(1_000, 65, seed=5)[1].seed == 5
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """A machine on which a step takes as long as the model has parameters."""
+    asked = []
+
+    def pace(shape, config, device):
+        asked.append((shape.n_layer, shape.n_embd))
+        return 1e-7 * 12 * shape.n_layer * shape.n_embd**2
+
+    monkeypatch.setattr("llmkit.commands.recipe.pace", pace)
+    return asked
+
+
+@pytest.mark.parametrize("tokens", [150_000, 1_000_000])
+def test_more_time_makes_models_larger_and_never_shorter_trained(speed, tokens):
+    chosen = [recipe(tokens, 65, seconds=seconds) for seconds in (1, 30, 60, 120, 300, 900, 9000)]
+    for shape, config in chosen:
+        parameters = 12 * shape.n_layer * shape.n_embd**2
+        seen = config.steps * config.batch_size * shape.block_size
+        assert (
+            seen >= TOKENS_PER_PARAMETER * parameters
+            or (shape.n_layer, shape.n_embd) == LADDER[0][::2]
+        )
+        assert shape.dropout == dropout(seen / tokens)
+    sizes = [shape.n_layer * shape.n_embd**2 for shape, _ in chosen]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) > 3
+    for (shape, config), seconds in zip(chosen, (1, 30, 60, 120, 300, 900, 9000), strict=True):
+        spent = config.steps * 1e-7 * 12 * shape.n_layer * shape.n_embd**2
+        assert abs(seconds - spent) < 1  # nearer than a step
+
+
+def test_no_size_is_tried_beyond_the_first_that_is_too_large(speed):
+    recipe(1_000_000, 65, seconds=1)
+    assert speed == [size[::2] for size in LADDER[:2]]
+
+
+def test_a_dial_and_a_number_of_steps_contradict():
+    with pytest.raises(ValueError, match="give steps or seconds, not both"):
+        recipe(1_000_000, 65, steps=3, seconds=3)
+    for seconds in (0, -1, float("nan"), True, "1"):
+        with pytest.raises(ValueError, match="seconds must be"):
+            recipe(1_000_000, 65, seconds=seconds)
+
+
+def test_the_pace_is_a_steps_time_and_leaves_no_trace(monkeypatch):
+    shape, config = recipe(1_000, 65)
+    shape = replace(shape, n_layer=1, n_head=2, n_embd=16)
+    clock = itertools.count(step=0.25)  # read twice in a step
+    monkeypatch.setattr("llmkit.training.time.perf_counter", lambda: next(clock))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert pace(shape, config, torch.device("cpu")) == 0.25
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_bfloat16_only_where_the_processor_has_it(monkeypatch):

@@ -1,4 +1,4 @@
-"""What the command line trains: a `GPT` and a `TrainConfig` that fit a text and a machine.
+"""What the command line trains: a `GPT` and a `TrainConfig` that fit a text, a machine and a time.
 
 The numbers were found on a slice of the *training* split, so that the validation split measures
 something the choice has not seen.
@@ -6,13 +6,21 @@ something the choice has not seen.
 
 from __future__ import annotations
 
+import itertools
+import math
+import statistics
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from llmkit.arguments import check_number
+from llmkit.checkpoint import build
 from llmkit.model import GPTConfig
-from llmkit.speed.cpu import best_dtype
+from llmkit.runtime import seeded
+from llmkit.speed import cpu
 from llmkit.train_config import TrainConfig
+from llmkit.training import Trainer, train
 
 SMALL = 400_000  # training tokens below which a model learns the text by heart within a minute
 
@@ -33,16 +41,27 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
+# What a longer training can teach: layers, heads, width, from a minute's to nanoGPT's size.
+LADDER = ((2, 4, 128), (3, 4, 128), (4, 5, 160), (5, 6, 192), (6, 8, 256), (6, 6, 384))
+TOKENS_PER_PARAMETER = (
+    6  # seen at least, or the next smaller model of the ladder reaches a lower loss
+)
+
+
 def recipe(
     tokens: int,
     vocab_size: int,
     device: torch.device | str = "cpu",
     steps: int | None = None,
     seed: int = 0,
+    *,
+    seconds: float | None = None,
 ) -> tuple[GPTConfig, TrainConfig]:
     """A model and a way to train it, for a training split of so many tokens.
 
     steps: another number of steps than the recipe's; the schedule stretches with it.
+    seconds: train for so long on this machine, measured apart, in place of a number of steps; see
+        `dial`, which tries the machine for some seconds.
     """
     device = torch.device(device)
     kind = ("cpu" if device.type == "cpu" else "gpu", "small" if tokens < SMALL else "large")
@@ -53,5 +72,58 @@ def recipe(
         run["steps"] = steps
     run["warmup"] = min(20, run["steps"] // 10)
     model = GPTConfig(vocab_size, position="rotary", **shape)
-    how = TrainConfig(optimizer="muon", keep_best=True, seed=seed, dtype=best_dtype(device), **run)
-    return model, how
+    how = TrainConfig(
+        optimizer="muon", keep_best=True, seed=seed, dtype=cpu.best_dtype(device), **run
+    )
+    if seconds is None:
+        return model, how
+    if steps is not None:
+        raise ValueError("give steps or seconds, not both")
+    check_number("seconds", seconds, above=0)
+    return dial(tokens, model, how, device, seconds)
+
+
+PROBE = 0.5  # seconds in which a size is tried
+
+
+def dial(
+    tokens: int, shape: GPTConfig, config: TrainConfig, device: torch.device, seconds: float
+) -> tuple[GPTConfig, TrainConfig]:
+    """The model and the steps that so many seconds pay for, on this machine.
+
+    1. Climb the `LADDER`: try each size for a moment; its speed gives the steps, and these the
+       tokens that it would see. Stop before the model that would see fewer than
+       `TOKENS_PER_PARAMETER` of each of its parameters.
+    2. A text that is read again and again is learned by heart: the more often, the more `dropout`.
+    """
+    chosen = None
+    for layers, heads, width in LADDER:
+        size = replace(shape, n_layer=layers, n_head=heads, n_embd=width)
+        steps = max(1, round(seconds / pace(size, config, device)))
+        seen = steps * config.batch_size * size.block_size
+        if chosen and seen < TOKENS_PER_PARAMETER * 12 * layers * width**2:
+            break
+        chosen = replace(size, dropout=dropout(seen / tokens)), steps
+    shape, steps = chosen
+    return shape, replace(config, steps=steps, warmup=min(20, steps // 10))
+
+
+def dropout(times: float) -> float:
+    """The share to drop where a text is read so many times: 0 up to 2, 0.1 at 4, 0.2 at 8, ..."""
+    return round(min(0.3, max(0.0, 0.1 * math.log2(times / 2))), 2)
+
+
+def pace(shape: GPTConfig, config: TrainConfig, device: torch.device) -> float:
+    """Seconds that a step takes on this machine, now: the median of half a second's, or of four."""
+    spent: list[float] = []  # in all, after each step
+
+    def clock(trainer: Trainer) -> None:
+        spent.append(trainer.history.seconds)
+        if len(spent) > 4 and spent[-1] > PROBE:
+            trainer.stop = "the time of a step is known"
+
+    model = build(shape).to(device)
+    ids = torch.randint(shape.vocab_size, (10 * shape.block_size,), generator=seeded(0))
+    with cpu.tuned(model):
+        train(model, ids, config=replace(config, keep_best=False), callbacks=[clock])
+    return statistics.median(after - before for before, after in itertools.pairwise(spent))

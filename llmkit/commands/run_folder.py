@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from llmkit import checkpoint
 from llmkit.model import GPT
+from llmkit.train_config import TrainConfig
 
 
 @contextmanager
@@ -54,16 +55,30 @@ def make_room(out: Path, overwrite: bool) -> None:
     shutil.rmtree(checkpoint.previous(saved), ignore_errors=True)  # killed between two renames
 
 
-def go_on(out: Path, device: torch.device) -> tuple[GPT, Any, dict[str, Any]]:
-    """Model, tokenizer and state of the run in the folder; ValueError where nothing is to be done
-    or nothing to go on from."""
+def go_on(
+    out: Path, device: torch.device, steps: int | None = None, seed: int | None = None
+) -> tuple[GPT, Any, TrainConfig, dict[str, Any]]:
+    """Model, tokenizer, settings and state of the run in the folder, which goes on as it began.
+
+    steps, seed: what is asked for, if anything. ValueError where the run has others, where nothing
+    is to be done or nothing to go on from.
+    """
     if not _has_checkpoint(out):
         raise ValueError(f"there is no checkpoint in {out} yet: start without --resume")
     model, tokenizer = checkpoint.load(out / "checkpoint", device=device)
     state = checkpoint.load_state(out / "checkpoint")
     if state is None:
         raise ValueError(f"the run in {out} is finished: there is nothing to resume")
-    return model, tokenizer, state
+    try:
+        config = TrainConfig(**state["config"])
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"the run in {out} is another version's: begin anew, in another --out"
+        ) from None
+    for name, wanted in (("steps", steps), ("seed", seed)):
+        if wanted not in (None, had := getattr(config, name)):
+            raise ValueError(f"the run in {out} has {name} {had}, not {wanted}: leave --{name} out")
+    return model, tokenizer, config, state
 
 
 def _has_checkpoint(out: Path) -> bool:

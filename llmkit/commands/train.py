@@ -9,6 +9,7 @@ from pathlib import Path
 
 import llmkit
 from llmkit import checkpoint, plots
+from llmkit.arguments import check_number
 from llmkit.commands import run_folder
 from llmkit.commands.recipe import recipe
 from llmkit.files import replacing
@@ -16,6 +17,7 @@ from llmkit.scale import distributed
 from llmkit.speed import cpu
 from llmkit.speed.decoding import quick
 
+SEED = 1337
 SAMPLE_CHARACTERS = 400
 LINE = 80  # characters within which the text's first line ends, to be the sample's
 
@@ -28,8 +30,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     corpus = f"what to train on (default: embedded; {known})"  # as a default it could be doubled
     source.add_argument("--corpus", help=corpus)
     source.add_argument("--text", metavar="FILE", help="a UTF-8 text file, or an http(s) address")
-    command.add_argument("--steps", type=int, help="updates of the weights (default: a minute's)")
-    command.add_argument("--seed", type=int, default=1337, help="same seed, same run (%(default)s)")
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="updates of the weights (default: a minute's)")
+    dial = "train for so long, with a model as large as this machine can teach in that time"
+    length.add_argument("--minutes", type=float, help=dial)
+    command.add_argument("--seed", type=int, help=f"same seed, same run (default: {SEED})")
     command.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="default: runs/CORPUS")
     again = command.add_mutually_exclusive_group()
@@ -41,7 +46,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, measure the whole held-out split, sample; leave checkpoint, curve and report."""
-    runtime = llmkit.start(options.seed, options.device or distributed.own_device())
+    check_number("minutes", options.minutes, optional=True, above=0)
+    seed = SEED if options.seed is None else options.seed
+    runtime = llmkit.start(seed, options.device or distributed.own_device())
     processes = distributed.join()
     corpus = options.text or options.corpus or "embedded"
     name = Path(corpus).stem
@@ -49,18 +56,27 @@ def run(options: argparse.Namespace) -> int:
     text = llmkit.load_text(corpus)
     tokenizer = llmkit.CharTokenizer.from_text(text)
     train_ids, val_ids = llmkit.split(tokenizer.encode(text))
-    shape, config = recipe(
-        len(train_ids), tokenizer.vocab_size, runtime.device, options.steps, options.seed
-    )
     with run_folder.claimed(out) if processes.rank == 0 else nullcontext():
-        model, state = llmkit.GPT(shape).to(runtime.device), None
         if options.resume:
-            model, tokenizer, state = run_folder.go_on(out, runtime.device)
-        elif processes.rank == 0:
-            run_folder.make_room(out, options.overwrite)
+            again = {"steps": options.steps, "seed": options.seed}
+            model, tokenizer, config, state = run_folder.go_on(out, runtime.device, **again)
+        else:
+            chosen = recipe(
+                len(train_ids),
+                tokenizer.vocab_size,
+                runtime.device,
+                options.steps,
+                seed,
+                seconds=None if options.minutes is None else 60 * options.minutes,
+            )
+            shape, config = processes.broadcast(chosen)  # machines differ in speed
+            model, state = llmkit.GPT(shape).to(runtime.device), None
+            if processes.rank == 0:
+                run_folder.make_room(out, options.overwrite)
         print(
             f"{name}: {len(text):,} characters, {tokenizer.vocab_size} of them distinct; "
-            f"a model of {model.num_parameters():,} parameters on {runtime.device}"
+            f"a model of {model.num_parameters():,} parameters on {runtime.device}, "
+            f"{config.steps:,} steps"
         )
         every = max(1, config.steps // 10)
         keep = llmkit.Checkpointer(out / "checkpoint", tokenizer, every=every)
@@ -94,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
             "steps": history.step[-1],
             "best_step": history.best_step,
             "tokens_seen": history.tokens[-1],
-            "seed": options.seed,
+            "seed": config.seed,
         }
         with replacing(out / "report.json") as path:
             path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -102,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
         # As the text itself begins, and a little bolder than greedy: what can be read aloud.
         start = tokenizer.encode(text[: text.find("\n", 0, LINE) + 1] or text[0])
         ids = llmkit.generate(
-            quick(model), start, SAMPLE_CHARACTERS, temperature=0.5, seed=options.seed
+            quick(model), start, SAMPLE_CHARACTERS, temperature=0.5, seed=config.seed
         )
         print(f"validation loss  {report.loss:.4f} nats per character, over all {report.tokens:,}")
         print(f"perplexity       {report.perplexity:.3f}")

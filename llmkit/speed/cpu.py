@@ -52,9 +52,10 @@ def tuned(model: LanguageModel) -> Iterator[None]:
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """`attention.causal_attention`, by plain products where these are faster: see `fuses`."""
+    """`attention.causal_attention`, by plain products where these are faster: see `fuses`. With
+    dropout always, for which PyTorch's CPU kernel falls back to them, with slower dropout."""
     B, H, T, D = q.shape
-    if k.size(-2) > T or fuses(T, q.device, q.dtype):
+    if k.size(-2) > T or q.device.type != "cpu" or (dropout == 0 and fuses(T, q.device, q.dtype)):
         return fused_attention(q, k, v, dropout)
     future = torch.full((T, T), -torch.inf, dtype=q.dtype).triu(1)
     q, k, v = (part.reshape(B * H, T, D) for part in (q, k, v))
