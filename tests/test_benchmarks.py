@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmkit import plots
+from llmkit.commands.recipe import MODELS
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
@@ -53,6 +54,24 @@ def test_rehearsals_write_a_result_where_told_and_only_there(
     assert (tmp_path / f"{name}-cpu.png").exists() is (name not in ("bpe", "encode"))
     assert {path: path.stat().st_mtime_ns for path in (FOLDER / "results").iterdir()} == before
     assert capsys.readouterr().out
+
+
+def test_the_dial_is_measured_beside_the_minutes_model(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("llmkit.commands.recipe.PROBE", 0.0)
+    tiny = dict(block_size=16, n_layer=1, n_head=2, n_embd=16)
+    for kind in MODELS:
+        monkeypatch.setitem(MODELS, kind, MODELS[kind] | tiny)
+    monkeypatch.setattr("llmkit.commands.recipe.LADDER", ((1, 2, 8), (1, 2, 16)))
+    where = ("--corpus", "embedded", "--out", str(tmp_path))
+    run("dial", "--quick", *where, "--budgets", "1", "3", "--seeds", "4", "5")
+    result = json.loads((tmp_path / "dial-embedded-cpu.json").read_text())
+    told = [(run["way"], run["budget"], run["seed"]) for run in result["runs"]]
+    dial = [("dial", budget, seed) for budget in (1, 3) for seed in (4, 5)]
+    assert told == [("stretched", 1, 0), *dial[:2], ("stretched", 3, 0), *dial[2:]]
+    assert result["ours"].keys() == result["peer"].keys() == {"1.0", "3.0"}
+    for run_ in result["runs"]:
+        assert run_["best"] <= run_["loss"] + 1e-6
+    assert (tmp_path / "dial-embedded-cpu.png").exists()
 
 
 def test_every_script_is_in_the_list(common):
