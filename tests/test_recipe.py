@@ -10,11 +10,12 @@ import llmkit
 from llmkit.commands.recipe import (
     LADDER,
     MODELS,
+    READINGS,
     RUNS,
     TOKENS_PER_PARAMETER,
-    dropout,
     pace,
     recipe,
+    weight_decay,
 )
 from llmkit.scale import cost
 from llmkit.speed.cpu import best_dtype
@@ -76,18 +77,23 @@ def test_more_time_makes_models_larger_and_never_shorter_trained(speed, tokens):
     chosen = [recipe(tokens, 65, seconds=seconds) for seconds in (1, 30, 60, 120, 300, 900, 9000)]
     for shape, config in chosen:
         parameters = 12 * shape.n_layer * shape.n_embd**2
-        seen = config.steps * config.batch_size * shape.block_size
-        assert (
-            seen >= TOKENS_PER_PARAMETER * parameters
-            or (shape.n_layer, shape.n_embd) == LADDER[0][::2]
-        )
-        assert shape.dropout == dropout(seen / tokens)
+        read = config.steps * config.batch_size * shape.block_size
+        smallest = (shape.n_layer, shape.n_embd) == LADDER[0][::2]
+        assert smallest or read >= min(TOKENS_PER_PARAMETER * parameters, READINGS * tokens)
+        assert config.weight_decay == weight_decay(read / tokens)
+        assert (shape.dropout, config.learning_rate) == (0, None)
     sizes = [shape.n_layer * shape.n_embd**2 for shape, _ in chosen]
     assert sizes == sorted(sizes)
     assert len(set(sizes)) > 3
     for (shape, config), seconds in zip(chosen, (1, 30, 60, 120, 300, 900, 9000), strict=True):
         spent = config.steps * 1e-7 * 12 * shape.n_layer * shape.n_embd**2
         assert abs(seconds - spent) < 1  # nearer than a step
+
+
+def test_a_text_that_is_read_more_often_is_pulled_harder_from_the_heart():
+    assert [weight_decay(readings) for readings in (0, 4, 6, 8, 40, 400)] == [
+        0.1, 0.1, 0.15, 0.2, 1.0, 1.0,
+    ]  # fmt: skip
 
 
 def test_no_size_is_tried_beyond_the_first_that_is_too_large(speed):

@@ -7,7 +7,6 @@ something the choice has not seen.
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from dataclasses import replace
 from typing import Any
@@ -41,11 +40,11 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
-# What a longer training can teach: layers, heads, width, from a minute's to nanoGPT's size.
+# What more time may teach, the smallest first: layers, heads, width. The last is nanoGPT's.
 LADDER = ((2, 4, 128), (3, 4, 128), (4, 5, 160), (5, 6, 192), (6, 8, 256), (6, 6, 384))
-TOKENS_PER_PARAMETER = (
-    6  # seen at least, or the next smaller model of the ladder reaches a lower loss
-)
+TOKENS_PER_PARAMETER = 6  # what a model should read, or the text so often:
+READINGS = 8
+PROBE = 0.5  # seconds in which a size is tried
 
 
 def recipe(
@@ -83,34 +82,35 @@ def recipe(
     return dial(tokens, model, how, device, seconds)
 
 
-PROBE = 0.5  # seconds in which a size is tried
-
-
 def dial(
     tokens: int, shape: GPTConfig, config: TrainConfig, device: torch.device, seconds: float
 ) -> tuple[GPTConfig, TrainConfig]:
-    """The model and the steps that so many seconds pay for, on this machine.
+    """The model, and how to train it, that so many seconds pay for on this machine.
 
-    1. Climb the `LADDER`: try each size for a moment; its speed gives the steps, and these the
-       tokens that it would see. Stop before the model that would see fewer than
-       `TOKENS_PER_PARAMETER` of each of its parameters.
-    2. A text that is read again and again is learned by heart: the more often, the more `dropout`.
+    1. Climb the `LADDER`. Each size is tried for a moment: its pace gives the steps it would make,
+       these the tokens it would read. Stop before the size that would read fewer than
+       `TOKENS_PER_PARAMETER` of its own, and the text fewer than `READINGS` times: the time would
+       be over before it has learned what the smaller one knows.
+    2. The more often a text is read, the more of it is learned by heart: so weights are pulled to
+       zero by `weight_decay`. (Dropout does it too, but slows what is learned.)
     """
     chosen = None
     for layers, heads, width in LADDER:
-        size = replace(shape, n_layer=layers, n_head=heads, n_embd=width)
+        size = replace(shape, n_layer=layers, n_head=heads, n_embd=width, dropout=0.0)
         steps = max(1, round(seconds / pace(size, config, device)))
-        seen = steps * config.batch_size * size.block_size
-        if chosen and seen < TOKENS_PER_PARAMETER * 12 * layers * width**2:
+        read = steps * config.batch_size * size.block_size
+        enough = min(TOKENS_PER_PARAMETER * 12 * layers * width**2, READINGS * tokens)
+        if chosen and read < enough:
             break
-        chosen = replace(size, dropout=dropout(seen / tokens)), steps
-    shape, steps = chosen
-    return shape, replace(config, steps=steps, warmup=min(20, steps // 10))
+        chosen = size, steps, weight_decay(read / tokens)
+    size, steps, decay = chosen
+    how = dict(steps=steps, warmup=min(20, steps // 10), learning_rate=None, weight_decay=decay)
+    return size, replace(config, **how)
 
 
-def dropout(times: float) -> float:
-    """The share to drop where a text is read so many times: 0 up to 2, 0.1 at 4, 0.2 at 8, ..."""
-    return round(min(0.3, max(0.0, 0.1 * math.log2(times / 2))), 2)
+def weight_decay(readings: float) -> float:
+    """AdamW's usual 0.1 for a text read up to four times; more in proportion, up to 1."""
+    return round(0.1 * min(10, max(1, readings / 4)), 2)
 
 
 def pace(shape: GPTConfig, config: TrainConfig, device: torch.device) -> float:
