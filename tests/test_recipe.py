@@ -13,6 +13,8 @@ from llmkit.commands.recipe import (
     READINGS,
     RUNS,
     TOKENS_PER_PARAMETER,
+    dropout,
+    matrices,
     pace,
     recipe,
     weight_decay,
@@ -66,7 +68,7 @@ def speed(monkeypatch):
 
     def pace(shape, config, device):
         asked.append((shape.n_layer, shape.n_embd))
-        return 1e-7 * 12 * shape.n_layer * shape.n_embd**2
+        return 1e-7 * matrices(shape)
 
     monkeypatch.setattr("llmkit.commands.recipe.pace", pace)
     return asked
@@ -74,26 +76,30 @@ def speed(monkeypatch):
 
 @pytest.mark.parametrize("tokens", [150_000, 1_000_000])
 def test_more_time_makes_models_larger_and_never_shorter_trained(speed, tokens):
-    chosen = [recipe(tokens, 65, seconds=seconds) for seconds in (1, 30, 60, 120, 300, 900, 9000)]
-    for shape, config in chosen:
-        parameters = 12 * shape.n_layer * shape.n_embd**2
+    budgets = (1, 30, 60, 120, 300, 900, 9000)
+    chosen = [recipe(tokens, 65, seconds=seconds) for seconds in budgets]
+    for (shape, config), seconds in zip(chosen, budgets, strict=True):
         read = config.steps * config.batch_size * shape.block_size
         smallest = (shape.n_layer, shape.n_embd) == LADDER[0][::2]
-        assert smallest or read >= min(TOKENS_PER_PARAMETER * parameters, READINGS * tokens)
-        assert config.weight_decay == weight_decay(read / tokens)
-        assert (shape.dropout, config.learning_rate) == (0, None)
-    sizes = [shape.n_layer * shape.n_embd**2 for shape, _ in chosen]
+        assert smallest or read >= min(TOKENS_PER_PARAMETER * matrices(shape), READINGS * tokens)
+        spent = config.steps * 1e-7 * matrices(shape)
+        assert abs(seconds - spent) < 1  # nearer than a step
+    sizes = [matrices(shape) for shape, _ in chosen]
     assert sizes == sorted(sizes)
     assert len(set(sizes)) > 3
-    for (shape, config), seconds in zip(chosen, (1, 30, 60, 120, 300, 900, 9000), strict=True):
-        spent = config.steps * 1e-7 * 12 * shape.n_layer * shape.n_embd**2
-        assert abs(seconds - spent) < 1  # nearer than a step
 
 
-def test_a_text_that_is_read_more_often_is_pulled_harder_from_the_heart():
-    assert [weight_decay(readings) for readings in (0, 4, 6, 8, 40, 400)] == [
-        0.1, 0.1, 0.15, 0.2, 1.0, 1.0,
-    ]  # fmt: skip
+def test_what_is_read_again_and_again_is_pulled_to_zero_and_dropped():
+    readings = (0, 4, 6, 8, 20, 400)
+    assert [weight_decay(times) for times in readings] == [0.1, 0.1, 0.15, 0.2, 0.5, 0.5]
+    hearts = (0, 18, 36, 72, 18 * 2**6, 10**6)
+    assert [dropout(heart) for heart in hearts] == [0, 0, 0.05, 0.1, 0.3, 0.3]
+    minute, long = recipe(1_000_000, 65), recipe(1_000_000, 65, steps=6_000)
+    assert (minute[0].dropout, minute[1].weight_decay) == (0, 0.1)
+    assert (long[0].dropout, long[1].weight_decay) == (0, weight_decay(6_000 * 16 * 128 / 1e6))
+    short = recipe(150_000, 65, steps=1_200)  # the same model, more room in it
+    assert short[0].dropout == dropout(1_200 * 16 * 128 / 150_000 * matrices(short[0]) / 150_000)
+    assert 0.05 < short[0].dropout < 0.15
 
 
 def test_no_size_is_tried_beyond_the_first_that_is_too_large(speed):
