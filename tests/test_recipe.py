@@ -92,7 +92,7 @@ def test_more_time_makes_models_larger_and_never_shorter_trained(speed, tokens):
 def test_what_is_read_again_and_again_is_pulled_to_zero_and_dropped():
     readings = (0, 4, 6, 8, 20, 400)
     assert [weight_decay(times) for times in readings] == [0.1, 0.1, 0.15, 0.2, 0.5, 0.5]
-    hearts = (0, 18, 36, 72, 18 * 2**6, 10**6)
+    hearts = (0, 16, 32, 64, 16 * 2**6, 10**6)
     assert [dropout(heart) for heart in hearts] == [0, 0, 0.05, 0.1, 0.3, 0.3]
     minute, long = recipe(1_000_000, 65), recipe(1_000_000, 65, steps=6_000)
     assert (minute[0].dropout, minute[1].weight_decay) == (0, 0.1)

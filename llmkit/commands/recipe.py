@@ -39,7 +39,7 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {  # for about a minute
 # What more time may teach, the smallest first: layers, heads, width. The last is nanoGPT's.
 LADDER = ((2, 4, 128), (3, 4, 128), (4, 5, 160), (5, 6, 192), (6, 8, 256), (6, 6, 384))
 TOKENS_PER_PARAMETER = 6  # what a model should read, or else
-READINGS = 8  # the text so often
+READINGS = 12  # the text so often
 PROBE = 1.0  # seconds for which a size is tried
 
 
@@ -117,9 +117,9 @@ def weight_decay(readings: float) -> float:
 
 
 def dropout(heart: float) -> float:
-    """What to drop, by the readings times the parameters for each character: nothing up to 18, then
+    """What to drop, by the readings times the parameters for each character: nothing up to 16, then
     0.05 with each doubling, up to 0.3."""
-    return round(0.05 * min(6, max(0, math.log2(max(1, heart) / 18))), 2)
+    return round(0.05 * min(6, max(0, math.log2(max(1, heart) / 16))), 2)
 
 
 def pace(shape: GPTConfig, config: TrainConfig, device: torch.device) -> float:
