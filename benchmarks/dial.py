@@ -23,7 +23,7 @@ from llmkit.commands.recipe import recipe
 from llmkit.speed import cpu
 
 # What others reach, by budget: nanoGPT's GPU recipe on an A100, at its best; and what the command
-# line trained before, FastGPT with its tables (7.9 million parameters; two Intel cores, 2026-11-26).
+# line trained before, FastGPT with its tables (7.9 million parameters), on two cores, 2026-11-26.
 OTHERS = {
     "tiny_shakespeare": {
         "nanoGPT, A100": {0.5: 1.4697, 15.0: 1.4697},
