@@ -1,19 +1,18 @@
 """The notebooks as a static site: `python notebooks/book.py OUT`. Nothing is executed.
 
 The README is its first page, each notebook with its stored outputs a page, then the glossary, the
-API and the benchmarks. This file lays them out as Sphinx wants them: links from page to page, links
-to other files on to the repository, pictures with their sentences as alternative texts, solutions
-folded. `book/conf.py` says why Sphinx, and how the pages look; tests/test_book.py what must hold.
+API and the benchmarks. This file lays them out for Sphinx: links lead from page to page, or on to
+the repository; a picture's sentence is its alternative text; solutions are folded. `book/conf.py`
+says why Sphinx, and how pages look; tests/test_book.py holds what must be true of the site.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,102 +20,82 @@ from pathlib import Path
 import nbformat
 from build import BADGE, NOTEBOOKS, notebook_of, repository, scripts, tag, tags
 from nbformat import NotebookNode
-from sphinx.application import Sphinx
 
-ROOT = NOTEBOOKS.parent
 CONF = NOTEBOOKS / "book"
-BESIDE = {  # what is not a notebook: where it stands in the repository -> its page
+BESIDE = {  # what is not a notebook: its place in the repository -> its page
     "README.md": "index.md",
     "notebooks/GLOSSARY.md": "glossary.md",
     "API.md": "api.md",
     "benchmarks/README.md": "benchmarks.md",
 }
-CONTENTS = """
-```{{toctree}}
-:hidden:
-:caption: {caption}
-{pages}
-```
-"""
+CONTENTS = "\n```{{toctree}}\n:hidden:\n:caption: {}\n{}\n```\n"
 LOCAL_LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 class BookError(Exception):
-    """What the person who makes the book should read, in a sentence."""
+    """What the person who makes the book should read: a sentence."""
 
 
-class Book:
-    """The pages on their way into ``folder``, from which Sphinx makes the site.
+def lay_out(pages: Path, folder: Path = NOTEBOOKS) -> None:
+    """Fill the folder ``pages`` with what Sphinx makes the site of."""
+    root = folder.parent
+    notebooks = [notebook_of(script) for script in scripts(folder)]
+    names = BESIDE | {f"notebooks/{path.name}": path.name for path in notebooks}
 
-    notebooks: the paths of those that become pages, in reading order.
-    """
+    def linked(text: str, place: str) -> str:
+        """Markdown of a file at ``place`` in the repository, with links that hold in the book."""
 
-    def __init__(self, folder: Path, notebooks: list[Path]) -> None:
-        self.folder = folder
-        self.notebooks = notebooks
-        self.pages = BESIDE | {path.relative_to(ROOT).as_posix(): path.name for path in notebooks}
-
-    def lay_out(self) -> None:
-        for source, page in BESIDE.items():
-            text = self.linked((ROOT / source).read_text(encoding="utf-8"), source)
-            if page == "index.md":
-                text += contents("Notebooks", [path.name for path in self.notebooks])
-                text += contents("Beside them", [name for name in BESIDE.values() if name != page])
-            (self.folder / page).write_text(text, encoding="utf-8")
-        for path in self.notebooks:
-            notebook = nbformat.read(path, as_version=4)
-            for cell in notebook.cells:
-                if cell.cell_type == "markdown":
-                    cell.source = self.linked(cell.source, path.relative_to(ROOT).as_posix())
-                else:
-                    fold(cell)
-                    describe_pictures(cell)
-            # the theme has links to the pages before and after
-            notebook.cells[0].source = re.sub(r"\n\n(← )?\[\d\d.*$", "", notebook.cells[0].source)
-            nbformat.write(notebook, self.folder / path.name)
-
-    def linked(self, text: str, source: str) -> str:
-        """Markdown whose links hold in the book. source: the file's place in the repository."""
-        text = re.sub(rf"\[!\[(Open in Colab)\]\({re.escape(BADGE)}\)\](\([^)]+\))", COLAB, text)
-
-        def target(match: re.Match[str]) -> str:
-            path = os.path.normpath(Path(source).parent / match[1])
-            if path in self.pages:
-                return f"]({self.pages[path]}{match[2] or ''})"
-            if not (ROOT / path).exists():
-                raise BookError(f"{source} has a link to {match[1]}, which does not exist.")
-            if Path(path).suffix in (".png", ".svg"):
-                shutil.copy(ROOT / path, self.folder / Path(path).name)
+        def target(link: re.Match[str]) -> str:
+            path, anchor = os.path.normpath(Path(place).parent / link[1]), link[2] or ""
+            if path in names:
+                return f"]({names[path]}{anchor})"
+            if not (root / path).exists():
+                raise BookError(f"{place} has a link to {link[1]}, which does not exist.")
+            if path.endswith((".png", ".svg")):
+                shutil.copy(root / path, pages)
                 return f"]({Path(path).name})"
-            kind = "tree" if (ROOT / path).is_dir() else "blob"
-            return f"]({repository()}/{kind}/{tag()}/{path}{match[2] or ''})"
+            kind = "tree" if (root / path).is_dir() else "blob"
+            return f"]({repository(folder)}/{kind}/{tag(folder)}/{path}{anchor})"
 
-        return LOCAL_LINK.sub(target, text)
+        badge = rf"\[!\[Open in Colab\]\({re.escape(BADGE)}\)\](\([^)]+\))"
+        return LOCAL_LINK.sub(target, re.sub(badge, r"[Open in Colab]\1{.colab}", text))
 
-
-COLAB = r"[\1]\2{.colab}"
-
-
-def contents(caption: str, pages: list[str]) -> str:
-    return CONTENTS.format(caption=caption, pages="\n".join(pages))
+    for place, page in BESIDE.items():
+        text = linked((root / place).read_text(encoding="utf-8"), place)
+        if page == "index.md":
+            text += CONTENTS.format("Notebooks", "\n".join(path.name for path in notebooks))
+            text += CONTENTS.format("Beside them", "\n".join(list(BESIDE.values())[1:]))
+        (pages / page).write_text(text, encoding="utf-8")
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = linked(cell.source, f"notebooks/{path.name}")
+            else:
+                fold(cell)
+                describe_pictures(cell)
+        head = notebook.cells[0]
+        head.source = re.sub(r"\n\n(← )?\[\d\d.*$", "", head.source)  # the theme has such links
+        head.source = head.source.replace("\n\nAbout ", "\nAbout ")  # beside Colab's
+        nbformat.write(notebook, pages / path.name)
 
 
 def fold(cell: NotebookNode) -> None:
-    """Solutions and the setup cell open at a click."""
+    """Let solutions and the setup cell open at a click."""
     if "solution" in tags(cell):
         title, _, cell.source = cell.source.partition("\n")
-        folded, prompt = "hide-cell", title.removeprefix("# @title ")
+        how, title = "hide-cell", title.removeprefix("# @title ")
     elif "setup" in tags(cell):
-        folded, prompt = "hide-input", "Setup: installs llmkit where it is missing, as on Colab"
+        how, title = "hide-input", "Setup: installs llmkit where it is missing, as on Colab"
     else:
         return
     cell.source = cell.source.strip("\n")
-    cell.metadata.tags = [*tags(cell), folded]
-    cell.metadata.mystnb = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
+    cell.metadata.tags = [*tags(cell), how]
+    cell.metadata.mystnb = {"code_prompt_show": title}
 
 
 def describe_pictures(cell: NotebookNode) -> None:
-    """A picture's text form, `<picture: sentence>`, becomes its alternative text."""
+    """Make a picture's text form its alternative text."""
     for output in cell.outputs:
         data = output.get("data", {})
         if "image/png" in data or "image/svg+xml" in data:
@@ -124,40 +103,37 @@ def describe_pictures(cell: NotebookNode) -> None:
 
 
 def sentence(text: str) -> str:
-    """`<picture: Ten characters make up 65%>` without its frame; a view's `<TokenExplorer>` in words."""
-    kind, _, said = text.strip("<>").partition(": ")
+    """What `<picture: Few pairs do most of the work>` says; `<TokenExplorer>` says what it is."""
+    kind, _, said = text.removeprefix("<").removesuffix(">").partition(": ")
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).capitalize()
     return said or f"{words}: a view with controls, as it looks before anything is moved"
 
 
-def make(out: Path, notebooks: list[Path] | None = None) -> int:
-    """Write the site into ``out``, in place of an earlier one; returns the number of its pages."""
+def make(out: Path, folder: Path = NOTEBOOKS) -> int:
+    """Write the site into ``out``, in place of an earlier one; returns the number of pages."""
     if out.exists() and any(out.iterdir()) and not (out / "searchindex.js").exists():
         raise BookError(f"{out} holds something that is no book; name a new or an empty folder.")
     with tempfile.TemporaryDirectory() as room:
-        source, site = Path(room, "source"), Path(room, "site")
-        source.mkdir()
-        Book(source, notebooks or [notebook_of(script) for script in scripts()]).lay_out()
-        complaints = io.StringIO()
-        with contextlib.chdir(NOTEBOOKS):
-            app = Sphinx(
-                source, CONF, site, Path(room, "doctrees"), "html", status=None, warning=complaints
-            )
-            app.build()
-        if told := complaints.getvalue().strip():
-            raise BookError(told.replace(f"{source}/", ""))
+        pages, site, trees = (Path(room, name) for name in ("pages", "site", "trees"))
+        pages.mkdir()
+        lay_out(pages, folder)
+        command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "--no-color"]
+        command += ["-b", "html", "-c", CONF, "-d", trees, pages, site]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
+        if done.returncode != 0:
+            raise BookError(done.stderr.replace(f"{pages.resolve()}/", "").strip())
         if out.exists():
             shutil.rmtree(out)
         shutil.move(site, out)
-        return len(app.env.found_docs)
+        return sum(1 for page in pages.iterdir() if page.suffix in (".md", ".ipynb"))
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, folder: Path = NOTEBOOKS) -> int:
     parser = argparse.ArgumentParser(description="Make a static site of the notebooks.")
     parser.add_argument("out", type=Path, help="the folder to write it into")
     out = parser.parse_args(arguments).out
     try:
-        print(f"{make(out)} pages: open {out / 'index.html'}")
+        print(f"{make(out, folder)} pages: open {out / 'index.html'}")
     except BookError as error:
         sys.exit(str(error))
     return 0
