@@ -580,7 +580,7 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 #
 # Each notebook answered its question with something you built and measured, and left another one open:
 #
-# | | built | left open |
+# | notebook | built | left open |
 # |---|---|---|
 # | [01](01_data.ipynb) | a text, cleaned, cut in two | where to get a good one, and whose it is |
 # | [02](02_char_tokenizer.ipynb) | characters ↔ integers | what to do with a new character |
