@@ -310,7 +310,11 @@ def table(folder: Path) -> dict[str, Call]:
         ),
         "BPETokenizer": (
             llmkit.BPETokenizer,
-            {"merges": ("merges", [(b"a", b"b")]), "special_tokens": ("texts", ["<|x|>"])},
+            {
+                "merges": ("merges", [(b"a", b"b")]),
+                "special_tokens": ("texts", ["<|x|>"]),
+                "digits": ("flag", True),
+            },
         ),
         "BPETokenizer.train": (
             llmkit.BPETokenizer.train,
@@ -535,6 +539,8 @@ finetune.lora: LoRALinear
 finetune.manual: python_manual
 finetune.quiet: quietly import_transformers
 modern.folders: from_theirs to_theirs family_of config_from_theirs config_to_theirs
+modern.gguf: read build
+modern.smollm2: place fetched fetch download unpack
 modern.model: new_norm WindowCache GroupedAttention FeedForward Experts ModernBlock
 """
 WHOLE = ("__main__", "arguments", "files", "plots", "types", "widgets", "bpe.files", "bpe.widgets")
