@@ -11,6 +11,7 @@ H heads, D = C / H features per head.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,19 +67,29 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tu
     return weights @ v, weights
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, window: int = 0
+) -> Tensor:
     """`attention` of each position to its own past, without the weights.
 
     q (B, H, T, D), k and v (B, H, S, D) -> (B, H, T, D). The queries are those of the last T of the
     S positions; S is more than T where earlier keys and values come from a cache. PyTorch's fused
     kernel never writes all weights (B, H, T, T) down (Dao et al. 2022).
+
+    k and v may have fewer heads: each then serves as many of q's, in a row. window: how many
+    positions each one sees, itself among them; 0: its whole past.
     """
     T, S = q.size(-2), k.size(-2)
-    if T == S:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-    # One query may look at all; several need the lower rows of the triangle.
-    mask = causal_mask(S, q.device)[-T:] if T > 1 else None  # (T, S)
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout)
+    how: Any = {"dropout_p": dropout, "enable_gqa": q.size(-3) != k.size(-3)}
+    near = window == 0 or window >= S
+    if T == S and near:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, **how)
+    if T == 1 and near:  # one query may look at all; several need the lower rows of the triangle
+        return F.scaled_dot_product_attention(q, k, v, **how)
+    mask = causal_mask(S, q.device)[-T:]  # (T, S)
+    if not near:
+        mask = mask.triu(S - T - window + 1)
+    return F.scaled_dot_product_attention(q, k, v, mask, **how)
 
 
 class KVCache:
@@ -114,7 +125,8 @@ class KVCache:
 class CausalSelfAttention(nn.Module):
     """Multi-head attention of a sequence to its own past."""
 
-    attend = staticmethod(causal_attention)  # `speed.cpu` knows a faster way for some processors
+    # `speed.cpu` knows a faster way for some processors.
+    attend: Callable[[Tensor, Tensor, Tensor, float], Tensor] = staticmethod(causal_attention)
 
     def __init__(self, config: Any):  # a GPTConfig, or what has its n_embd, n_head, bias, ...
         super().__init__()

@@ -40,13 +40,16 @@ def rotary(x: Tensor, start: int = 0) -> Tensor:
     return rotate(x, *rotary_table(start, start + T, D, x)).type_as(x)
 
 
-def rotary_table(start: int, stop: int, D: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (stop - start, D/2), of the angles by which `rotary` turns."""
+def rotary_table(
+    start: int, stop: int, D: int, like: Tensor, base: float = 10000
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (stop - start, D/2), of the angles by which `rotary` turns; with a
+    larger base the slow pairs turn slower."""
     if D % 2:
         raise ValueError(f"rotary positions turn pairs of features: head size {D} must be even")
     dtype = torch.promote_types(like.dtype, torch.float32)  # half precision cannot hold the angles
     positions = torch.arange(start, stop, device=like.device, dtype=dtype)  # (T,)
-    inv_freq = 10000 ** (-torch.arange(0, D, 2, device=like.device, dtype=dtype) / D)  # (D/2,)
+    inv_freq = base ** (-torch.arange(0, D, 2, device=like.device, dtype=dtype) / D)  # (D/2,)
     angles = torch.outer(positions, inv_freq)  # (T, D/2)
     return angles.cos(), angles.sin()
 

@@ -1,5 +1,5 @@
-"""Wrong arguments at every public entry point of the core, `bpe`, `finetune` and `deploy`: None,
-True, a string, a complex number, NaN, too small, empty, another dtype or shape.
+"""Wrong arguments at every public entry point of the core, `bpe`, `finetune`, `modern`, `deploy`:
+None, True, a string, a complex number, NaN, too small, empty, another dtype or shape.
 
 Each must give a ValueError or TypeError that llmkit itself raises, one line that names the
 argument: no words of PyTorch's or Python's from inside, and no silent success.
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 import llmkit
-from llmkit import checkpoint, checks, generation, optim, positions
+from llmkit import checkpoint, checks, generation, modern, optim, positions
 from llmkit import tokenizer as tokenizers
 from llmkit.__main__ import main
 from llmkit.attention import attention_weights
@@ -57,6 +57,10 @@ class Odd:
 def gpt(**changes: Any) -> llmkit.GPT:
     torch.manual_seed(0)
     return llmkit.GPT(llmkit.GPTConfig(**{**vars(CONFIG), **changes}))
+
+
+def today() -> modern.Modern:
+    return modern.Modern(modern.ModernConfig(BPE.vocab_size, 32, 1, 2, 16))
 
 
 def adapted() -> nn.Module:
@@ -121,6 +125,7 @@ def table(folder: Path) -> dict[str, Call]:
     TOKENIZER.save(folder / "tokenizer.json")
     BPE.save_huggingface(folder / "bpe.json")
     pretrained.save_gpt2(gpt(vocab_size=BPE.vocab_size), folder / "gpt2", BPE)
+    modern.save(today(), folder / "today", BPE)
     drawing = {
         "temperature": ("number", 1.0),
         "top_k": ("count", 3),
@@ -305,7 +310,11 @@ def table(folder: Path) -> dict[str, Call]:
         ),
         "BPETokenizer": (
             llmkit.BPETokenizer,
-            {"merges": ("merges", [(b"a", b"b")]), "special_tokens": ("texts", ["<|x|>"])},
+            {
+                "merges": ("merges", [(b"a", b"b")]),
+                "special_tokens": ("texts", ["<|x|>"]),
+                "digits": ("flag", True),
+            },
         ),
         "BPETokenizer.train": (
             llmkit.BPETokenizer.train,
@@ -396,6 +405,41 @@ def table(folder: Path) -> dict[str, Call]:
             },
         ),
         "to_gpt2": (gpt2.to_gpt2, {"model": model}),
+        "ModernConfig": (
+            modern.ModernConfig,
+            {
+                "vocab_size": ("count", 9),
+                "block_size": ("count", 8),
+                "n_layer": ("count", 1),
+                "n_head": ("count", 2),
+                "n_embd": ("count", 8),
+                "n_kv_head": ("count0", 1),
+                "head_size": ("count0", 4),
+                "n_inner": ("count0", 8),
+                "norm": ("choice", "rms"),
+                "activation": ("choice", "gelu"),
+                "rope_base": ("number", 10.0),
+                "qk_norm": ("flag", True),
+                "window": ("count0", 3),
+                "n_expert": ("count0", 3),
+                "n_active": ("count", 1),
+                "tie_weights": ("flag", True),
+                "norm_eps": ("number", 1e-5),
+            },
+        ),
+        "Modern": (modern.Modern, {"config": ("config", today().config)}),
+        "Modern.forward": (today(), {"ids": ("rows", ROWS)}),
+        "Modern.loss": (today().loss, {"x": ("rows", ROWS), "y": ("rows", ROWS)}),
+        "folders.load": (modern.load, {"folder": ("path", folder / "today")}),
+        "folders.save": (
+            modern.save,
+            {
+                "model": ("module", today()),
+                "folder": ("path", folder / "todayb"),
+                "tokenizer": ("tokenizer", BPE),
+                "file_bytes": ("count", 10**9),
+            },
+        ),
         "Rater": (Rater, {"pairs": ("pairs", [("a", "b")]), "options": ("texts", ["good"])}),
         "save_onnx": (
             export.save_onnx,
@@ -455,6 +499,7 @@ OPTIONAL = {  # None is no wrong value of these, wherever or in the call that is
     *("seed of generate", "seed of stream", "vocab_size of from_gpt2", "ids of export.measure"),
     *("path of instructions.load", "tokenizer of Checkpointer", "tokenizer of checkpoint.save"),
     *("tokenizer of save_gpt2", "tokenizer of save_onnx", "tokenizer of save_int8"),
+    "tokenizer of folders.save",
 }
 # Their good calls take long, or need files of others: other tests make them.
 NOT_CALLED = {"save_onnx", "write_onnx", "BPETokenizer.gpt2"}
@@ -487,11 +532,16 @@ deploy.int8: Int8Embedding check is_int8 tensors from_tensors quiet
 deploy.onnx: OnnxModel
 deploy.text_stream: end_of_text
 deploy.trial: arrivals
+finetune.folder: read_weights read_tokenizer check_vocabulary write_tokenizer write_json end_of_text
 finetune.gpt2: turn config_from_gpt2 config_to_gpt2
 finetune.instructions: Item ExampleBatches
 finetune.lora: LoRALinear
 finetune.manual: python_manual
 finetune.quiet: quietly import_transformers
+modern.folders: from_theirs to_theirs family_of config_from_theirs config_to_theirs
+modern.gguf: read build
+modern.smollm2: place fetched fetch download unpack
+modern.model: new_norm WindowCache GroupedAttention FeedForward Experts ModernBlock
 """
 WHOLE = ("__main__", "arguments", "files", "plots", "types", "widgets", "bpe.files", "bpe.widgets")
 
@@ -556,7 +606,7 @@ def test_every_entry_point_is_in_the_table(calls):
     for path, tree in api_page.TREES.items():
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         folder, _, module = name.rpartition(".")
-        if folder not in ("", "bpe", "finetune", "deploy") or name in WHOLE:
+        if folder not in ("", "bpe", "finetune", "modern", "deploy") or name in WHOLE:
             continue
         for node in api_page.public(tree.body):
             called = {node.name, f"{module}.{node.name}"} & known

@@ -660,3 +660,76 @@ def test_vocabulary_files_of_other_programs(folder):
         text = (folder / name).read_text("utf-8").rstrip("\n").replace("\n", "\r\n")
         (folder / name).write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n\r\n\r\n")
     assert torch.equal(BPETokenizer.gpt2(folder).encode("some words of a text"), expected)
+
+
+# ------------------------------------------------------------------------- digits that stand alone
+
+NUMBERS = [
+    "1999",
+    "in 1999 it",
+    "  12 345\t6\n\n7",
+    "a  1",
+    "1  a",
+    "x² ½ ٣٤",
+    "it's 5's",
+    " 1 ",
+    "\n1",
+]
+
+
+def single_digits(play: str) -> BPETokenizer:
+    learned = BPETokenizer.train(play, 400, [END])
+    return BPETokenizer(learned.merges, [END], learned.tokens, digits=True)
+
+
+@pytest.mark.parametrize("sample", NUMBERS)
+def test_digits_alone_are_as_in_tokenizers(sample, play, tmp_path):
+    tokenizer = single_digits(play)
+    tokenizer.save_huggingface(tmp_path / "tokenizer.json")
+    reference = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    steps = [digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    assert str(reference.pre_tokenizer) == str(pre_tokenizers.Sequence(steps))
+    assert tokenizer.encode(sample).tolist() == reference.encode(sample).ids
+    assert tokenizer.decode(tokenizer.encode(sample)) == sample
+
+
+def test_digits_alone_by_chance(play, tmp_path):
+    tokenizer = single_digits(play)
+    tokenizer.save_huggingface(tmp_path / "tokenizer.json")
+    reference = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    draw = random.Random(0)
+    for _ in range(300):
+        sample = "".join(draw.choices("ab1 2\n\t'.é½s", k=draw.randint(1, 20)))
+        assert tokenizer.encode(sample).tolist() == reference.encode(sample).ids, repr(sample)
+
+
+def test_digits_alone_travel(play, tmp_path):
+    tokenizer = single_digits(play)
+    tokenizer.save_huggingface(tmp_path / "tokenizer.json")
+    tokenizer.save(tmp_path / "own.json")
+    others = [
+        BPETokenizer.from_huggingface(tmp_path / "tokenizer.json"),
+        BPETokenizer.load(tmp_path / "own.json"),
+        pickle.loads(pickle.dumps(tokenizer)),
+    ]
+    for other in others:
+        assert other.digits
+        assert other.encode("1999").tolist() == tokenizer.encode("1999").tolist()
+    assert len(tokenizer.first(0).encode("19")) == 2
+    long = "12 ab 3\n" * 5000  # longer than what is encoded at a time
+    assert torch.equal(tokenizer.encode(long), tokenizer.encode("12 ab 3\n").repeat(5000))
+
+
+def test_bytes_that_are_left_out_are_ends_of_text(play, tmp_path):
+    """As in SmolLM2's vocabulary: tokenizers' token for what is unknown is <|endoftext|>."""
+    learned = BPETokenizer.train(play, 300, [END])
+    tokens = [token for token in learned.tokens if token not in (b"\x04", b"\xf1")]
+    tokenizer = BPETokenizer(learned.merges, [END], tokens)
+    tokenizer.save_huggingface(tmp_path / "tokenizer.json")
+    reference = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for sample in ("a\x04b", "\x04\x04", "the \U00050000 river"):
+        assert tokenizer.encode(sample).tolist() == reference.encode(sample).ids
+    end = tokenizer.special_tokens[END]
+    assert tokenizer.encode("\x04").tolist() == [end]
+    assert BPETokenizer.from_huggingface(tmp_path / "tokenizer.json").tokens == tokens

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors import torch as safetensors
 
 import llmkit
-from llmkit import checkpoint
+from llmkit import checkpoint, modern
 from llmkit import tokenizer as tokenizers
 from llmkit.bpe import BPETokenizer
 from llmkit.deploy import export
@@ -91,6 +91,9 @@ class Saves:
         gpt2 = model(vocab_size=bpe.vocab_size)
         pretrained.save_gpt2(gpt2, place / "gpt2")
         pretrained.save_gpt2(gpt2, place / "gpt2 bpe", bpe)
+        for name, choices in (("modern", {}), ("experts", {"n_expert": 2, "qk_norm": True})):
+            shape = modern.ModernConfig(bpe.vocab_size, 8, 2, 2, 8, n_kv_head=1, **choices)
+            modern.save(modern.Modern(shape), place / name, bpe, file_bytes=9_000)
         lora.save(place / "adapter" / "a.safetensors", lora.apply(model(), rank=2))
         for name, tokenizer in (("character", char), ("word", word), ("bpe", bpe)):
             (place / name).mkdir()
@@ -116,6 +119,8 @@ class Saves:
             "int8": (export.load, ""),
             "onnx": (export.load, ""),
             "gpt2": (pretrained.load_gpt2, ""),
+            "modern": (modern.load, ""),
+            "experts": (modern.load, ""),
             "adapter": (with_adapter, "a.safetensors"),
             "gpt2 bpe": (pretrained.load_gpt2, ""),
             "character": (tokenizers.load, "t.json"),
@@ -139,6 +144,7 @@ class Saves:
 
 # Kinds whose readers are of this file's concern, most of them; onnxruntime's sessions are slow.
 WEIGHTS = {"checkpoint": 6, "rotary": 6, "sinusoidal": 4, "int8": 2, "adapter": 6, "gpt2": 6}
+WEIGHTS |= {"modern": 3, "experts": 3}
 TEXTS = dict.fromkeys(("gpt2 bpe", "character", "word", "bpe", "pair", "items", "ids"), 3)
 SEALED = {"checkpoint", "rotary", "sinusoidal", "int8", "onnx", "adapter"}  # with checksums
 

@@ -22,6 +22,8 @@ ALPHABET = dict(zip(_VISIBLE + _HIDDEN, map(chr, [*_VISIBLE, *range(256, 324)]),
 BYTES = [bytes([byte]) for byte in ALPHABET]  # in the order of their ids
 _TO_BYTE = {character: byte for byte, character in ALPHABET.items()}
 
+ONE_DIGIT = {"type": "Digits", "individual_digits": True}
+
 Merges = list[tuple[bytes, bytes]]
 GPT2_FILES = [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")]
 END_OF_TEXT = "<|endoftext|>"
@@ -96,11 +98,14 @@ def in_order(ids: dict[str, int], special: Sequence[str], name: str) -> list[byt
 
 
 def huggingface_fields(
-    merges: Merges, tokens: Sequence[bytes], special_tokens: dict[str, int]
+    merges: Merges, tokens: Sequence[bytes], special_tokens: dict[str, int], digits: bool = False
 ) -> dict[str, Any]:
     """What a tokenizer.json of Hugging Face's `tokenizers` holds for the same ids."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    before: dict[str, Any] = {**byte_level, "trim_offsets": True}
+    if digits:
+        before = {"type": "Sequence", "pretokenizers": [ONE_DIGIT, before]}
     texts = {i: text for text, i in sorted(special_tokens.items(), key=lambda item: item[1])}
     return {
         "version": "1.0",
@@ -110,13 +115,13 @@ def huggingface_fields(
             {"id": i, "content": text, "special": True, **flags} for i, text in texts.items()
         ],
         "normalizer": None,
-        "pre_tokenizer": {**byte_level, "trim_offsets": True},
+        "pre_tokenizer": before,
         "post_processor": {**byte_level, "trim_offsets": False},
         "decoder": {**byte_level, "trim_offsets": True},
         "model": {
             "type": "BPE",
             "dropout": None,
-            "unk_token": None,
+            "unk_token": None if set(tokens) >= set(BYTES) else END_OF_TEXT,
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": False,
@@ -128,8 +133,9 @@ def huggingface_fields(
     }
 
 
-def read_huggingface(path: str | Path) -> tuple[Merges, list[str], list[bytes]]:
-    """Merges, special tokens, and tokens in id order, of a tokenizer.json.
+def read_huggingface(path: str | Path) -> tuple[Merges, list[str], list[bytes], bool]:
+    """Merges, special tokens, tokens in id order, and whether digits stand alone, of a
+    tokenizer.json.
 
     Raises FileNotFoundError, or ValueError where it is not GPT-2's kind of BPE, or not whole.
     """
@@ -138,6 +144,9 @@ def read_huggingface(path: str | Path) -> tuple[Merges, list[str], list[bytes]]:
     try:
         model, before, added = fields["model"], fields["pre_tokenizer"], fields["added_tokens"]
         flags = ("lstrip", "rstrip", "single_word")
+        steps = before["pretokenizers"] if before["type"] == "Sequence" else [before]
+        digits = steps[0] == ONE_DIGIT
+        before = steps[-1] if len(steps) == 1 + digits else {"type": "several steps"}
         expected = {
             "a BPE model": model.get("type", "BPE") == "BPE",
             "GPT-2's regular expression": (
@@ -157,4 +166,4 @@ def read_huggingface(path: str | Path) -> tuple[Merges, list[str], list[bytes]]:
         merges = unspell_merges(model["merges"], path.name)
     except (KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is not a tokenizer.json as `tokenizers` writes them") from None
-    return merges, special, in_order(ids, special, path.name)
+    return merges, special, in_order(ids, special, path.name), digits

@@ -26,7 +26,7 @@ import torch
 
 from llmkit.arguments import check_each, check_number, check_type, shown
 from llmkit.bpe import files
-from llmkit.bpe.files import BYTES, Merges, spell
+from llmkit.bpe.files import BYTES, END_OF_TEXT, Merges, spell
 from llmkit.bpe.long_words import LONG, LongWords
 from llmkit.bpe.training import learn_merges
 from llmkit.files import as_path, reading
@@ -35,6 +35,10 @@ from llmkit.tokenizer import BLOCK, BaseTokenizer
 # GPT-2's: an ending such as 's; a run of letters, of digits or of other marks, each with the space
 # before it; white space, of which the last before a word is left to the word.
 PATTERN = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+# The same, but each digit is a word of its own, and nothing before it is left to it.
+DIGITS = regex.compile(
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+)
 REMEMBERED = 1 << 18  # words whose ids are kept from one text to the next
 
 
@@ -49,7 +53,9 @@ class BPETokenizer(BaseTokenizer):
         merges: pairs of bytes.
         special_tokens: str, such as "<|endoftext|>"; those that `tokens` lacks get the last ids.
         tokens: all of them in id order, special ones in UTF-8; None: the 256 bytes in GPT-2's
-            order, then what each merge makes, then the special tokens.
+            order, then what each merge makes, then the special tokens. They may lack bytes that
+            texts hardly have, if there is "<|endoftext|>" to stand for these.
+        digits: whether each digit of a number is a word of its own, as for SmolLM2.
     """
 
     kind = "bpe"
@@ -60,7 +66,11 @@ class BPETokenizer(BaseTokenizer):
         merges: Iterable[Sequence[bytes]],
         special_tokens: Iterable[str] = (),
         tokens: Iterable[bytes] | None = None,
+        digits: bool = False,
     ):
+        check_type("digits", digits, bool)
+        self.digits = digits
+        self._pattern = DIGITS if digits else PATTERN
         pairs = check_each("merges", merges, list, tuple, wanted="pairs of bytes")
         if not all(len(pair) == 2 and all(isinstance(b, bytes) for b in pair) for pair in pairs):
             raise ValueError("merges must be pairs, each of two bytes")
@@ -84,15 +94,16 @@ class BPETokenizer(BaseTokenizer):
         for rank, (left, right) in enumerate(self.merges):
             self._ranks.setdefault((ids[left], ids[right]), rank)
         self._products = [ids[left + right] for left, right in self.merges]
-        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        self._byte_ids = [ids.get(bytes([b]), ids.get(END_OF_TEXT.encode(), 0)) for b in range(256)]
         self._word_ids = _WordIds(self)
 
     def _check(self, made: Iterable[bytes], ids: Mapping[bytes, int]) -> None:
         """ValueError where merges and tokens do not belong together."""
         if len(ids) < len(self.tokens):
             raise ValueError("the tokens of a BPETokenizer must be distinct")
+        spare = BYTES if END_OF_TEXT in self.special_tokens else []  # which it then stands for
         for token in chain(made, *self.merges):
-            if token not in ids:
+            if token not in ids and token not in spare:
                 raise ValueError(
                     f"merges and tokens do not belong together: the merges need {shown(token)}, "
                     "which is not among the tokens"
@@ -133,7 +144,7 @@ class BPETokenizer(BaseTokenizer):
     def first(self, count: int) -> BPETokenizer:
         """A tokenizer with the first `count` merges only, and the ids that they lead to."""
         check_number("count", count, int, least=0, most=len(self.merges))
-        return BPETokenizer(self.merges[:count], self.special_tokens)
+        return BPETokenizer(self.merges[:count], self.special_tokens, digits=self.digits)
 
     def encode(self, text: str, allowed_special: Iterable[str] | str = ()) -> torch.Tensor:
         """The ids of `text`, a LongTensor (N,).
@@ -172,7 +183,7 @@ class BPETokenizer(BaseTokenizer):
         while start < len(text):
             found = cut.search(text, start + BLOCK)
             end = found.start() if found else len(text)
-            words = PATTERN.findall(text, start, end)
+            words = self._pattern.findall(text, start, end)
             ids = chain.from_iterable(map(self._word_ids.__getitem__, words))
             yield np.fromiter(ids, np.int64)
             start = end
@@ -221,6 +232,7 @@ class BPETokenizer(BaseTokenizer):
             "special_tokens": list(self.special_tokens),
             "tokens": spelled,
             "merges": [f"{spell(left)} {spell(right)}" for left, right in self.merges],
+            **({"digits": True} if self.digits else {}),
         }
         return json.dumps(fields)
 
@@ -229,7 +241,7 @@ class BPETokenizer(BaseTokenizer):
         merges = files.unspell_merges(fields["merges"], "merges")
         spelled = fields["tokens"]
         tokens = None if spelled is None else [files.unspell(token) for token in spelled]
-        return cls(merges, fields["special_tokens"], tokens)
+        return cls(merges, fields["special_tokens"], tokens, fields.get("digits", False))
 
     @classmethod
     def gpt2(cls, folder: str | Path) -> BPETokenizer:
@@ -253,11 +265,13 @@ class BPETokenizer(BaseTokenizer):
 
     def save_huggingface(self, path: str | Path) -> None:
         """Write a tokenizer.json, which `tokenizers` and `transformers` load."""
-        fields = files.huggingface_fields(self.merges, self.tokens, self.special_tokens)
+        fields = files.huggingface_fields(
+            self.merges, self.tokens, self.special_tokens, self.digits
+        )
         as_path(path).write_text(json.dumps(fields, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def __reduce__(self) -> tuple[Any, ...]:  # pickled without the words that it has met
-        return type(self), (self.merges, list(self.special_tokens), self.tokens)
+        return type(self), (self.merges, list(self.special_tokens), self.tokens, self.digits)
 
     def __repr__(self) -> str:
         special = list(self.special_tokens)

@@ -7,10 +7,10 @@ import os
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 
-from llmkit.commands import evaluate, export, generate, serve, train
+from llmkit.commands import evaluate, export, fetch, generate, serve, train
 from llmkit.scale import distributed
 
-COMMANDS = (train, evaluate, generate, export, serve)
+COMMANDS = (train, evaluate, generate, export, serve, fetch)
 
 
 def main(arguments: list[str] | None = None) -> int:

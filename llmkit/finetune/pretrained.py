@@ -4,30 +4,31 @@
     model.safetensors    the weights (large ones in several files, with an index)
     tokenizer files      tokenizer.json, or vocab.json + merges.txt, or encoder.json + vocab.bpe
 
-How the weights are named and turned is told in ``gpt2``. llmkit's own folders, which hold any model
+How the weights are named and turned is told in ``gpt2``, how files are read and written whatever
+the model in ``folder``. llmkit's own folders, which hold any model
 and the state of its training, are ``checkpoint``'s.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors.torch import save
 
-from llmkit.arguments import shown
-from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES
 from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.files import as_path, read_json, reading, replacing, unwritable
+from llmkit.finetune.folder import (
+    check_vocabulary,
+    end_of_text,
+    read_tokenizer,
+    read_weights,
+    write_json,
+    write_tokenizer,
+)
 from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
 from llmkit.model import GPT, GPT2_SIZES, GPTConfig
 
-SUFFIX = ".safetensors"
-PADDING = 1024  # a model has less than so many rows beyond its tokens: more are other tokens
 HUB_FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
 
 
@@ -55,10 +56,10 @@ def load_gpt2(name_or_folder: str | Path) -> tuple[GPT, BPETokenizer | None]:
         sizes = ", ".join(GPT2_SIZES)
         raise FileNotFoundError(f"there is no folder {folder}; by name there are {sizes}")
     with reading(folder):
-        config, tokenizer = _read_config(folder), _read_tokenizer(folder)
-        _check_vocabulary(tokenizer, config)
+        config, tokenizer = _read_config(folder), read_tokenizer(folder)
+        check_vocabulary(tokenizer, config)
         tokens = tokenizer.vocab_size if tokenizer else None
-        return from_gpt2(_read_weights(folder), config, tokens), tokenizer
+        return from_gpt2(read_weights(folder), config, tokens), tokenizer
 
 
 def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = None) -> Path:
@@ -74,12 +75,10 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
     """
     folder = as_path(folder, "folder")
     weights = to_gpt2(model)
-    if tokenizer is not None and not isinstance(tokenizer, BPETokenizer):
-        raise TypeError(f"the tokenizer must be a BPETokenizer, not {shown(tokenizer)}")
-    _check_vocabulary(tokenizer, model.config)
+    check_vocabulary(tokenizer, model.config)
     if (folder / "config.json").exists():
         _read_config(folder)  # which refuses another kind of model, for it would be lost
-    end = _end_of_text(tokenizer, model.config)
+    end = end_of_text(tokenizer, model.config)
     ends = {"bos_token_id": end, "eos_token_id": end}
     dtype = str(model.wte.weight.dtype).removeprefix("torch.")
     config = {**config_to_gpt2(model.config), **ends, "torch_dtype": dtype}
@@ -87,18 +86,10 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "model.safetensors") as fresh:
             fresh.write_bytes(save(weights, {"format": "pt"}))
-        _write_json(folder / "config.json", config)
-        _write_json(folder / "generation_config.json", ends)
+        write_json(folder / "config.json", config)
+        write_json(folder / "generation_config.json", ends)
         if tokenizer is not None:
-            with replacing(folder / "tokenizer.json") as fresh:
-                tokenizer.save_huggingface(fresh)
-            about = {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "model_max_length": model.config.block_size,
-            }
-            if end is not None:
-                about.update(bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
-            _write_json(folder / "tokenizer_config.json", about)
+            write_tokenizer(folder, tokenizer, model.config, end)
     except OSError as error:
         raise unwritable(f"{folder} cannot be written", error) from error
     return folder
@@ -139,62 +130,3 @@ def _read_config(folder: Path) -> GPTConfig:
         return config_from_gpt2(fields)
     except ValueError as error:
         raise ValueError(f"{path} is not of a GPT-2 that llmkit knows: {error}") from None
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of model.safetensors, or of the files that its index lists."""
-    files = ["model.safetensors"]
-    index = folder / "model.safetensors.index.json"
-    if not (folder / files[0]).exists() and index.exists():
-        files = _listed(index)
-    if missing := [file for file in files if not (folder / file).is_file()]:
-        pickled = any(folder.glob("pytorch_model*.bin*"))  # which could run code when read
-        advice = "save the model with transformers' save_pretrained" if pickled else "get it"
-        raise FileNotFoundError(f"{folder} has no {', '.join(missing)}: {advice}")
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            tensors.update(load_file(folder / file))
-        except SafetensorError:
-            raise ValueError(f"{file} is damaged or cut short: get it again") from None
-    return tensors
-
-
-def _listed(index: Path) -> list[str]:
-    """The files that an index lists, which must be beside it."""
-    listed = read_json(index).get("weight_map")
-    files = list(listed.values()) if isinstance(listed, dict) else []
-    for file in files or [None]:
-        if not isinstance(file, str) or Path(file).name != file or Path(file).suffix != SUFFIX:
-            raise ValueError(
-                f"{index} must list {SUFFIX} files of its own folder, not {shown(file)}"
-            )
-    return sorted(set(files))
-
-
-def _read_tokenizer(folder: Path) -> BPETokenizer | None:
-    if (folder / "tokenizer.json").exists():
-        return BPETokenizer.from_huggingface(folder / "tokenizer.json")
-    if any((folder / file).exists() for pair in GPT2_FILES for file in pair):
-        return BPETokenizer.gpt2(folder)
-    return None
-
-
-def _check_vocabulary(tokenizer: BPETokenizer | None, config: GPTConfig) -> None:
-    if tokenizer and not 0 <= config.vocab_size - tokenizer.vocab_size < PADDING:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens and the model "
-            f"{config.vocab_size:,}: use the tokenizer that the model was trained with"
-        )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as fresh:
-        fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _end_of_text(tokenizer: BPETokenizer | None, config: GPTConfig) -> int | None:
-    """The id that ends a text: the tokenizer's, or that of GPT-2's vocabulary."""
-    if tokenizer is None:
-        return 50256 if config.vocab_size == 50257 else None
-    return tokenizer.special_tokens.get(END_OF_TEXT)
