@@ -244,7 +244,9 @@ def test_its_text_is_that_of_transformers_for_200_tokens(smol):
     model, tokenizer, theirs, _ = smol
     prompt = asked(tokenizer)
     ours = llmkit.generate(model, prompt, 200, temperature=0)
-    expected = theirs.generate(prompt[None], max_new_tokens=200, do_sample=False, eos_token_id=[-1])
+    how = dict(max_new_tokens=200, do_sample=False, eos_token_id=[-1])  # no end: all 200
+    seen = torch.ones_like(prompt[None])  # or it would hide <|im_end|>, which it pads with
+    expected = theirs.generate(prompt[None], attention_mask=seen, **how)
     assert torch.equal(ours, expected[0])
     assert "Paris" in tokenizer.decode(ours)
 
