@@ -61,7 +61,9 @@ def measure(folder: Path, dtype: str, rounds: int) -> dict:
         return llmkit.generate(ours, prompt, NEW, temperature=0)
 
     def they() -> torch.Tensor:
-        return theirs.generate(prompt, max_new_tokens=NEW, do_sample=False, eos_token_id=[-1])
+        seen = torch.ones_like(prompt)  # or it would hide the tokens that it pads with
+        how = dict(max_new_tokens=NEW, do_sample=False, eos_token_id=[-1])
+        return theirs.generate(prompt, attention_mask=seen, **how)
 
     with torch.no_grad():
         difference = (ours(prompt).float() - theirs(prompt).logits.float()).abs().max().item()
