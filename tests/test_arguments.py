@@ -539,7 +539,7 @@ finetune.lora: LoRALinear
 finetune.manual: python_manual
 finetune.quiet: quietly import_transformers
 modern.folders: from_theirs to_theirs family_of config_from_theirs config_to_theirs
-modern.gguf: read build
+modern.gguf: library read build
 modern.smollm2: place fetched fetch download unpack
 modern.model: new_norm WindowCache GroupedAttention FeedForward Experts ModernBlock
 """
