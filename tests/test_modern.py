@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from saved_models import rewrite, set_config
 
 import llmkit
 from llmkit import modern
@@ -86,18 +86,6 @@ def folder(tmp_path) -> Path:
     """A small Llama as transformers saves it."""
     reference("llama").save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-def rewrite(folder: Path, change) -> None:
-    """Change the tensors of a saved model in place."""
-    tensors = {name: t.clone() for name, t in load_file(folder / "model.safetensors").items()}
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-
-def set_config(folder: Path, **fields) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 # --------------------------------------------------------------------------------- the same logits

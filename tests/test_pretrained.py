@@ -19,7 +19,7 @@ import torch
 import transformers
 from huggingface_hub import constants
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from saved_models import rewrite, set_config
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import llmkit
@@ -81,18 +81,6 @@ def folder(tmp_path) -> Path:
     """A small GPT-2 as transformers saves it."""
     reference(**ODD).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-def rewrite(folder: Path, change) -> None:
-    """Change the tensors of a saved model in place."""
-    tensors = {name: t.clone() for name, t in load_file(folder / "model.safetensors").items()}
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-
-def set_config(folder: Path, **fields) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 # ------------------------------------------------------------------------------- the same logits

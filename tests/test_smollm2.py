@@ -148,9 +148,9 @@ def test_without_the_library_it_is_named_before_anything_is_fetched(tmp_path, mo
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.setattr(smollm2, "fetched", lambda: None)
     monkeypatch.setattr(smollm2, "download", None)
-    with pytest.raises(ImportError, match="pip install gguf"):
+    with pytest.raises(ImportError, match=r"pip install .llmkit\[fetch\]"):
         smollm2.fetch()
-    with pytest.raises(ImportError, match="pip install gguf"):
+    with pytest.raises(ImportError, match=r"pip install .llmkit\[fetch\]"):
         gguf.read(tmp_path / "a.gguf")
 
 

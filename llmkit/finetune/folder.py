@@ -8,8 +8,9 @@ package ``modern``.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -21,9 +22,24 @@ from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.files import read_json, replacing
 from llmkit.types import ModelConfig
 
+Config = TypeVar("Config")
 SUFFIX = ".safetensors"
 INDEX = "model.safetensors.index.json"
 PADDING = 1024  # a model has less than so many rows beyond its tokens: more are other tokens
+
+
+def read_config(folder: Path, understood: Callable[[dict[str, Any]], Config], what: str) -> Config:
+    """What ``understood`` makes of a folder's config.json; what: the model it is to be of."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} has no config.json: choose the folder of {what}")
+    fields = read_json(path)
+    if str(fields.get("format")).startswith("llmkit"):
+        raise ValueError(f"{folder} is llmkit's own checkpoint: use llmkit.checkpoint")
+    try:
+        return understood(fields)
+    except ValueError as error:
+        raise ValueError(f"{path} is not of {what} that llmkit knows: {error}") from None
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -17,17 +17,18 @@ from textwrap import shorten
 from safetensors.torch import save
 
 from llmkit.bpe.tokenizer import BPETokenizer
-from llmkit.files import as_path, read_json, reading, replacing, unwritable
+from llmkit.files import as_path, reading, replacing, unwritable
 from llmkit.finetune.folder import (
     check_vocabulary,
     end_of_text,
+    read_config,
     read_tokenizer,
     read_weights,
     write_json,
     write_tokenizer,
 )
 from llmkit.finetune.gpt2 import config_from_gpt2, config_to_gpt2, from_gpt2, to_gpt2
-from llmkit.model import GPT, GPT2_SIZES, GPTConfig
+from llmkit.model import GPT, GPT2_SIZES
 
 HUB_FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
 
@@ -56,7 +57,8 @@ def load_gpt2(name_or_folder: str | Path) -> tuple[GPT, BPETokenizer | None]:
         sizes = ", ".join(GPT2_SIZES)
         raise FileNotFoundError(f"there is no folder {folder}; by name there are {sizes}")
     with reading(folder):
-        config, tokenizer = _read_config(folder), read_tokenizer(folder)
+        config = read_config(folder, config_from_gpt2, "a GPT-2")
+        tokenizer = read_tokenizer(folder)
         check_vocabulary(tokenizer, config)
         tokens = tokenizer.vocab_size if tokenizer else None
         return from_gpt2(read_weights(folder), config, tokens), tokenizer
@@ -77,7 +79,8 @@ def save_gpt2(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = N
     weights = to_gpt2(model)
     check_vocabulary(tokenizer, model.config)
     if (folder / "config.json").exists():
-        _read_config(folder)  # which refuses another kind of model, for it would be lost
+        # Another kind of model is refused, for it would be lost.
+        read_config(folder, config_from_gpt2, "a GPT-2")
     end = end_of_text(tokenizer, model.config)
     ends = {"bos_token_id": end, "eos_token_id": end}
     dtype = str(model.wte.weight.dtype).removeprefix("torch.")
@@ -117,16 +120,3 @@ def _download(name: str) -> Path:
             "the path of a folder with its config.json and model.safetensors"
         ) from None
     return Path(paths[0]).parent
-
-
-def _read_config(folder: Path) -> GPTConfig:
-    path = folder / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} has no config.json: choose the folder of a GPT-2")
-    fields = read_json(path)
-    if str(fields.get("format")).startswith("llmkit"):
-        raise ValueError(f"{folder} is llmkit's own checkpoint: use llmkit.checkpoint")
-    try:
-        return config_from_gpt2(fields)
-    except ValueError as error:
-        raise ValueError(f"{path} is not of a GPT-2 that llmkit knows: {error}") from None

@@ -30,11 +30,12 @@ from torch import Tensor
 from llmkit.arguments import check_number, check_type, shown
 from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.evaluation import unwrapped
-from llmkit.files import as_path, check_weights, get, read_json, reading, replacing, unwritable
+from llmkit.files import as_path, check_weights, get, reading, replacing, unwritable
 from llmkit.finetune.folder import (
     INDEX,
     check_vocabulary,
     end_of_text,
+    read_config,
     read_tokenizer,
     read_weights,
     write_json,
@@ -114,7 +115,7 @@ def load(folder: str | Path) -> tuple[Modern, BPETokenizer | None]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     with reading(folder):
-        family, config = _read_config(folder)
+        family, config = read_config(folder, config_from_theirs, "a model")
         tokenizer = read_tokenizer(folder)
         check_vocabulary(tokenizer, config)
         return from_theirs(read_weights(folder), config, family), tokenizer
@@ -141,7 +142,8 @@ def save(
     config = unwrapped(model).config
     check_vocabulary(tokenizer, config)
     if (folder / "config.json").exists():
-        _read_config(folder)  # which refuses another kind of model, for it would be lost
+        # Another kind of model is refused, for it would be lost.
+        read_config(folder, config_from_theirs, "a model")
     end = end_of_text(tokenizer, config)
     ends = {"bos_token_id": end, "eos_token_id": end}
     dtype = str(weights["model.norm.weight"].dtype).removeprefix("torch.")
@@ -359,16 +361,3 @@ def _in_files(weights: dict[str, Tensor], most: int) -> dict[str, list[str]]:
         return {"model.safetensors": groups[0]}
     total = len(groups)
     return {f"model-{n:05}-of-{total:05}.safetensors": names for n, names in enumerate(groups, 1)}
-
-
-def _read_config(folder: Path) -> tuple[str, ModernConfig]:
-    path = folder / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} has no config.json: choose the folder of a model")
-    fields = read_json(path)
-    if str(fields.get("format")).startswith("llmkit"):
-        raise ValueError(f"{folder} is llmkit's own checkpoint: use llmkit.checkpoint")
-    try:
-        return config_from_theirs(fields)
-    except ValueError as error:
-        raise ValueError(f"{path} is not of a model that llmkit knows: {error}") from None

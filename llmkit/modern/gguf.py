@@ -43,7 +43,7 @@ def library() -> tuple[Any, Any]:
         from gguf import GGUFReader
         from gguf.quants import dequantize
     except ImportError:
-        raise ImportError(".gguf files are read by the library gguf: pip install gguf") from None
+        raise ImportError(".gguf files are read by gguf: pip install 'llmkit[fetch]'") from None
     return GGUFReader, dequantize
 
 

