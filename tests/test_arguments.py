@@ -532,7 +532,8 @@ deploy.int8: Int8Embedding check is_int8 tensors from_tensors quiet
 deploy.onnx: OnnxModel
 deploy.text_stream: end_of_text
 deploy.trial: arrivals
-finetune.folder: read_config read_weights read_tokenizer check_vocabulary write_tokenizer write_json end_of_text
+finetune.folder: read_config read_weights read_tokenizer check_vocabulary write_tokenizer
+    write_json end_of_text
 finetune.gpt2: turn config_from_gpt2 config_to_gpt2
 finetune.instructions: Item ExampleBatches
 finetune.lora: LoRALinear
