@@ -25,9 +25,11 @@ from importlib import import_module
 from typing import Any
 
 # PyTorch's threads wait for each other by spinning. Where another program has one of few cores, a
-# step then takes ten times as long; told to sleep, twice. They read this once, as torch is loaded.
-if "torch" not in sys.modules:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# step then takes many times as long; where they sleep at once, waking them can take longer than
+# what they do. So they spin for some microseconds, then sleep (benchmarks/busy_machine.py). Read
+# once, as torch is loaded; the first is for every OpenMP, the second for GNU's, which Linux has.
+if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 
 from llmkit import checkpoint, checks
 from llmkit.attention import CausalSelfAttention, attention, causal_mask
