@@ -207,7 +207,7 @@ def test_the_distribution_is_that_of_python(tmp_path):
     for (row, t, p), found in zip(cases, run_node(tmp_path, DRAWING, body, cases), strict=True):
         wanted = next_token_probabilities(torch.tensor(row), t, top_p=p)
         assert ((torch.tensor(found) > 0) == (wanted > 0)).all()
-        torch.testing.assert_close(torch.tensor(found), wanted, atol=1e-6, rtol=0)
+        torch.testing.assert_close(torch.tensor(found).float(), wanted, atol=1e-6, rtol=0)
 
 
 def test_tokens_are_drawn_by_their_shares(tmp_path):
@@ -271,10 +271,11 @@ def test_in_onnxruntime_web_it_is_the_model_of_pytorch(length, tmp_path):
     with torch.no_grad():
         logits = model(window[None])[0, -1]
         weights = attention_weights(model, window[None])[1, 0]
-    torch.testing.assert_close(torch.tensor(found["logits"]), logits, atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.tensor(found["logits"]).float(), logits, atol=1e-3, rtol=0)
     for head, rows in zip(weights, found["maps"], strict=True):
         for t, row in enumerate(rows):
-            torch.testing.assert_close(torch.tensor(row), head[t, : t + 1], atol=1e-5, rtol=0)
+            found_row = torch.tensor(row).float()
+            torch.testing.assert_close(found_row, head[t, : t + 1], atol=1e-5, rtol=0)
     greedy = llmkit.generate(model, ids, 150, temperature=0)[length:]
     assert found["ids"] == greedy.tolist()
     assert len(found["bits"]) == length - 1
@@ -369,7 +370,7 @@ def test_the_command_s_errors_are_one_sentence(tmp_path, capsys, no_runtime, mon
         ([str(page), "--web"], "says page of a model, not checkpoint"),
         ([str(tmp_path / "bare"), "--web"], "has no tokenizer: a page could not read a text"),
         ([str(tmp_path / "m"), "--int8", "--runtime", "x"], "--runtime is for --web"),
-        ([str(tmp_path / "m"), "--web", "--out", str(tmp_path / "m")], "says checkpoint, not page"),
+        ([str(tmp_path / "m"), "--web", "--out", str(tmp_path / "m")], "no page of a model: choose"),
     ]
     for arguments, told in cases:
         assert main(["export", *arguments]) == 2

@@ -221,8 +221,9 @@ def test_it_stops(visit):
     page.click("#write")
     page.wait_for_selector("#stop:enabled")
     page.keyboard.press("Escape")
-    page.wait_for_selector("#write:enabled")
+    page.wait_for_selector("#stop:disabled")
     assert page.text_content("#done").endswith("; stopped.")
+    assert inside(page, "it.shadowRoot.activeElement.id") == "write"
     assert page.locator("#text").is_editable()
 
 
@@ -230,8 +231,8 @@ def test_a_head_and_a_layer_can_be_chosen(visit):
     page = visit()
     pictures = set()
     for layer, head in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        page.select_option("#layer", str(layer))
-        page.select_option("#head", str(head))
+        page.select_option("#layer", value=str(layer))
+        page.select_option("#head", value=str(head))
         settle(page)
         label = page.get_attribute("#map svg", "aria-label")
         assert f"head {head + 1} in layer {layer + 1} over characters 1 to " in label

@@ -244,8 +244,7 @@ class LlmkitModel extends HTMLElement {
 
   begin() {
     this.halt = false;
-    this.$("text").readOnly = true;
-    this.$("write").disabled = this.$("one").disabled = true;
+    this.$("text").readOnly = true;  // the buttons stay as they are: a disabled one loses the focus
     this.$("stop").disabled = false;
   }
 
@@ -256,6 +255,7 @@ class LlmkitModel extends HTMLElement {
     text.value = before + added;
     text.readOnly = false;
     text.scrollTop = text.scrollHeight;
+    if (this.shadowRoot.activeElement === this.$("stop")) this.$("write").focus();
     this.$("stop").disabled = true;
     this.$("back").disabled = false;
     const rate = Math.round(fresh.length / seconds);

@@ -74,12 +74,13 @@ def _fetch(kept: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         room = Path(temporary)
         command = [npm, "pack", PACKAGE, "--pack-destination", str(room), "--cache", str(room)]
-        command += ["--fetch-retries=1", "--fetch-retry-maxtimeout=3000", "--fetch-timeout=10000"]
+        command += ["--loglevel=error", "--fetch-timeout=10000", "--fetch-retries=1"]
+        command += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=3000"]
         said = fetching.bring(command, room, PACKAGE, BYTES, {"npm_config_update_notifier": "no"})
         packed = room / f"{PACKAGE.replace('@', '-')}.tgz"
         if said is not None or not packed.is_file():
-            codes = [line.split()[-1] for line in said or [] if line.startswith("npm error code ")]
-            reason = codes[0] if codes else "it does not say why"
+            told = [line.removeprefix("npm error ").removeprefix("code ") for line in said or []]
+            reason = told[0] if told else "it does not say why"
             raise ConnectionError(
                 f"npm cannot get {PACKAGE} ({reason}): check the network, {OTHERWISE}"
             )
