@@ -138,8 +138,14 @@ def lay_out(pages: Path, folder: Path = NOTEBOOKS, live: bool = False) -> None:
         head.source = re.sub(r"\n\n(← )?\[\d\d.*$", "", head.source)  # the theme has such links
         head.source = head.source.replace("\n\nAbout ", "\nAbout ")  # beside Colab's
         if path.name in LIVE:
-            at = [c.source.startswith("## What we saw") for c in notebook.cells].index(True)
-            section = live_section(path.name, live)
+            at, cell = next(
+                (n, cell)
+                for n, cell in enumerate(notebook.cells)
+                if "## What we saw" in cell.source
+            )
+            before, heading, after = cell.source.partition("## What we saw")
+            cell.source = heading + after
+            section = f"{before}{live_section(path.name, live)}"
             notebook.cells.insert(at, nbformat.v4.new_markdown_cell(section, id="live-model"))
         nbformat.write(notebook, pages / path.name)
 

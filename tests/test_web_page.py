@@ -62,8 +62,7 @@ def address(site):
 
 @pytest.fixture
 def visit(browser, address):
-    """Open a model's page; at the end it must have asked no other host, and complained of nothing.
-    """
+    """Open a model's page; at the end it must have asked no other host, and complained of nothing."""
     opened, faults = [], []
 
     def visit(name="char", ready=True, before=None, **options):

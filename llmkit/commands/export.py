@@ -14,7 +14,7 @@ from llmkit.evaluation import evaluate
 from llmkit.model import GPT
 from llmkit.types import LanguageModel, Tokenizer
 
-BEGINNING = 60  # tokens of the held-out text within which the page's first text ends a line
+BEGINNING = 200  # tokens of the held-out text, of whose lines one is the page's first text
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -80,9 +80,10 @@ def _about(
     name = name.parent if name.name == "checkpoint" else name
     loss = evaluate(quantized, ids).loss
     text = tokenizer.decode(ids[:BEGINNING])
+    lines = [line for line in text.splitlines(keepends=True)[1:-1] if line.strip()]
     note = f"{quantized.num_parameters():,} parameters, a byte each; held-out loss {loss:.3f} nats "
     note += f"per token, on {on}."
-    return {"name": name.name, "note": note, "text": text[: text.find("\n") + 1] or text}
+    return {"name": name.name, "note": note, "text": lines[0] if lines else text}
 
 
 def _place(options: argparse.Namespace, name: str, kinds: int) -> Path:

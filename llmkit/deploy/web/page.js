@@ -52,8 +52,8 @@ const MARKUP = `
       <label>Layer <select id="layer"></select></label>
       <label>Head <select id="head"></select></label></div>
     <div id="map"></div>
-    <p class="soft">Each row is a <span class="unit"></span> that asks; the darker a cell, the more it takes from the
-      one above that column. The framed row is the one chosen above.</p></details>
+    <p class="soft">Each row is a <span class="unit"></span> that asks; the stronger a cell's colour, the more it takes from
+      the one above that column. The framed row is the one chosen above.</p></details>
   <details id="surprise"><summary>What surprises it</summary>
     <p id="mean"></p>
     <div id="spans" class="text"></div>
