@@ -74,8 +74,8 @@ LIVE = {  # page: its panels that are open, the text in its box (None: the model
 }
 RUNS = (
     "The model was trained by this project's own command, and runs in your browser: nothing that "
-    "you type leaves it. (Where the book is a folder on your disk, `python -m http.server` in it is "
-    "server enough.)"
+    "you type leaves it. (Where the book is a folder on your disk, `python -m http.server` in it "
+    "is server enough.)"
 )
 LEFT_OUT = (
     "The live model is left out of this copy of the book, because the runtime that it needs could "
@@ -162,7 +162,7 @@ def live_section(page: str, live: bool) -> str:
 
 @functools.cache
 def runtime_files(unpacked: Path | None = None) -> dict[str, bytes] | None:
-    """What runs the model in a browser; None, and a sentence on stderr, where it is not to be had."""
+    """What runs the model in a browser; None, and a sentence on stderr, where there is none."""
     from llmkit.deploy.web import runtime
 
     try:

@@ -62,7 +62,7 @@ def address(site):
 
 @pytest.fixture
 def visit(browser, address):
-    """Open a model's page; at the end it must have asked no other host, and complained of nothing."""
+    """Open a model's page; in the end it must have asked no other host, nor have complained."""
     opened, faults = [], []
 
     def visit(name="char", ready=True, before=None, **options):
@@ -305,7 +305,7 @@ def test_it_writes_a_hundred_characters_a_second(visit):
     assert int(page.text_content("#done").split(", ")[1].split()[0].replace(",", "")) >= 100
 
 
-# ------------------------------------------------------------------------------------ what goes wrong
+# ---------------------------------------------------------------------------------- what goes wrong
 
 
 def test_from_the_disk_it_says_how_to_serve_it(site, browser):

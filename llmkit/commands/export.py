@@ -1,5 +1,5 @@
-"""`python -m llmkit export`: a model as ONNX or with int8 weights, beside what that changes; or as a
-page, in which it runs."""
+"""`python -m llmkit export`: a model as ONNX or with int8 weights, beside what that changes; or as
+a page, in which it runs."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from llmkit.deploy import int8
@@ -96,7 +97,7 @@ class _Graph:
         row = self.add("Unsqueeze", there, first)  # (1, S + T)
         self.seen = self.add("LessOrEqual", row, column)  # (T, S + T)
         if c.position == "rotary":
-            tables = rotary_table(0, c.block_size, c.head_size, self.model.wte.weight.scale)
+            tables = rotary_table(0, c.block_size, c.head_size, torch.zeros(()))
             self.cos, self.sin = (
                 self.add("Gather", self.floats(name, table), here)  # (T, D/2)
                 for name, table in zip(("cos", "sin"), tables, strict=True)
