@@ -5,9 +5,10 @@ import json
 import shutil
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import psutil
 import pytest
 
 from llmkit.deploy import web
@@ -52,6 +53,16 @@ def runtime():
         return web.runtime.find()
     except OSError as error:
         pytest.skip(str(error))
+
+
+def browser_seconds():
+    """Processor time that this process's children, a browser's, have taken so far: other programs
+    on the machine hardly blur it."""
+    times = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times.append(process.cpu_times())
+    return sum(each.user + each.system for each in times)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from browsing import chromium
-from paging import files_served, runtime
+from paging import browser_seconds, files_served, runtime
 from test_book import violations
 
 import llmkit
@@ -24,12 +24,14 @@ BEGINNING = "GRIZEL:\nThe water is"
 SCREENS = [("light", 1100), ("dark", 1100), ("light", 360), ("dark", 360)]
 
 
-def trained(tokenizer, **shape):
+def trained(tokenizer, steps=150, **shape):
     torch.manual_seed(0)
     shape = dict(block_size=64, n_layer=2, n_head=2, n_embd=64, position="rotary") | shape
     model = llmkit.GPT(llmkit.GPTConfig(tokenizer.vocab_size, **shape))
     ids = tokenizer.encode(TEXT[:100_000])
-    llmkit.train(model, ids, config=llmkit.TrainConfig(steps=150, batch_size=16, optimizer="muon"))
+    llmkit.train(
+        model, ids, config=llmkit.TrainConfig(steps=steps, batch_size=16, optimizer="muon")
+    )
     return model.eval()
 
 
@@ -299,10 +301,15 @@ def test_who_wants_no_motion_gets_none(visit):
     assert moving == 0
 
 
-def test_it_writes_a_hundred_characters_a_second(visit):
-    page = visit()
-    write(page, 500)
-    assert int(page.text_content("#done").split(", ")[1].split()[0].replace(",", "")) >= 100
+def test_it_writes_a_hundred_characters_a_second(visit, site):
+    """Of processor time, all that the browser takes together, and of a model twice as deep as the
+    others here: the command's own shape, in the window that it has."""
+    model = trained(CHAR, block_size=128, n_layer=3, n_head=4, n_embd=128, steps=1)
+    web.save_web(site / "whole", model, CHAR, {"name": "", "note": "", "text": "The "}, runtime())
+    page = visit("whole")
+    before = browser_seconds()
+    wrote = write(page, 500)
+    assert len(wrote) / (browser_seconds() - before) >= 100
 
 
 # ---------------------------------------------------------------------------------- what goes wrong
