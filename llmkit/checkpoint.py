@@ -39,6 +39,7 @@ from llmkit.runtime import find_device
 from llmkit.types import Tokenizer
 
 CHECKPOINT, ONNX, INT8 = "llmkit checkpoint 3", "llmkit onnx 3", "llmkit int8 3"
+WEB = "llmkit web 1"
 MOST_POSITIONS = 1 << 20  # where they are computed, and no weight says how many there are
 Loader = TypeVar("Loader", bound=Callable[..., Any])
 # Kinds of model folder: what each is called, and the files that may be in it.
@@ -46,6 +47,11 @@ KINDS = {
     CHECKPOINT: ("checkpoint", {"model.safetensors", "tokenizer.json", "state.pt"}),
     ONNX: ("ONNX export", {"model.onnx", "model.onnx.data", "tokenizer.json"}),
     INT8: ("int8 export", {"model.safetensors", "tokenizer.json"}),
+    WEB: (
+        "page of a model",
+        {"model.onnx", "tokenizer.json", "about.json", "index.html", "page.css", "page.js"}
+        | {"model.js", "tokenizer.js", "ort.js", "ort.wasm"},
+    ),
 }
 
 

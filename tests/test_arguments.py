@@ -539,6 +539,7 @@ finetune.instructions: Item ExampleBatches
 finetune.lora: LoRALinear
 finetune.manual: python_manual
 finetune.quiet: quietly import_transformers
+modern.fetching: place bring check_sum whole
 modern.folders: from_theirs to_theirs family_of config_from_theirs config_to_theirs
 modern.gguf: library read build
 modern.smollm2: place fetched fetch download unpack

@@ -189,6 +189,18 @@ def test_the_index_of_the_search_has_the_words_of_the_notebooks(site):
     assert set(STEMS) <= set(pages_with("llmkit"))
 
 
+def test_the_model_is_on_its_pages_or_they_say_that_it_is_left_out(site, pages):
+    live = (site / "model" / "model.onnx").exists()
+    shown = {Path(name).stem for name in book.LIVE}
+    for stem, page in pages.items():
+        assert bool(page.all("llmkit-model")) is (live and stem in shown)
+        assert (book.LEFT_OUT in page.markup) is (not live and stem in shown)
+        if live and stem in shown:
+            sources = [script.get("src") for script in page.all("script")]
+            assert "model/page.js" in sources
+            assert "wait" in page.all("llmkit-model")[0]  # nothing large comes unasked
+
+
 # ------------------------------------------------------------------------------ what goes wrong
 
 
@@ -226,6 +238,21 @@ def test_it_is_made_again_in_place_of_an_earlier_one(small, tmp_path, capsys):
 def test_a_folder_with_something_else_in_it_is_left_alone(small, tmp_path):
     assert "is no book; name a new or an empty folder" in refused(tmp_path, small)
     assert (tmp_path / "README.md").exists()
+
+
+def test_without_its_runtime_the_model_is_left_out(small, tmp_path, monkeypatch, capsys):
+    from llmkit.deploy.web import runtime
+
+    def none(folder):
+        raise ConnectionError("npm cannot get it: check the network")
+
+    monkeypatch.setattr(runtime, "find", none)
+    monkeypatch.setattr(book, "runtime_files", book.runtime_files.__wrapped__)
+    assert book.main([str(tmp_path / "out")], small) == 0
+    told = "The live model is left out: npm cannot get it: check the network\n"
+    assert capsys.readouterr().err == told
+    assert book.LEFT_OUT in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert not (tmp_path / "out" / "model").exists()
 
 
 def test_a_link_to_nothing_is_told(small, tmp_path):
@@ -316,6 +343,24 @@ def test_axe_finds_nothing(name, scheme, width, visit):
     page = visit(name, color_scheme=scheme, viewport={"width": width, "height": 900})
     assert page.get_attribute("html", "data-theme") == scheme
     assert violations(page) == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 1400), ("light", 360)])
+@pytest.mark.parametrize("name", [Path(name).stem for name in book.LIVE])
+def test_the_model_runs_on_its_pages(name, scheme, width, site, visit):
+    if not (site / "model").exists():
+        pytest.skip("the runtime of the model was not to be had")
+    page = visit(name, color_scheme=scheme, viewport={"width": width, "height": 900})
+    page.click("#start")
+    page.wait_for_selector("#readout:not(:empty)")
+    page.fill("#length", "40")
+    page.click("#write")
+    page.wait_for_selector("#done:has-text('40 characters, ')")
+    panels, _, _ = next(value for path, value in book.LIVE.items() if Path(path).stem == name)
+    assert page.locator(f"details#{panels}[open]").count() == 1
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.browser

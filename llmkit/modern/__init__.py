@@ -4,7 +4,8 @@
 grouped-query attention, QK-norm, a sliding window, and a mixture of experts; with them it is Llama,
 Mistral, Qwen3, Mixtral or Qwen3-MoE. `folders` reads and writes the folders in which these travel;
 it stands on `llmkit.finetune`, which reads such files for GPT-2, and on `llmkit.bpe`. `smollm2`
-fetches a real one for a laptop (`python -m llmkit fetch`), which comes as a file that `gguf` reads.
+fetches a real one for a laptop (`python -m llmkit fetch`), which comes as a file that `gguf` reads;
+`fetching` keeps what was fetched.
 """
 
 from llmkit.modern.folders import load, save

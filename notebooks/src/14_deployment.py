@@ -257,7 +257,9 @@ for name, each in rows.items():
 # In one of a thousand tokens it would.) So *this kind* of int8, where only the weights are bytes, buys memory and not
 # speed. Others round the activations too and multiply bytes with bytes, which is faster where the hardware and its
 # kernels can do it. ONNX buys *independence*. On the command line, `python -m llmkit export FOLDER --onnx --int8`
-# prints this table for a model that you have saved.
+# prints this table for a model that you have saved. With `--web` it writes a page: a folder that any file server can
+# hand out, in which the model runs in the reader's browser, a byte for each weight and with a cache, and shows its
+# attention and its surprise at what is typed. Nothing that is typed leaves the browser.
 #
 # ## What goes over the network
 #
