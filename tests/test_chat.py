@@ -86,12 +86,12 @@ def test_nobody_ends_his_turn_by_writing_a_marker(tokenizers):
 @pytest.mark.parametrize(
     ("turns", "error", "sentence"),
     [
-        ([], ValueError, "a conversation needs a turn of the user's"),
-        ([BE], ValueError, "a conversation needs a turn of the user's"),
-        ([ASK, {"role": "tool", "content": ""}], ValueError, "turn 1 has the role 'tool': there"),
-        ([{"content": "a"}], ValueError, "turn 0 has the role None"),
-        ([{"role": "user"}], ValueError, "turn 0 must have a text as its content, not None"),
-        ([{"role": ["user"], "content": "a"}], ValueError, "turn 0 has the role"),
+        ([], ValueError, "of the turns none is the user's"),
+        ([BE], ValueError, "of the turns none is the user's"),
+        ([ASK, {"role": "tool", "content": ""}], ValueError, "turns.1. has the role 'tool': there"),
+        ([{"content": "a"}], ValueError, "turns.0. has the role None"),
+        ([{"role": "user"}], ValueError, "turns.0. must have a text as content, not None"),
+        ([{"role": ["user"], "content": "a"}], ValueError, "turns.0. has the role"),
         ("hello", TypeError, "turns must be a list of Mapping"),
         (None, TypeError, "turns must be a list of Mapping"),
     ],

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmkit.arguments import check_each, shown
+from llmkit.arguments import check_each, check_type, shown
 from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.files import as_path, read_json, read_text
+from llmkit.types import Tokenizer
 
 ROLES = ("system", "user", "assistant")
 START, END = "<|im_start|>", "<|im_end|>"
@@ -38,6 +39,7 @@ def render(turns: Sequence[Turn], system: str | None = None, answer: bool = True
     Raises ValueError for a conversation without a turn of the user's, for an unknown role and for
     content that is no text; TypeError for what is no list of mappings.
     """
+    check_type("answer", answer, bool)
     written = (f"{START}{head}{content}{END}\n" for head, content in _parts(turns, system))
     return "".join(written) + (f"{START}{_head('assistant')}" if answer else "")
 
@@ -50,8 +52,10 @@ def encode(
 
     Raises what `render` raises; ValueError for a tokenizer without the markers, `can_chat`.
     """
+    check_type("tokenizer", tokenizer, Tokenizer)
     if not can_chat(tokenizer):
         raise ValueError(f"the tokenizer has no tokens {START} and {END}: it is of no chat model")
+    check_type("answer", answer, bool)
     start, end = (torch.tensor([tokenizer.special_tokens[mark]]) for mark in (START, END))
     pieces: list[tuple[Tensor, Tensor]] = []  # ids, and whether each counts
     for head, content in _parts(turns, system):
@@ -94,16 +98,19 @@ def check(turns: Sequence[Turn]) -> None:
         role, content = turn.get("role"), turn.get("content")
         if role not in ROLES:
             known = ", ".join(ROLES)
-            raise ValueError(f"turn {number} has the role {shown(role)}: there are {known}")
+            raise ValueError(f"turns[{number}] has the role {shown(role)}: there are {known}")
         if not isinstance(content, str):
-            raise ValueError(f"turn {number} must have a text as its content, not {shown(content)}")
+            raise ValueError(f"turns[{number}] must have a text as content, not {shown(content)}")
     if not any(turn["role"] == "user" for turn in turns):
-        raise ValueError("a conversation needs a turn of the user's: add one to be answered")
+        raise ValueError(
+            "of the turns none is the user's: a conversation needs one, to be answered"
+        )
 
 
 def _parts(turns: Sequence[Turn], system: str | None) -> list[tuple[str, str]]:
     """Each turn's first line and its content."""
     check(turns)
+    check_type("system", system, str, optional=True)
     found = [(_head(turn["role"]), turn["content"]) for turn in turns]
     if system is not None and turns[0]["role"] != "system":
         found.insert(0, (_head("system"), system))

@@ -48,7 +48,8 @@ def add(app: FastAPI, engine: Engine, settings: Settings) -> None:
         try:
             ids = chat.encode(turns, engine.tokenizer, settings.system)[0].tolist()
         except ValueError as error:
-            raise Refusal(400, f"messages: {error}".partition(";")[0], "messages") from None
+            told = str(error).partition(";")[0].replace("turns", "messages", 1)
+            raise Refusal(400, told, "messages") from None
         limit = min(settings.max_prompt, engine.model.config.block_size - 1)
         if len(ids) > limit:
             sentence = f"the conversation has {len(ids)} tokens: {limit} at most"
