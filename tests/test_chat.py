@@ -36,10 +36,12 @@ CHATS = {
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory, text):
+def tokenizers(tmp_path_factory):
     """A tokenizer with the markers, and the same one as transformers reads it."""
     special = ["<|endoftext|>", chat.START, chat.END]
-    ours = llmkit.BPETokenizer.train(text + "\n\n  system\nassistant\n\n", 420, special)
+    ours = llmkit.BPETokenizer.train(
+        llmkit.load_text("embedded")[:9000] + "\n\n  system\nassistant\n\n", 420, special
+    )
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     ours.save_huggingface(path)
     theirs = import_transformers().PreTrainedTokenizerFast(tokenizer_file=str(path))
