@@ -8,6 +8,7 @@ small here, and the products are `speed.cpu`'s, which read as fast as memory giv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from llmkit.modern.model import (
     Modern,
     ModernBlock,
 )
-from llmkit.positions import rotary_table, rotate
+from llmkit.positions import rotary_table
 from llmkit.speed import decoding
 from llmkit.speed.cpu import product
 from llmkit.speed.decoding import Attend, Decoder
@@ -53,11 +54,13 @@ class ModernDecoder(Decoder):
         self.in_slots = not (model.config.window or model.config.n_expert)
 
     def turns(self, start: int, stop: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The angles of rotary positions from start to stop."""
+        """What `positions.rotate` does as two factors (T, D) each, of a query and of its halves
+        exchanged: fewer steps."""
         c = self.config
-        return rotary_table(start, stop, c.head_size, like, c.rope_base)
+        cos, sin = rotary_table(start, stop, c.head_size, like, c.rope_base)
+        return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
-    def layers(self, x: Tensor, turn: tuple[Tensor, Tensor] | None, attend: Attend) -> Tensor:
+    def layers(self, x: Tensor, turn: Any, attend: Attend) -> Tensor:
         """From the embeddings of a token of each text to its scores: (B, C) -> (B, V).
 
         The heads of queries that share keys are handed to ``attend`` as if they were positions,
@@ -65,6 +68,7 @@ class ModernDecoder(Decoder):
         """
         c, B = self.config, x.size(0)
         H, G, D = c.n_head, c.n_kv_head, c.head_size
+        same, other = turn
         for layer, (norm_1, c_attn, q_norm, k_norm, project, norm_2, feed) in enumerate(
             self.blocks
         ):
@@ -72,7 +76,8 @@ class ModernDecoder(Decoder):
             qk, v = heads.split([H + G, G], dim=1)
             if q_norm:
                 qk = torch.cat([q_norm(qk[:, :H]), k_norm(qk[:, H:])], dim=1)
-            q, k = rotate(qk, *turn).type_as(v).split([H, G], dim=1)
+            turned = (qk * same + qk.roll(D // 2, -1) * other).type_as(v)  # (B, H + G, 1, D)
+            q, k = turned.split([H, G], dim=1)
             y = attend(layer, q.view(B, G, H // G, D), k, v)  # (B, G, H / G, D)
             x = x + project(y.reshape(B, H * D))
             x = x + feed(norm_2(x))
@@ -87,12 +92,17 @@ def _functions(block: ModernBlock) -> tuple[Any, ...]:
     return *first, _norm(block.ln_2), _feed_forward(block.mlp)
 
 
-def _norm(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+def _norm(layer: Any) -> Callable[[Tensor], Tensor]:
     """The layer as a function."""
     if isinstance(layer, nn.LayerNorm):
         return decoding.norm_function(layer)
-    norm = cast(nn.RMSNorm, layer)
-    return lambda x: F.rms_norm(x, norm.normalized_shape, norm.weight, norm.eps)
+    weight, eps, size = layer.weight, cast(float, layer.eps), layer.weight.numel()
+    if weight.dtype != torch.float32:
+        return lambda x: F.rms_norm(x, (size,), weight, eps)
+    # x / √(|x|² / n + eps) = x √n / √(|x|² + n eps): PyTorch takes twice as many steps.
+    gain, least = weight.detach() * math.sqrt(size), torch.tensor(math.sqrt(size * eps))
+    least = least.to(weight)
+    return lambda x: x * gain / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot(least)
 
 
 def _feed_forward(layer: nn.Module) -> Callable[[Tensor], Tensor]:
