@@ -37,9 +37,10 @@ def turns(item: instructions.Item) -> list[dict[str, str]]:
 
 
 def example(item: instructions.Item, tokenizer, system: str | None) -> instructions.Example:
-    """Ids and targets (N,) each, of which the answer's count."""
+    """Ids and targets (N,) each, of which those of the answer count, its end the last."""
     whole = [*turns(item), {"role": "assistant", "content": item.answer}]
     ids, counts = chat.encode(whole, tokenizer, system, answer=False)
+    ids, counts = ids[:-1], counts[:-1]  # without the line's end after it
     return ids[:-1], ids[1:].where(counts[1:], torch.tensor(IGNORE_INDEX))
 
 
@@ -56,7 +57,7 @@ def answers(model, tokenizer, items, system: str | None) -> list[str]:
 def main() -> None:
     options = parser(__doc__, device=False)
     options.add_argument("--pairs", type=int, default=64, help="to learn from (%(default)s)")
-    options.add_argument("--steps", type=int, default=48, help="of training (%(default)s)")
+    options.add_argument("--steps", type=int, default=40, help="of training (%(default)s)")
     options = parse(options)
     torch.set_num_threads(1)
     if options.quick:
@@ -65,7 +66,7 @@ def main() -> None:
         system, options.steps, options.pairs, asked = None, 2, 8, 4
     elif folder := modern.fetched():
         model, tokenizer = modern.load(folder)
-        system, asked = chat.default_system(folder), 60
+        system, asked = chat.default_system(folder), 40
     else:
         raise SystemExit(f"the model was not fetched: {smollm2.COMMAND}")
     items = [item for item in instructions.load() if item.task in TASKS]
@@ -79,7 +80,7 @@ def main() -> None:
     rows = instructions.pad(examples, max(len(ids) for ids, _ in examples))
     how = llmkit.TrainConfig(options.steps, batch_size=8, learning_rate=1e-3, weight_decay=0)
     cpu_seconds = time.process_time()
-    history = llmkit.train(model, rows, config=how)
+    history = llmkit.train(model, rows, config=how, callbacks=[llmkit.ProgressBar()])
     cpu_seconds = time.process_time() - cpu_seconds
     with tempfile.TemporaryDirectory() as temporary:
         size = lora.save(Path(temporary) / "adapter.safetensors", model).stat().st_size

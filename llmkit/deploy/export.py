@@ -86,8 +86,8 @@ def load(
         if not (family := _family(place)):
             raise
         theirs = pretrained.load_gpt2 if family == "gpt2" else folders.load
-        model, bpe = theirs(place)
-        return model.to(device), bpe
+        open_model, bpe = theirs(place)
+        return open_model.to(device), bpe
     if about["format"] == CHECKPOINT:
         return checkpoint.load(place, device)
     tokenizer = checkpoint.load_tokenizer(place, about)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def render(turns: Sequence[Turn], system: str | None = None, answer: bool = True
 
 
 def encode(
-    turns: Sequence[Turn], tokenizer: BPETokenizer, system: str | None = None, answer: bool = True
+    turns: Sequence[Turn], tokenizer: Tokenizer, system: str | None = None, answer: bool = True
 ) -> tuple[Tensor, Tensor]:
     """The ids of `render` (N,), and which of them count in the loss (N,) bool: the assistant's
     words, and the marker that ends each of its turns.
@@ -72,10 +72,9 @@ def encode(
     return torch.cat([ids for ids, _ in pieces]), torch.cat([counts for _, counts in pieces])
 
 
-def can_chat(tokenizer: Any) -> bool:
+def can_chat(tokenizer: Any) -> TypeGuard[BPETokenizer]:
     """Whether a tokenizer has the markers."""
-    special = getattr(tokenizer, "special_tokens", {})
-    return START in special and END in special
+    return isinstance(tokenizer, BPETokenizer) and {START, END} <= tokenizer.special_tokens.keys()
 
 
 def default_system(folder: str | Path) -> str | None:

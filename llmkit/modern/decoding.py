@@ -46,7 +46,7 @@ class ModernDecoder(Decoder):
 
     def __init__(self, model: Modern):
         nn.Module.__init__(self)
-        self.model, self.config = model, model.config  # type: ignore[assignment]
+        self.model, self.config = model, model.config
         self.embed, self.places = model.wte, None
         self.blocks = [_functions(block) for block in cast(list[ModernBlock], list(model.h))]
         self.norm, self.head = _norm(model.ln_f), product(model.lm_head)
@@ -74,7 +74,7 @@ class ModernDecoder(Decoder):
         ):
             heads = c_attn(norm_1(x)).view(B, H + 2 * G, 1, D)
             qk, v = heads.split([H + G, G], dim=1)
-            if q_norm:
+            if c.qk_norm:
                 qk = torch.cat([q_norm(qk[:, :H]), k_norm(qk[:, H:])], dim=1)
             turned = (qk * same + qk.roll(D // 2, -1) * other).type_as(v)  # (B, H + G, 1, D)
             q, k = turned.split([H, G], dim=1)

@@ -48,6 +48,8 @@ class Decoder(nn.Module):
 
     can_score_last = True
     in_slots = True  # whether `Slots` can hold its texts
+    model: Any
+    config: Any  # of the model
 
     def __init__(self, model: GPT):
         super().__init__()

@@ -105,7 +105,7 @@ def add(app: FastAPI, engine: Engine, settings: Settings) -> None:
 
         if body.stream:
             return await event_stream(events(), http)
-        choices = []
+        choices: list[Any] = []
         async for piece in answer:
             message = {"role": "assistant", "content": piece.text, "refusal": None}
             choices.append(
