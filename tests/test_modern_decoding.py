@@ -95,3 +95,26 @@ def test_texts_drawn_together_are_those_drawn_alone(name):
 def test_slots_take_memory_for_the_heads_of_keys_alone():
     slots = Slots(quick(small(n_kv_head=2)), 3)
     assert slots.keys[0].shape == (3, 2, 64, 6)
+
+
+def test_slots_grow_with_their_texts(monkeypatch):
+    """From 32 positions to 224: as a slot's text grows, and as a long one comes beside it."""
+    monkeypatch.setattr("llmkit.speed.decoding.ROOM", 32)
+    model = small(n_kv_head=2, block_size=200)
+    slots = Slots(quick(model), 2)
+    texts = {0: some_ids(20, 1)[0].tolist(), 1: some_ids(90, 1)[0].tolist()}
+    rooms = []
+    with torch.no_grad():
+        for step in range(100):
+            begun = [0] if step < 30 else [0, 1]
+            if step in (0, 30):
+                scores = {begun[-1]: slots.read(begun[-1], texts[begun[-1]])[0]}
+            else:
+                rows = slots.step({slot: texts[slot][-1] for slot in begun})
+                scores = dict(zip(begun, rows, strict=True))
+            for slot, found in scores.items():
+                expected = model(torch.tensor([texts[slot]]), last_only=True)[0, -1]
+                torch.testing.assert_close(found.clone(), expected, atol=2e-5, rtol=0)
+                texts[slot].append(int(expected.argmax()))
+            rooms.append(slots.keys[0].size(2))
+    assert sorted(set(rooms)) == [32, 64, 128, 224]

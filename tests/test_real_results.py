@@ -25,7 +25,9 @@ def lora() -> list[str]:
     named = {"all": "all four", **{task: task for task in before if task != "all"}}
     rows = [f"| {named[t]} | {percent(before[t])} | {percent(after[t])} |" for t in named]
     trained = f"{found['trained'] / 1e6:.1f} of {found['parameters'] / 1e6:.1f} million"
-    first = found["answers"][0]
+    first = found["answers"][1]
+    pairs = [(each["right"], each["after"]) for each in found["answers"]]
+    capitals = sum(right != said and right.lower() == said.lower() for right, said in pairs)
     return [
         *rows,
         f"{found['pairs']} pairs",
@@ -34,9 +36,11 @@ def lora() -> list[str]:
         f"{found['cpu_minutes']:.0f} minutes",
         f"{found['adapter_megabytes']:.0f} MB",
         trained,
+        f"({capitals} more are wrong by capital letters alone",
+        f"as *{pairs[4][1]}* for *{pairs[4][0]}*",
         first["question"].split("\n")[1],
-        first["before"].split("\n")[0],
-        first["after"],
+        first["before"],
+        f"*{first['after']}*",
     ]
 
 

@@ -8,13 +8,11 @@ different lengths can take the step together (`Slots`), as a server wants it.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeGuard, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +28,7 @@ KNOWN = {GPT, Block, CausalSelfAttention, MLP, nn.ModuleList}
 KNOWN |= {nn.Linear, nn.Embedding, nn.LayerNorm, nn.GELU, nn.ReLU, nn.Dropout}
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q, k, v -> what was seen
 STEADY = 4  # rows from which on a product gives each row the same bits, however many there are
+ROOM = 256  # positions that a slot has at first
 STRIDE = 32  # positions of which attention takes whole multiples, for the same reason
 
 
@@ -146,10 +145,11 @@ class Slots:
         cut = is_amd() and any(weight.numel() >= LARGE for weight in weights)
         alone = cut or count == 1 or like.device.type != "cpu"
         self.least = 1 if alone else STEADY  # rows in a product
-        room = -(-c.block_size // STRIDE) * STRIDE
-        G = like.size(1)  # heads of keys and values
-        shape = (2, c.n_layer, count, G, room, c.head_size)  # (slots, G, room, D) a layer
-        self.keys, self.values = (list(part) for part in _zeros(shape, like))
+        self.most = -(-c.block_size // STRIDE) * STRIDE  # positions in a slot
+        shape = (2, c.n_layer, count, like.size(1), min(ROOM, self.most), c.head_size)
+        # (slots, G, room, D) a layer. Zeros, where a weight of 0 would meet what happened to be
+        # there, which may be no number.
+        self.keys, self.values = (list(part) for part in like.new_zeros(shape))
         self.lengths = [0] * count
         self.table = decoder.turns(0, c.block_size, like)
         self.decoder, self.device = decoder, like.device
@@ -157,6 +157,7 @@ class Slots:
     @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int]) -> Tensor:
         """A text's beginning, in place of what the slot held: ids (T,) -> scores (1, V)."""
+        self._make_room(len(ids))
         part = self.decoder.new_cache(0)
         for layer, keys, values in zip(part, self.keys, self.values, strict=True):
             layer.keys, layer.values = keys[slot, None], values[slot, None]  # (1, G, room, D)
@@ -180,6 +181,7 @@ class Slots:
             cos, sin = (part[at][:, None, None] for part in self.table)  # (S + more, 1, 1, D / 2)
             turn = cos, sin
         L = -(-(1 + max(start for _, start in both)) // STRIDE) * STRIDE
+        self._make_room(L)
         at = at[:S, None, None, None]
         beyond = torch.arange(L, device=self.device) > at  # (S, 1, 1, L)
         mask = torch.zeros_like(beyond, dtype=x.dtype).masked_fill_(beyond, -torch.inf)
@@ -206,16 +208,15 @@ class Slots:
         for part in (*self.keys, *self.values):
             part[to, :, :T] = part[slot, :, :T]
 
-
-def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Zeros, where a weight of 0 would meet what happened to be there, which may be no number.
-
-    On a CPU they take memory once they are written to, as a slot for 8,192 tokens is rarely full.
-    """
-    if like.device.type != "cpu":
-        return like.new_zeros(shape)
-    nothing = np.zeros(math.prod(shape) * like.element_size(), np.uint8)  # torch.zeros writes them
-    return torch.from_numpy(nothing).view(like.dtype).view(*shape)
+    def _make_room(self, T: int) -> None:
+        """For T positions in each slot: twice as much as there was, or more. A window of thousands
+        is rarely full, and its memory is taken when it is."""
+        room = self.keys[0].size(2)
+        if room < T:
+            more = min(self.most, max(2 * room, -(-T // STRIDE) * STRIDE)) - room
+            for both in (self.keys, self.values):
+                for layer, part in enumerate(both):
+                    both[layer] = F.pad(part, (0, 0, 0, more))
 
 
 def knows(model: LanguageModel) -> TypeGuard[GPT]:
