@@ -28,7 +28,7 @@ from llmkit.__main__ import main
 from llmkit.attention import attention_weights
 from llmkit.commands import serve
 from llmkit.deploy import engine, export, int8, onnx, server, text_stream, trial
-from llmkit.finetune import gpt2, instructions, lora, pretrained
+from llmkit.finetune import chat, gpt2, instructions, lora, pretrained
 from llmkit.finetune.widgets import Rater
 from llmkit.scale import token_file
 
@@ -38,6 +38,7 @@ TOKENIZER = llmkit.CharTokenizer.from_text(TEXT + "QA:")
 WORDS = llmkit.WordTokenizer.from_text(TEXT)
 BPE = llmkit.BPETokenizer.train(TEXT, 270, ["<|endoftext|>"])
 V = TOKENIZER.vocab_size
+CHATTY = llmkit.BPETokenizer.train(TEXT, 270, [chat.START, chat.END])
 CONFIG = llmkit.GPTConfig(V, 32, n_layer=1, n_head=2, n_embd=16)
 IDS = torch.arange(200) % V
 ROWS = IDS[:16].view(2, 8)
@@ -105,6 +106,7 @@ WRONG |= {
     "pairs": [None, True, "x", 3, [], [1], *STRANGE],
     "tensors": [None, True, "x", 3, {"a": 1}, *STRANGE],
     "word": [None, True, 3, nan, b"abc", ["a"], [], *STRANGE],
+    "turns": [None, True, "x", 3, {}, [], [1], [{"role": "user"}], *STRANGE],
     "callable": [None, True, "x", 3, *STRANGE],
     "module": [None, True, "gpt2", nan, [], *STRANGE],
 }
@@ -126,6 +128,11 @@ def table(folder: Path) -> dict[str, Call]:
     BPE.save_huggingface(folder / "bpe.json")
     pretrained.save_gpt2(gpt(vocab_size=BPE.vocab_size), folder / "gpt2", BPE)
     modern.save(today(), folder / "today", BPE)
+    conversation = {
+        "turns": ("turns", [{"role": "user", "content": "the river?"}]),
+        "system": ("text", "Be brief."),
+        "answer": ("flag", True),
+    }
     drawing = {
         "temperature": ("number", 1.0),
         "top_k": ("count", 3),
@@ -440,6 +447,10 @@ def table(folder: Path) -> dict[str, Call]:
                 "file_bytes": ("count", 10**9),
             },
         ),
+        "chat.render": (chat.render, conversation),
+        "chat.encode": (chat.encode, {**conversation, "tokenizer": ("tokenizer", CHATTY)}),
+        "chat.check": (chat.check, {"turns": conversation["turns"]}),
+        "chat.default_system": (chat.default_system, {"folder": ("path", folder)}),
         "Rater": (Rater, {"pairs": ("pairs", [("a", "b")]), "options": ("texts", ["good"])}),
         "save_onnx": (
             export.save_onnx,
@@ -499,7 +510,7 @@ OPTIONAL = {  # None is no wrong value of these, wherever or in the call that is
     *("seed of generate", "seed of stream", "vocab_size of from_gpt2", "ids of export.measure"),
     *("path of instructions.load", "tokenizer of Checkpointer", "tokenizer of checkpoint.save"),
     *("tokenizer of save_gpt2", "tokenizer of save_onnx", "tokenizer of save_int8"),
-    "tokenizer of folders.save",
+    *("tokenizer of folders.save", "system of chat.render", "system of chat.encode"),
 }
 # Their good calls take long, or need files of others: other tests make them.
 NOT_CALLED = {"save_onnx", "write_onnx", "BPETokenizer.gpt2"}
@@ -532,6 +543,7 @@ deploy.int8: Int8Embedding check is_int8 tensors from_tensors quiet
 deploy.onnx: OnnxModel
 deploy.text_stream: end_of_text
 deploy.trial: arrivals
+finetune.chat: can_chat
 finetune.folder: read_config read_weights read_tokenizer check_vocabulary write_tokenizer
     write_json end_of_text
 finetune.gpt2: turn config_from_gpt2 config_to_gpt2
@@ -539,6 +551,7 @@ finetune.instructions: Item ExampleBatches
 finetune.lora: LoRALinear
 finetune.manual: python_manual
 finetune.quiet: quietly import_transformers
+modern.decoding: quick ModernDecoder
 modern.fetching: place bring check_sum whole
 modern.folders: from_theirs to_theirs family_of config_from_theirs config_to_theirs
 modern.gguf: library read build

@@ -3,5 +3,5 @@
 One file a command: `add` declares its options, `run` runs it; `line` chooses among them, and tells
 errors. `recipe` holds what `train` trains, `inputs` how a model and a text are named. Here are the
 progress bars and what is printed; all the rest can be done from Python. It stands on
-`llmkit.speed`, `llmkit.scale`, `llmkit.modern` and `llmkit.deploy`.
+`llmkit.speed`, `llmkit.scale`, `llmkit.finetune`, `llmkit.modern` and `llmkit.deploy`.
 """

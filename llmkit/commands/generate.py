@@ -10,7 +10,7 @@ from torch import Tensor
 import llmkit
 from llmkit.commands import inputs
 from llmkit.deploy.text_stream import TextStream, end_of_text
-from llmkit.speed.decoding import quick
+from llmkit.modern import quick
 from llmkit.types import Tokenizer
 
 

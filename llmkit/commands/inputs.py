@@ -10,12 +10,14 @@ from torch import Tensor
 
 import llmkit
 from llmkit.deploy import export
+from llmkit.modern import smollm2
 from llmkit.types import LanguageModel, Tokenizer
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
     """The arguments that choose a model, and where it runs."""
-    kinds = "a run, a checkpoint, an export, or a GPT-2 as transformers saves it"
+    kinds = "a run, a checkpoint, an export, a GPT-2 or another open model as transformers saves it"
+    kinds += f", or {smollm2.SHORT}: the one that `fetch` brings"
     command.add_argument("folder", type=Path, metavar="FOLDER", help=kinds)
     command.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
 
@@ -23,10 +25,20 @@ def add_model(command: argparse.ArgumentParser) -> None:
 def load(folder: Path, device: str | None) -> tuple[LanguageModel, Tokenizer]:
     """The model, in eval mode, and its tokenizer. Raises what `export.load` raises, and ValueError
     for a folder without a tokenizer."""
-    model, tokenizer = export.load(folder, llmkit.start(device=device).device)
+    model, tokenizer = export.load(find(folder), llmkit.start(device=device).device)
     if tokenizer is None:
         raise ValueError(f"{folder} has no tokenizer: save the model together with its own")
     return model, tokenizer
+
+
+def find(folder: Path) -> Path:
+    """The folder that is meant by a word: `fetch`'s by its model's short name, where no other is
+    there by that name. FileNotFoundError where it was not fetched."""
+    if str(folder) != smollm2.SHORT or folder.exists():
+        return folder
+    if there := smollm2.fetched():
+        return there
+    raise FileNotFoundError(f"{smollm2.NAME} is not here yet: run `{smollm2.COMMAND}`")
 
 
 def add_text(command: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from llmkit.commands import inputs
 from llmkit.deploy import export
+from llmkit.finetune import chat
 from llmkit.speed import cpu
 from llmkit.types import LanguageModel, Tokenizer
 
@@ -23,6 +24,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("serve", help="answer requests over HTTP")
     inputs.add_model(command)
     option = command.add_argument
+    first = (
+        "what the system says before a conversation (default: as the model's own template has it)"
+    )
+    option("--system", metavar="TEXT", help=first)
     option("--host", default="127.0.0.1", help="where to listen (%(default)s: this machine only)")
     option("--port", type=int, default=8000, help="%(default)s; 0: one that is free")
     option("--name", help="what clients call the model (default: the folder's name)")
@@ -51,6 +56,9 @@ def run(options: argparse.Namespace) -> int:
     if all(weight.numel() < cpu.LARGE for weight in model.parameters()):
         torch.set_num_threads(1)  # the model is soon done alone, and another core has the clients
     local, names = server.is_loopback(options.host), options.allow_host
+    system = options.system
+    if system is None:
+        system = chat.default_system(export.find(inputs.find(options.folder)))
     settings = server.Settings(
         name=options.name or name,
         queue=options.queue,
@@ -60,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
         max_body=options.max_body,
         timeout=options.timeout,
         grace=options.grace,
+        system=system,
         api_key=key,
         hosts=(*server.LOOPBACK, options.host, *names) if local or names else None,
     )
@@ -79,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 def load(folder: Path, device: str | None = None) -> tuple[str, LanguageModel, Tokenizer]:
     """What a folder holds: a name for it, the model and its tokenizer; errors as `inputs.load`."""
+    folder = inputs.find(folder)
     named = export.find(folder).resolve()
     name = named.parent.name if named.name == "checkpoint" else named.name
     if named.name in ("onnx", "int8"):  # as `export` calls them in a run's folder

@@ -4,5 +4,6 @@
 a page in which the model runs (its runtime is kept as `llmkit.modern` keeps what it fetches);
 `batch` draws many texts together, `engine` queues requests and has them drawn, `text_stream` turns
 tokens into text as they come, and `server` puts it on the web. A folder with GPT-2 in it is read by
-`llmkit.finetune`; where a text ends is said by `llmkit.bpe`; what draws quickly is `llmkit.speed`.
+`llmkit.finetune`, which also knows how a conversation is written, one with an open model of today
+by `llmkit.modern`; where a text ends is said by `llmkit.bpe`; what draws quickly is `llmkit.speed`.
 """

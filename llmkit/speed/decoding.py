@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmkit.attention import CausalSelfAttention, KVCache, causal_attention
+from llmkit.attention import CausalSelfAttention, KVCache
 from llmkit.generation import generate
 from llmkit.model import GPT, MLP, Block
 from llmkit.positions import rotary_table, rotate
@@ -28,6 +28,7 @@ KNOWN = {GPT, Block, CausalSelfAttention, MLP, nn.ModuleList}
 KNOWN |= {nn.Linear, nn.Embedding, nn.LayerNorm, nn.GELU, nn.ReLU, nn.Dropout}
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q, k, v -> what was seen
 STEADY = 4  # rows from which on a product gives each row the same bits, however many there are
+ROOM = 256  # positions that a slot has at first
 STRIDE = 32  # positions of which attention takes whole multiples, for the same reason
 
 
@@ -45,6 +46,9 @@ class Decoder(nn.Module):
     """
 
     can_score_last = True
+    in_slots = True  # whether `Slots` can hold its texts
+    model: Any
+    config: Any  # of the model
 
     def __init__(self, model: GPT):
         super().__init__()
@@ -55,12 +59,21 @@ class Decoder(nn.Module):
         act = partial(F.gelu, approximate="tanh") if c.activation == "gelu" else F.relu
         self.blocks = [
             (
-                *(_norm(block.ln_1), product(block.attn.c_attn), product(block.attn.c_proj)),
-                *(_norm(block.ln_2), product(block.mlp.c_fc), act, product(block.mlp.c_proj)),
+                *(
+                    norm_function(block.ln_1),
+                    product(block.attn.c_attn),
+                    product(block.attn.c_proj),
+                ),
+                *(
+                    norm_function(block.ln_2),
+                    product(block.mlp.c_fc),
+                    act,
+                    product(block.mlp.c_proj),
+                ),
             )
             for block in cast(list[Block], list(model.h))
         ]
-        self.norm = _norm(model.ln_f) if c.norm_first else lambda x: x
+        self.norm = norm_function(model.ln_f) if c.norm_first else lambda x: x
         self.head = product(model.lm_head)
 
     def new_cache(self, batch_size: int = 1) -> list[KVCache]:
@@ -78,16 +91,20 @@ class Decoder(nn.Module):
     @torch.inference_mode()  # spares no_grad's bookkeeping too; the weights are only read
     def decode(self, ids: Tensor, cache: list[KVCache]) -> Tensor:
         """The scores after one more token of each text: ids (B, 1) -> (B, 1, V)."""
-        start, c = cache[0].length, self.config
+        start = cache[0].length
         x = self.embed(ids[:, 0])  # (B, C)
         if self.places is not None:
             x = x + self.places[start]
-        turn = rotary_table(start, start + 1, c.head_size, x) if c.position == "rotary" else None
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return causal_attention(q, *cache[layer].append(k, v))
+            return F.scaled_dot_product_attention(q, *cache[layer].append(k, v))
 
-        return self.layers(x, turn, attend)[:, None]  # (B, 1, V)
+        return self.layers(x, self.turns(start, start + 1, x), attend)[:, None]  # (B, 1, V)
+
+    def turns(self, start: int, stop: int, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The angles of rotary positions from start to stop; None where there are none."""
+        c = self.config
+        return rotary_table(start, stop, c.head_size, like) if c.position == "rotary" else None
 
     def layers(self, x: Tensor, turn: tuple[Tensor, Tensor] | None, attend: Attend) -> Tensor:
         """From the embeddings of a token of each text to its scores: (B, C) -> (B, V)."""
@@ -128,21 +145,22 @@ class Slots:
         cut = is_amd() and any(weight.numel() >= LARGE for weight in weights)
         alone = cut or count == 1 or like.device.type != "cpu"
         self.least = 1 if alone else STEADY  # rows in a product
-        room = -(-c.block_size // STRIDE) * STRIDE
-        shape = (2, c.n_layer, count, c.n_head, room, c.head_size)  # (slots, H, room, D) a layer
-        self.keys, self.values = (list(part) for part in like.new_empty(shape))
-        self.lengths, self.unused = [0] * count, set(range(count))
-        turns = c.position == "rotary"
-        self.table = rotary_table(0, c.block_size, c.head_size, like) if turns else None
+        self.most = -(-c.block_size // STRIDE) * STRIDE  # positions in a slot
+        shape = (2, c.n_layer, count, like.size(1), min(ROOM, self.most), c.head_size)
+        # (slots, G, room, D) a layer. Zeros, where a weight of 0 would meet what happened to be
+        # there, which may be no number.
+        self.keys, self.values = (list(part) for part in like.new_zeros(shape))
+        self.lengths = [0] * count
+        self.table = decoder.turns(0, c.block_size, like)
         self.decoder, self.device = decoder, like.device
 
     @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int]) -> Tensor:
         """A text's beginning, in place of what the slot held: ids (T,) -> scores (1, V)."""
-        self._prepare(slot)
+        self._make_room(len(ids))
         part = self.decoder.new_cache(0)
         for layer, keys, values in zip(part, self.keys, self.values, strict=True):
-            layer.keys, layer.values = keys[slot, None], values[slot, None]  # (1, H, room, D)
+            layer.keys, layer.values = keys[slot, None], values[slot, None]  # (1, G, room, D)
         scores = self.decoder(torch.tensor([ids], device=self.device), part, last_only=True)
         self.lengths[slot] = len(ids)
         return scores[:, -1]
@@ -163,18 +181,19 @@ class Slots:
             cos, sin = (part[at][:, None, None] for part in self.table)  # (S + more, 1, 1, D / 2)
             turn = cos, sin
         L = -(-(1 + max(start for _, start in both)) // STRIDE) * STRIDE
+        self._make_room(L)
         at = at[:S, None, None, None]
         beyond = torch.arange(L, device=self.device) > at  # (S, 1, 1, L)
         mask = torch.zeros_like(beyond, dtype=x.dtype).masked_fill_(beyond, -torch.inf)
-        place = at.expand(S, c.n_head, 1, c.head_size)
+        place = at.expand(S, self.keys[0].size(1), 1, c.head_size)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = self.keys[layer][:S], self.values[layer][:S]  # (S, H, room, D)
+            keys, values = self.keys[layer][:S], self.values[layer][:S]  # (S, G, room, D)
             keys.scatter_(2, place, k[:S])
             values.scatter_(2, place, v[:S])
             y = F.scaled_dot_product_attention(
                 q[:S], keys.narrow(2, 0, L), values.narrow(2, 0, L), mask
-            )  # (S, H, 1, D)
+            )  # as q
             return torch.cat([y, q[S:]]) if more else y
 
         scores = decoder.layers(x, turn, attend)
@@ -185,32 +204,38 @@ class Slots:
     @torch.inference_mode()
     def move(self, slot: int, to: int) -> None:
         """A text to another slot, in place of what that held."""
-        self._prepare(to)
         self.lengths[to] = T = self.lengths[slot]
         for part in (*self.keys, *self.values):
             part[to, :, :T] = part[slot, :, :T]
 
-    def _prepare(self, slot: int) -> None:
-        """Zeros, where a weight of 0 would meet what happened to be there, which may be no number.
-        At the first use: on a CPU, a slot that was never used takes no memory."""
-        if slot in self.unused:
-            self.unused.remove(slot)
-            for part in (*self.keys, *self.values):
-                part[slot] = 0
+    def _make_room(self, T: int) -> None:
+        """For T positions in each slot: twice as much as there was, or more. A window of thousands
+        is rarely full, and its memory is taken when it is."""
+        room = self.keys[0].size(2)
+        if room < T:
+            more = min(self.most, max(2 * room, -(-T // STRIDE) * STRIDE)) - room
+            for both in (self.keys, self.values):
+                for layer, part in enumerate(both):
+                    both[layer] = F.pad(part, (0, 0, 0, more))
 
 
 def knows(model: LanguageModel) -> TypeGuard[GPT]:
-    """Whether the model is a plain `GPT`: none of its parts replaced, hooked or compiled. (But for
-    its token embedding, which is called whatever it is: int8 has one of its own.)"""
-    return type(model) is GPT and all(
-        (type(part) in KNOWN or part is model.wte)
+    """Whether the model is a plain `GPT`: see `is_plain`."""
+    return type(model) is GPT and is_plain(model, KNOWN)
+
+
+def is_plain(model: Any, known: set[type]) -> bool:
+    """Whether all parts of a model are of known classes, and none replaced, hooked or compiled. Its
+    token embedding may be any, as it is called whatever it is: int8 has one of its own."""
+    return all(
+        (type(part) in known or part is model.wte)
         and "forward" not in vars(part)
         and not (part._forward_hooks or part._forward_pre_hooks or part._compiled_call_impl)
         for part in model.modules()
     )
 
 
-def _norm(layer: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
+def norm_function(layer: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
     """The layer as a function."""
     shape, weight, bias, eps = layer.normalized_shape, layer.weight, layer.bias, layer.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)

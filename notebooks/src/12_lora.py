@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/12_lora.ipynb)
 #
-# About 31 minutes to read, exercises aside.
+# About 32 minutes to read, exercises aside.
 #
 # ← [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) · [13 · Instruction tuning](13_instruction_tuning.ipynb) →
 
@@ -517,6 +517,28 @@ for name in ("", "play", "Python"):
         lora.load(folder / f"{name}.safetensors", one)
     ids = llmkit.generate(one, start, max_new_tokens=150, temperature=0.7, seed=1)
     print(f"--- {name or 'no adapter'}", tokenizer.decode(ids).strip(), sep="\n", end="\n\n")
+
+# %% [markdown]
+# ## On a model that speaks
+#
+# Does it work on a model that people talk to? SmolLM2-135M-Instruct ([Allal and others
+# 2025](https://arxiv.org/abs/2502.02737)) comes to your machine by `python -m llmkit fetch` (93 MB), is loaded by
+# `llmkit.modern`, and adapted by the same `lora.apply`. It likes to chat: asked "Give the last." with the line "as if", it
+# said *As for, I am a helpful AI, designed to assist users in their daily tasks.* We gave it 64 pairs of four of notebook
+# 13's tasks, as turns of a conversation, and trained an adapter of rank 8 in every layer (2.0 of 136.5 million weights, a
+# file of 8 MB) for 40 steps: 3 minutes of one core. Now it says *if*. Right to the letter, of 40 others:
+#
+# | task | before | after |
+# |---|---|---|
+# | all four | 0 % | 42 % |
+# | first word | 0 % | 73 % |
+# | last word | 0 % | 50 % |
+# | rewrite | 0 % | 0 % |
+# | who says it | 0 % | 38 % |
+#
+# It has learned to answer in a few words; which ones, 64 pairs teach it only in part. (5 more are wrong by capital letters
+# alone, as *Collas: a per* for *COLLAS: a per*. Measured 2026-11-28 on one core of an AMD EPYC by `python
+# benchmarks/smollm2_lora.py`.)
 
 # %% [markdown]
 # ## What we saw

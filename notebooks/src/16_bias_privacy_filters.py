@@ -250,6 +250,21 @@ if runtime.pick(cpu=False, gpu=True):
     )
 
 # %% [markdown]
+# And a model that people talk to? SmolLM2-135M-Instruct comes to a laptop by `python -m llmkit fetch`. The same twelve
+# templates, and of ten trades those at the two ends:
+#
+# | trade | log-odds of she against he, less the mean of the ten (nats) |
+# |---|---|
+# | nurse | +1.3 [+1.0, +1.6] |
+# | librarian | +1.2 [+0.9, +1.5] |
+# | teacher | +0.7 [+0.5, +1.0] |
+# | engineer | −0.6 [−0.8, −0.4] |
+# | baker | −0.7 [−0.8, −0.5] |
+# | smith | −2.3 [−3.1, −1.6] |
+#
+# The gap between nurse and smith is +3.6 [+2.7, +4.6] nats. Nobody planted that: it came with the texts that the model
+# learned from. (Measured 2026-11-28 by `python benchmarks/smollm2_bias.py`.)
+#
 # The remedy begins in the text: in every second one of each role's sentences with "she", write "he", and the other way
 # round (*counterfactual data substitution*, [Hall Maudslay et al. 2019](https://arxiv.org/abs/1909.00871)).
 

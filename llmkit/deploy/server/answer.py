@@ -97,6 +97,11 @@ class Answer:
         return {k: None if t is None else round(t - job.submitted, 6) for k, t in times.items()}
 
 
+def usage(seen: int, drawn: int) -> dict[str, int]:
+    """How many tokens were read and drawn, as OpenAI tells it."""
+    return {"prompt_tokens": seen, "completion_tokens": drawn, "total_tokens": seen + drawn}
+
+
 async def event_stream(events: AsyncIterator[Event], http: Request) -> StreamingResponse:
     """Server-sent events, from the first one on: until then, an error can have a status."""
     first = await anext(events)

@@ -1,4 +1,4 @@
-"""The application: the server's settings, its endpoints, and what guards them.
+"""The application: its endpoints, and what guards them. (Those of conversations: `chat`.)
 
 (No `from __future__ import annotations` here: FastAPI must see the requests' models, which are made
 in a function, because they have this server's limits.)
@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +19,16 @@ from pydantic import Field, StrictInt
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 
-from llmkit.arguments import check_number, check_type
 from llmkit.deploy.engine import Engine, Piece
-from llmkit.deploy.server import errors, schema
-from llmkit.deploy.server.answer import Answer, Event, Mail, event_stream
+from llmkit.deploy.server import chat, errors, schema
+from llmkit.deploy.server.answer import Answer, Event, Mail, event_stream, usage
 from llmkit.deploy.server.errors import Json, Refusal
 from llmkit.deploy.server.guard import Guard
+from llmkit.deploy.server.settings import Settings
 from llmkit.types import LanguageModel, Tokenizer
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 # What an answer may be instead; without "4XX", FastAPI would describe a 422 that nobody sends.
 ERRORS: tuple[int | str, ...] = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, "4XX")
-EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
-STREAM: dict[str, Any] = {  # each event's data is JSON, but for OpenAI's last one, which is [DONE]
-    "description": "the text; with stream, piece by piece",
-    "content": {"text/event-stream": {"itemSchema": EVENT}},
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The limits of a server, and what it is called."""
-
-    name: str = "llmkit"  # of the model, as clients say it
-    queue: int = 32  # how many requests may wait; one more gets 429
-    batch: int = 16  # texts that are drawn together; each takes memory for a window
-    max_prompt: int = 4096  # tokens
-    max_tokens: int = 1024  # to draw for each prompt
-    max_choices: int = 16  # texts that one request may ask for, prompts times n
-    max_body: int = 2**18  # bytes of a request
-    timeout: float = 60.0  # seconds from a request's coming to its last token
-    grace: float = 10.0  # seconds that running requests have when the server is stopped
-    api_key: str | None = None  # what clients must send, None: nothing
-    hosts: tuple[str, ...] | None = LOOPBACK  # names by which clients may call it, None: any
-
-    def __post_init__(self) -> None:
-        for name in ("queue", "batch", "max_prompt", "max_tokens", "max_choices", "max_body"):
-            check_number(name, getattr(self, name), int, least=1)
-        check_number("timeout", self.timeout, above=0)
-        check_number("grace", self.grace, least=0)
-        check_type("name", self.name, str)
-        check_type("api_key", self.api_key, str, optional=True)
-        if not self.name or "/" in self.name:
-            raise ValueError(f"a model's name is one character or more, no '/': {self.name!r}")
-        if self.api_key is not None and (not self.api_key or not self.api_key.isascii()):
-            raise ValueError("an API key is one ASCII character or more; None for no key")
 
 
 def create_app(
@@ -93,17 +57,13 @@ def create_app(
     )
     app.state.engine, app.state.settings, app.state.mail = engine, settings, Mail()
     _add_texts(app, engine, settings)
+    chat.add(app, engine, settings)
     _add_rest(app, engine, settings)
     errors.add(app)
     app.add_middleware(
         Guard, api_key=settings.api_key, max_body=settings.max_body, hosts=settings.hosts
     )
     return app
-
-
-def _no_model(wanted: str, settings: Settings) -> Refusal:
-    sentence = f"there is no model {wanted[:80]!r}: this server has {settings.name!r}"
-    return Refusal(404, sentence, "model", "model_not_found")
 
 
 def _add_texts(app: FastAPI, engine: Engine, settings: Settings) -> None:
@@ -146,7 +106,7 @@ def _add_texts(app: FastAPI, engine: Engine, settings: Settings) -> None:
             return ids
         raise Refusal(400, sentence, "prompt")
 
-    @app.post("/generate", response_model=schema.Generated, responses={200: STREAM})
+    @app.post("/generate", response_model=schema.Generated, responses={200: schema.STREAM})
     async def generate(body: Generate, http: Request) -> Any:
         ids = await read(body.prompt)
         asked = body.request([ids], body.max_new_tokens)
@@ -167,13 +127,9 @@ def _add_texts(app: FastAPI, engine: Engine, settings: Settings) -> None:
         events = (event(piece) async for piece in answer)
         return await event_stream(events, http) if body.stream else await anext(events)
 
-    @app.post("/v1/completions", response_model=schema.Completed, responses={200: STREAM})
+    @app.post("/v1/completions", response_model=schema.Completed, responses={200: schema.STREAM})
     async def completions(body: Completion, http: Request) -> Any:
-        if body.model not in (None, settings.name):
-            raise _no_model(body.model, settings)
-        if body.stream_options and not body.stream:
-            sentence = "stream_options: only a stream has them; set stream to true"
-            raise Refusal(400, sentence, "stream_options")
+        errors.check(body, settings.name)
         prompts, n = body.prompts(), body.n
         if len(prompts) * n > settings.max_choices:
             sentence = f"n × prompts is {len(prompts) * n}: {settings.max_choices} at most"
@@ -196,10 +152,8 @@ def _add_texts(app: FastAPI, engine: Engine, settings: Settings) -> None:
             reason = piece.finish_reason
             return {"index": piece.row, "text": text, "logprobs": None, "finish_reason": reason}
 
-        def usage() -> dict[str, int]:
-            seen, drawn = sum(map(len, ids)), answer.tokens
-            total = seen + drawn
-            return {"prompt_tokens": seen, "completion_tokens": drawn, "total_tokens": total}
+        def used() -> dict[str, int]:
+            return usage(sum(map(len, ids)), answer.tokens)
 
         async def events() -> AsyncIterator[Event]:
             with_usage = body.stream_options is not None and body.stream_options.include_usage
@@ -207,14 +161,14 @@ def _add_texts(app: FastAPI, engine: Engine, settings: Settings) -> None:
             async for piece in answer:
                 yield {**about, "choices": [choice(piece)], **none_yet}
             if with_usage:
-                yield {**about, "choices": [], "usage": usage()}
+                yield {**about, "choices": [], "usage": used()}
             yield "[DONE]"
 
         if body.stream:
             return await event_stream(events(), http)
         choices = [choice(piece) async for piece in answer]
         choices.sort(key=lambda each: each["index"])
-        return {**about, "choices": choices, "usage": usage()}
+        return {**about, "choices": choices, "usage": used()}
 
 
 def _add_rest(app: FastAPI, engine: Engine, settings: Settings) -> None:
@@ -230,7 +184,7 @@ def _add_rest(app: FastAPI, engine: Engine, settings: Settings) -> None:
     @app.get("/v1/models/{name}", response_model=schema.Model)
     async def model(name: str) -> Any:
         if name != settings.name:
-            raise _no_model(name, settings)
+            raise errors.no_model(name, settings.name)
         return about
 
     @app.get("/health", response_model=schema.Health, responses={503: {"model": schema.Health}})

@@ -13,13 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from llmkit.deploy.engine import Unavailable
-from llmkit.deploy.server.schema import Completion
+from llmkit.deploy.server.schema import Chat, Completion, OpenAI
 
 NOT_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-NAMES = (*Completion.model_fields, "max_tokens", "max_new_tokens")
+OURS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
+NAMES = sorted({*Completion.model_fields, *Chat.model_fields, *OURS})
 WANTED = {  # where pydantic would say what is wrong for each of several kinds
     "prompt": "must be a text, a list of texts, a list of token ids, or a list of such lists; "
     "none of the lists empty, and no text with half a surrogate pair",
+    "messages": "must be a list of turns, each with a role and a content: a text, or a list of "
+    "parts of type text",
     "stop": "must be a string, or a list of up to 4, each of 1 to 256 characters",
 }
 
@@ -56,6 +59,21 @@ class Refusal(Exception):
         if self.status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
+
+
+def no_model(wanted: str, name: str) -> Refusal:
+    """What a client is told that asks for another model than the one of this name."""
+    sentence = f"there is no model {wanted[:80]!r}: this server has {name!r}"
+    return Refusal(404, sentence, "model", "model_not_found")
+
+
+def check(body: OpenAI, name: str) -> None:
+    """Refuse a request of OpenAI's for another model, or with options of a stream that is none."""
+    if body.model not in (None, name):
+        raise no_model(body.model, name)
+    if body.stream_options and not body.stream:
+        sentence = "stream_options: only a stream has them; set stream to true"
+        raise Refusal(400, sentence, "stream_options")
 
 
 def add(app: FastAPI) -> None:
@@ -100,7 +118,7 @@ def from_validation(error: dict[str, Any]) -> Refusal:
         advice = f"did you mean {close[0]}?" if close else "leave it out"
         return Refusal(400, f"there is no argument {'.'.join(place)[:160]!r}: {advice}", param)
     if kind == "missing":
-        return Refusal(400, f"{param} is missing", param)
+        return Refusal(400, f"{'.'.join(place)[:160]} is missing", param)
     if param in WANTED:
         return Refusal(400, f"{param} {WANTED[param]}", param)
     got = repr(error["input"])[:40]

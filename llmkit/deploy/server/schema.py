@@ -1,7 +1,8 @@
 """What the server reads and writes, as pydantic models: the OpenAPI description is made from them.
 
-`Generate` and its answer are our own; `Completion` is OpenAI's `/v1/completions`, of which all that
-a sampler of one model can do is done, and the rest refused. Unknown arguments are refused, as
+`Generate` and its answer are our own; `Completion` is OpenAI's `/v1/completions`, and `Chat` its
+`/v1/chat/completions`, of which all that a sampler of one model can do is done, and the rest
+refused. Unknown arguments are refused, as
 OpenAI does: a misspelt `temprature` must not pass for a setting. `app` adds a server's own limits.
 """
 
@@ -18,6 +19,13 @@ Stop = Annotated[StrictStr, Field(min_length=1, max_length=256)]
 Token = Annotated[StrictInt, Field(ge=0, lt=2**31)]
 # fail_fast: a list of 100,000 wrong ids would have as many errors, which takes seconds.
 Tokens = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
+
+
+EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+STREAM: dict[str, Any] = {  # each event's data is JSON, but for OpenAI's last one, which is [DONE]
+    "description": "the text; with stream, piece by piece",
+    "content": {"text/event-stream": {"itemSchema": EVENT}},
+}
 
 
 class Arguments(BaseModel):
@@ -78,37 +86,77 @@ class StreamOptions(Arguments):
     include_obfuscation: StrictBool = False  # padding against listeners: there is none here
 
 
-class Completion(Sampling):
-    """POST /v1/completions, as OpenAI's clients send it; top_k is ours."""
+# LangChain and others send these with every request.
+NEUTRAL: dict[str, Any] = {"frequency_penalty": 0, "logit_bias": {}, "presence_penalty": 0}
 
-    # LangChain and others send these with every request.
-    NO_WISH = {
-        "best_of": 1,
-        "frequency_penalty": 0,
-        "logit_bias": {},
-        "presence_penalty": 0,
-        "suffix": "",
-    }
+
+class OpenAI(Sampling):
+    """What OpenAI's two requests share; top_k is ours."""
 
     model: StrictStr | None = Field(None, description="as /v1/models has it; may be left out")
+    n: Annotated[StrictInt, Field(ge=1, lt=2**31)] = Field(
+        1, description="answers to each prompt; answer i is drawn with seed + i"
+    )
+    stream_options: StreamOptions | None = None
+    user: StrictStr = Field("", description="accepted, and of no effect")
+
+
+class Completion(OpenAI):
+    """POST /v1/completions, as OpenAI's clients send it."""
+
+    NO_WISH = {**NEUTRAL, "best_of": 1, "suffix": ""}
+
     prompt: (
         StrictStr
         | Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)]
         | Tokens
         | Annotated[list[Tokens], Field(min_length=1, fail_fast=True)]
     ) = ""
-    n: Annotated[StrictInt, Field(ge=1, lt=2**31)] = Field(
-        1, description="answers to each prompt; answer i is drawn with seed + i"
-    )
     echo: StrictBool = Field(False, description="begin each text with its prompt")
-    stream_options: StreamOptions | None = None
-    user: StrictStr = Field("", description="accepted, and of no effect")
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts, however many: each a text, or ids."""
         prompt: Any = self.prompt
         several = isinstance(prompt, list) and not isinstance(prompt[0], int)
         return prompt if several else [prompt]
+
+
+class Part(Arguments):
+    """A piece of a turn's content."""
+
+    type: Literal["text"]
+    text: StrictStr
+
+
+class Turn(Arguments):
+    """A turn of a conversation. `finetune.chat` says which roles there are."""
+
+    role: StrictStr
+    content: StrictStr | list[Part]
+    name: StrictStr = Field("", description="accepted, and of no effect")
+
+
+class Chat(OpenAI):
+    """POST /v1/chat/completions, as OpenAI's clients send it."""
+
+    NO_WISH = {
+        **NEUTRAL,
+        "logprobs": False,
+        "modalities": ["text"],
+        "response_format": {"type": "text"},
+        "store": False,
+        "tools": [],
+    }
+
+    messages: Annotated[list[Turn], Field(fail_fast=True)]
+
+    def turns(self) -> list[dict[str, str]]:
+        """The conversation, each turn's content as one text."""
+
+        def text(content: str | list[Part]) -> str:
+            return content if isinstance(content, str) else "".join(part.text for part in content)
+
+        return [{"role": turn.role, "content": text(turn.content)} for turn in self.messages]
 
 
 class Timings(BaseModel):
@@ -152,6 +200,31 @@ class Completed(BaseModel):
     model: str
     seed: int
     choices: list[Choice]
+    usage: Usage
+
+
+class Message(BaseModel):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: Message
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompleted(BaseModel):
+    """The answer of /v1/chat/completions. seed is ours, as in `Completed`."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    seed: int
+    choices: list[ChatChoice]
     usage: Usage
 
 
