@@ -133,7 +133,7 @@ def test_dpo_makes_the_chosen_answers_likelier_than_the_rejected():
 
 
 def test_a_pair_of_equal_answers_is_refused():
-    with pytest.raises(ValueError, match="item 0: chosen and rejected are both 'a'; a pair needs"):
+    with pytest.raises(ValueError, match="item 0: chosen and rejected are both 'a'"):
         dpo.Pair(ITEMS[0], "a", "a")
     dpo.Pair(ITEMS[0], "a", "a ")
 
@@ -141,7 +141,7 @@ def test_a_pair_of_equal_answers_is_refused():
 def test_dpo_without_pairs_or_room_is_refused():
     with pytest.raises(ValueError, match="pairs is empty"):
         dpo.train(gpt(), TOKENIZER, [], 1)
-    with pytest.raises(ValueError, match="a pair is 4. tokens long, more than block_size 32"):
+    with pytest.raises(ValueError, match=r"a pair is \d+ tokens long, more than block_size 32"):
         dpo.train(gpt(), TOKENIZER, [dpo.Pair(ITEMS[0], "a", "a" * 30)], 1)
 
 
@@ -233,9 +233,9 @@ def test_a_reward_that_is_no_number_is_told_with_its_function_and_sample(value):
     def shortness(item, answer):
         return value if (item.id, answer) == (1, "bb") else 1.0
 
-    with pytest.raises(ValueError) as told:
+    told = "the reward 'shortness' of answer 1, 'bb', to item 1 must be"
+    with pytest.raises(ValueError, match=told):
         grpo.score(shortness, ITEMS[:2], [["b", "bb"], ["a", "bb"]])
-    assert str(told.value).startswith("the reward 'shortness' of answer 1, 'bb', to item 1 must be")
     scored = grpo.score(starts_with_h, ITEMS[:2], [["h", "bb"], ["a", "hh"]])
     assert scored.tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
@@ -243,7 +243,7 @@ def test_a_reward_that_is_no_number_is_told_with_its_function_and_sample(value):
 def test_a_reward_that_is_no_number_ends_training_before_a_weight_has_changed():
     model = gpt()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match="the reward 'nothing' of answer 0, .* to item"):
+    with pytest.raises(ValueError, match=r"the reward 'nothing' of answer 0, .* to item"):
         grpo.train(model, TOKENIZER, ITEMS, nothing, 1, max_new_tokens=4)
     assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
 

@@ -167,7 +167,7 @@ EXERCISES = [
             "it should be 0 where both agree": _kl_estimate("no one"),
         },
         hints=(
-            "d = reference - new, for each token. What does e^d - d - 1 give at d = 0, and near it?",
+            "d = reference - new, for each token. What is e^d - d - 1 at d = 0, and near it?",
             "Then the mean over the tokens.",
         ),
     ),

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmkit.arguments import check_each, check_number
+from llmkit.arguments import check_each, check_number, check_type
 from llmkit.evaluation import IGNORE_INDEX, device_of, eval_mode, vocab_size_of
 from llmkit.finetune.instructions import ANSWER_END, ExampleDataset, Item, pad
 from llmkit.speed.decoding import continue_prompts, quick
@@ -49,6 +49,7 @@ def draw(
     """So many answers to each item, drawn at random: ids (n,) each, the end included where it was
     said. Draws from PyTorch's global random state; items of one length are drawn together."""
     vocab_size_of(model)  # or it is no model
+    check_type("tokenizer", tokenizer, Tokenizer)
     items = check_each("items", items, Item)
     check_number("count", count, int, least=1)
     check_number("max_new_tokens", max_new_tokens, int, least=1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from llmkit.arguments import check_type, shown
+from llmkit.arguments import check_choice, check_type, shown
 from llmkit.evaluation import IGNORE_INDEX
 from llmkit.finetune.instructions import Example
 from llmkit.types import Tokenizer
@@ -37,6 +37,14 @@ class ChatTemplate:
     after: str
     between: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("before", "after", "between"):
+            check_type(name, getattr(self, name), str)
+        check_type("names", self.names, Mapping)
+        for role, name in self.names.items():
+            check_choice("a role in names", role, ROLES)
+            check_type(f"the name of {role} in names", name, str)
 
     def opening(self, role: str) -> str:
         """What opens a turn of this role."""
@@ -72,7 +80,7 @@ class ChatTemplate:
         openings = json.dumps({role: self.opening(role) for role in ROLES})
         after, between = json.dumps(self.after), json.dumps(self.between)
         opened = json.dumps(self.opening("assistant"))
-        said = "{{ message['content'] + %s }}" % after
+        said = "{{ message['content'] + " + after + " }}"
         return (
             "{% for message in messages %}{{ " + openings + "[message['role']] }}"
             "{% if message['role'] == 'assistant' %}{% generation %}" + said + "{% endgeneration %}"

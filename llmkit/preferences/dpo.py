@@ -1,6 +1,8 @@
-"""Direct preference optimisation, DPO (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290): of
-two answers to one prompt the chosen one becomes likelier, the rejected one less likely, both
-compared with the model as it was."""
+"""Direct preference optimisation, DPO (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290).
+
+Of two answers to one prompt the chosen one becomes likelier, the rejected one less likely, both
+compared with the model as it was.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmkit.arguments import check_each, check_number, check_type, shown
+from llmkit.arguments import check_choice, check_each, check_number, check_type, shown
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
 from llmkit.finetune.instructions import ExampleDataset, Item, encode, pad
-from llmkit.optim import clip_gradient, configure_optimizers, lr_schedule, set_learning_rate
+from llmkit.optim import (
+    OPTIMIZERS,
+    clip_gradient,
+    configure_optimizers,
+    lr_schedule,
+    set_learning_rate,
+)
 from llmkit.preferences.answers import log_probs
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
@@ -68,6 +76,8 @@ def train(
     """Train a model in place on pairs, and return each step's loss; the reference is the model as
     it comes. The rate falls to a tenth, after a short warmup."""
     vocab_size_of(model)  # or it is no model
+    check_type("tokenizer", tokenizer, Tokenizer)
+    check_choice("optimizer", optimizer, OPTIMIZERS)
     pairs = check_each("pairs", pairs, Pair)
     if not pairs:
         raise ValueError("pairs is empty, nothing to prefer: give at least one Pair")

@@ -1,6 +1,8 @@
-"""Group relative policy optimisation, GRPO (Shao et al. 2024, https://arxiv.org/abs/2402.03300): the
-model answers each prompt several times, each answer gets a reward, and what was better than its
-group becomes likelier."""
+"""Group relative policy optimisation, GRPO (Shao et al. 2024, https://arxiv.org/abs/2402.03300).
+
+The model answers each prompt several times, each answer gets a reward, and what was better than its
+group becomes likelier.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from llmkit.arguments import check_each, check_number, shown
+from llmkit.arguments import check_choice, check_each, check_number, check_type, shown
 from llmkit.evaluation import IGNORE_INDEX, device_of, eval_mode, vocab_size_of
 from llmkit.finetune.instructions import Item
-from llmkit.optim import clip_gradient, configure_optimizers, lr_schedule, set_learning_rate
+from llmkit.optim import (
+    OPTIMIZERS,
+    clip_gradient,
+    configure_optimizers,
+    lr_schedule,
+    set_learning_rate,
+)
 from llmkit.preferences.answers import as_rows, draw, log_probs, read
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
@@ -119,12 +127,16 @@ def train(
         callback: called with the number of each step (from 1) after it.
     """
     vocab_size_of(model)  # or it is no model
+    check_type("tokenizer", tokenizer, Tokenizer)
+    check_choice("optimizer", optimizer, OPTIMIZERS)
     check_number("steps", steps, int, least=1)
     check_number("prompts", prompts, int, least=1)
     check_number("answers", answers, int, least=2)  # one has nothing to be compared with
     check_number("beta", beta, least=0)
     if not callable(reward):
         raise TypeError(f"reward must be a function of item and answer, not {shown(reward)}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of the step, not {shown(callback)}")
     items = sorted(check_each("items", items, Item), key=lambda item: len(item.prompt))
     if not items:
         raise ValueError("items is empty, nothing to answer: give at least one Item")

@@ -149,8 +149,9 @@ assert 0.2 < marks["start"]["all"] < 0.65
 # task:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
-for item, drawn in zip(val_items[:4], answers.draw(start, tokenizer, val_items[:4], 8, 8)):
-    said = [answers.read(tokenizer, ids) for ids in drawn]
+few = val_items[:4]
+for item, group in zip(few, answers.draw(start, tokenizer, few, 8, 8), strict=True):
+    said = [answers.read(tokenizer, ids) for ids in group]
     print(f"{item.instruction:8} {item.input:5}", *said)
 
 # %% tags=["trained"]
@@ -290,9 +291,7 @@ pupil = copy.deepcopy(start)
 asked = train_items[:16]
 drawn = answers.draw(pupil, tokenizer, asked, 8, 8)  # 16 groups of 8
 said = [[answers.read(tokenizer, ids) for ids in group] for group in drawn]
-rewards = torch.tensor(
-    [[right(item, answer) for answer in group] for item, group in zip(asked, said)]
-)
+rewards = grpo.score(right, asked, said)  # (16, 8); it refuses a reward that is no number
 data = answers.as_rows(tokenizer, asked, drawn)  # x, y (128, T)
 x, y = data.x.to(runtime.device), data.y.to(runtime.device)
 new = answers.log_probs(pupil, x, y)  # (128, T)
@@ -342,7 +341,6 @@ plots.matrix(
 
 # %% tags=["trained"]
 watch = val_items[:100]
-watched, lengths = {}, {}
 steps = runtime.pick(cpu=24, gpu=60)
 
 
@@ -350,17 +348,24 @@ def length(item, answer):
     return len(answer) / 8
 
 
-for name, beta in {"free": 0.0, "held": 2.0}.items():
-    gamed, seen = copy.deepcopy(rewarded), [marks["GRPO"]["all"]]
+def gamed(beta):
+    """Trained by length: the mean length and the held-out exact match, on the way."""
+    model, seen = copy.deepcopy(rewarded), []
 
     def look(step):
         if step % 4 == 0:
-            said = instructions.answer(gamed, tokenizer, watch, 8)
+            said = instructions.answer(model, tokenizer, watch, 8)
             seen.append(instructions.exact_match(watch, said)["all"])
 
+    look(0)
     options = dict(max_new_tokens=8, beta=beta, seed=runtime.seed, callback=look)
-    lengths[name] = grpo.train(gamed, tokenizer, train_items, length, steps, **options).length
-    watched[name] = seen
+    return grpo.train(model, tokenizer, train_items, length, steps, **options).length, seen
+
+
+# %% tags=["trained"]
+lengths, watched = {}, {}
+for name, beta in {"free": 0.0, "held": 2.0}.items():
+    lengths[name], watched[name] = gamed(beta)
 
 # %% tags=["trained"]
 at = list(range(0, steps + 1, 4))
