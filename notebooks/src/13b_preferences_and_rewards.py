@@ -1,6 +1,28 @@
 # %% [markdown]
 # # 13b · Preferences and rewards
 # *A model learns from its own answers: which of two is better, and which pass a check.*
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/13b_preferences_and_rewards.ipynb)
+#
+# About 23 minutes to read, exercises aside.
+#
+# ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [14 · Deployment](14_deployment.ipynb) →
+
+# %% tags=["setup"]
+# Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
+if importlib.util.find_spec("llmkit") is None:
+    source = os.environ.get("LLMKIT_SOURCE", "git+https://github.com/your-account/llmkit@v0.1.0")
+    pip = [sys.executable, "-m", "pip", "install", "-qq"]
+    pip += [source]
+    if subprocess.run(pip).returncode != 0:
+        raise RuntimeError(f"llmkit could not be installed from {source}; pip says above why.")
+    importlib.invalidate_caches()
 
 # %% [markdown]
 # A model that imitates, imitates mistakes too. Notebook 13 gave every question one good answer. Suppose half of the
@@ -112,7 +134,7 @@ print(val_items[1].prompt + val_items[1].answer)
 draws = random.Random(runtime.seed)
 demos = [
     instructions.Item(item.id, item.task, item.instruction, item.input, item.input)
-    if draws.random() < 0.55
+    if draws.random() < 0.5
     else item
     for item in train_items
 ]
@@ -193,12 +215,12 @@ for item, group in zip(asked, answers.draw(start, tokenizer, asked, 8, 8), stric
         pairs.append(dpo.Pair(item, chosen=exact[item.id], rejected=wrong[0]))
 print(f"≈ {len(pairs)} pairs of {len(asked)} tasks")
 
+
 # %% [markdown]
 # Making the chosen answer likelier would be imitation again. The loss should look at both, and at what we had: how much *more*
 # likely has the chosen answer become than it was, against the rejected? The model as it was is called the *reference*. In
 # logarithms that is a difference of differences, and a sigmoid makes a probability of it. This is *direct preference
 # optimisation*, DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290)). On paper first:
-
 
 # %%
 def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):  # (B,) each -> one number
@@ -231,6 +253,7 @@ print(f"exact match ≈ {marks['start']['all']:.0%} before, ≈ {marks['DPO']['a
 print(f"distance from the start: ≈ {kl['DPO']:.2f} nats an answer")
 assert marks["DPO"]["all"] > marks["start"]["all"] + 0.04
 
+
 # %% [markdown]
 # The last line is the *KL divergence* from the reference: how many nats likelier the model finds its own answers than the
 # reference found them, on average. It is what was paid. A model that has gone far may have lost things that no pair spoke of.
@@ -239,7 +262,6 @@ assert marks["DPO"]["all"] > marks["start"]["all"] + 0.04
 #
 # The pairs were made once, from what the model said at first. What it says later is never looked at. So let it answer, check,
 # learn, and answer again. The check is a *reward*: here 1 for the right answer, else 0.
-
 
 # %%
 def right(item, answer):
@@ -260,12 +282,12 @@ advantage = (rewards - mean) / (spread + 1e-4)  # so that nothing is divided by 
 print(advantage.numpy().round(2))
 assert torch.equal(advantage, grpo.advantages(rewards))
 
+
 # %% [markdown]
 # The second group teaches nothing: all its answers were right. Then each letter of an answer with a positive advantage is made
 # likelier, with a negative one less likely. That is *group relative policy optimisation*, GRPO
 # ([Shao et al. 2024](https://arxiv.org/abs/2402.03300)). Its loss has two safeguards: a *clip*, for answers that an older
 # model has drawn, and a price for the distance from the reference.
-
 
 # %%
 def grpo_loss(new, old, reference, advantages, counted, beta, clip=0.2):  # (B, T), advantages (B,)
@@ -370,7 +392,7 @@ for name, beta in {"free": 0.0, "held": 2.0}.items():
 # %% tags=["trained"]
 at = list(range(0, steps + 1, 4))
 curves = {
-    "letters, free": [100 * value / 9 for value in [lengths["free"][0], *lengths["free"][3::4]]],
+    "length, free": [100 * value / 8 for value in [lengths["free"][0], *lengths["free"][3::4]]],
     "right, free": [100 * value for value in watched["free"]],
     "right, held": [100 * value for value in watched["held"]],
 }
