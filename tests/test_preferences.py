@@ -16,7 +16,7 @@ from llmkit.preferences import answers, dpo, grpo
 TOKENIZER = llmkit.CharTokenizer.from_text("Q:A \nabcdefgh?")
 V = TOKENIZER.vocab_size
 ITEMS = [
-    Item(i, "first", "first?", word, word[0]) for i, word in enumerate(("abc", "hab", "de", "fe"))
+    Item(i, "head", "head?", word, word[0]) for i, word in enumerate(("abc", "hab", "de", "fe"))
 ]
 
 
@@ -116,7 +116,7 @@ def test_dpo_makes_the_chosen_answers_likelier_than_the_rejected():
     model = gpt()
     before = copy.deepcopy(model)
     pairs = [dpo.Pair(item, item.answer, "b" + item.answer) for item in ITEMS]
-    losses = dpo.train(model, TOKENIZER, pairs, steps=40, batch_size=4)
+    losses = dpo.train(model, TOKENIZER, pairs, 40, batch_size=4, learning_rate=0.01)
     assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
     assert losses[-1] < 0.4
 
@@ -203,7 +203,7 @@ def starts_with_h(item, answer):
 def test_grpo_finds_what_is_rewarded():
     model = gpt()
     history = grpo.train(
-        model, TOKENIZER, ITEMS, starts_with_h, steps=40, prompts=4, max_new_tokens=4
+        model, TOKENIZER, ITEMS, starts_with_h, 40, prompts=4, max_new_tokens=4, learning_rate=0.01
     )
     assert history.reward[0] < 0.5 < 0.9 < sum(history.reward[-5:]) / 5
     assert abs(history.kl[0]) < 1e-5 < 0.5 < history.kl[-1]
@@ -273,16 +273,19 @@ def test_dpo_loss_is_trls(trl, beta):
         f_divergence_type="reverse_kl", precompute_ref_logps=True, use_weighting=False,
         aux_loss_enabled=False,
     )  # fmt: skip
-    trainer.accelerator.gather_for_metrics.side_effect = lambda values: values
+    for gather in (trainer.accelerator.gather_for_metrics, trainer.accelerator.gather):
+        gather.side_effect = lambda values: values
     trainer.accelerator.device = "cpu"
     inputs = {
         "input_ids": torch.zeros(8, 7, dtype=torch.int64),
+        "attention_mask": torch.ones(8, 7),
         "completion_mask": counted.long(),
         "ref_chosen_logps": totals[1][0],
         "ref_rejected_logps": totals[1][1],
     }
     model = MagicMock()
-    model.return_value.log_probs = ours * counted[:, 1:]
+    told = {"mean_logits": torch.zeros(8, 6), "is_top1": counted[:, 1:]}  # which it logs
+    model.return_value.configure_mock(log_probs=ours * counted[:, 1:], **told)
     theirs = trl.DPOTrainer._compute_loss(trainer, model, inputs, False)
     found = dpo.dpo_loss(*totals[0], *totals[1], beta=beta)
     assert found.item() == pytest.approx(theirs.item(), abs=1e-5)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,7 @@ def dpo_loss(
 
 
 def train(
-    model: LanguageModel,
+    model: Any,  # a module that is a LanguageModel
     tokenizer: Tokenizer,
     pairs: Sequence[Pair],
     steps: int,
@@ -93,8 +94,8 @@ def train(
         for step in range(steps):
             set_learning_rate(optimizers, lr_schedule(step, steps, steps // 20, "cosine", 0.1))
             mine = torch.randint(len(pairs), (batch_size,), generator=draws).to(before.device)
-            both = [_answers(model, rows, mine) for rows in (chosen, rejected)]  # (B,) each
-            loss = dpo_loss(*both, *before[:, mine], beta=beta)
+            likely = _answers(model, chosen, mine), _answers(model, rejected, mine)  # (B,) each
+            loss = dpo_loss(*likely, before[0, mine], before[1, mine], beta)
             loss.backward()
             if wrong := clip_gradient(model, 1.0):
                 raise FloatingPointError(f"the {wrong} at step {step + 1}: lower learning_rate")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from llmkit.optim import (
 from llmkit.preferences.answers import as_rows, draw, log_probs, read
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
-from llmkit.types import LanguageModel, Tokenizer
+from llmkit.types import Tokenizer
 
 Reward = Callable[[Item, str], float]
 
@@ -101,7 +102,7 @@ class History:
 
 
 def train(
-    model: LanguageModel,
+    model: Any,  # a module that is a LanguageModel
     tokenizer: Tokenizer,
     items: Sequence[Item],
     reward: Reward,
