@@ -28,7 +28,7 @@ from torch import nn
 
 import llmkit
 from llmkit import modern
-from llmkit.finetune import chat
+from llmkit.finetune import chatml
 from llmkit.finetune.quiet import import_transformers
 from llmkit.modern import smollm2
 from llmkit.speed import cpu
@@ -53,7 +53,7 @@ NEW = 200
 
 def rehearsal(folder: Path) -> Path:
     """A tiny model in the place of the real one, and a tokenizer that knows conversations."""
-    special = ["<|endoftext|>", chat.START, chat.END]
+    special = ["<|endoftext|>", chatml.START, chatml.END]
     tokenizer = llmkit.BPETokenizer.train(llmkit.load_text("embedded")[:9000], 400, special)
     config = modern.ModernConfig(400, 512, n_layer=2, n_head=4, n_embd=32, n_kv_head=2)
     return modern.save(modern.Modern(config), folder, tokenizer)

@@ -23,7 +23,7 @@ from modern import rehearsal
 import llmkit
 from llmkit import modern
 from llmkit.evaluation import IGNORE_INDEX
-from llmkit.finetune import chat, instructions, lora
+from llmkit.finetune import chatml, instructions, lora
 from llmkit.modern import smollm2
 
 TASKS = ("first word", "last word", "rewrite", "who says it")
@@ -39,16 +39,16 @@ def turns(item: instructions.Item) -> list[dict[str, str]]:
 def example(item: instructions.Item, tokenizer, system: str | None) -> instructions.Example:
     """Ids and targets (N,) each, of which those of the answer count, its end the last."""
     whole = [*turns(item), {"role": "assistant", "content": item.answer}]
-    ids, counts = chat.encode(whole, tokenizer, system, answer=False)
+    ids, counts = chatml.encode(whole, tokenizer, system, answer=False)
     ids, counts = ids[:-1], counts[:-1]  # without the line's end after it
     return ids[:-1], ids[1:].where(counts[1:], torch.tensor(IGNORE_INDEX))
 
 
 def answers(model, tokenizer, items, system: str | None) -> list[str]:
     """What the model says to each, up to 24 tokens."""
-    end, said = tokenizer.special_tokens[chat.END], []
+    end, said = tokenizer.special_tokens[chatml.END], []
     for item in items:
-        ids, _ = chat.encode(turns(item), tokenizer, system)
+        ids, _ = chatml.encode(turns(item), tokenizer, system)
         new = llmkit.generate(modern.quick(model), ids, 24, temperature=0, stop=end)[len(ids) :]
         said.append(tokenizer.decode(new[new != end]))
     return said
@@ -66,7 +66,7 @@ def main() -> None:
         system, options.steps, options.pairs, asked = None, 2, 8, 4
     elif folder := modern.fetched():
         model, tokenizer = modern.load(folder)
-        system, asked = chat.default_system(folder), 40
+        system, asked = chatml.default_system(folder), 40
     else:
         raise SystemExit(f"the model was not fetched: {smollm2.COMMAND}")
     items = [item for item in instructions.load() if item.task in TASKS]

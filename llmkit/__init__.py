@@ -7,6 +7,7 @@ else of llmkit. Each folder is one later part of it:
     speed/          10          a racing model, decoding
     scale/          10b         what a model costs, many processes, text larger than memory
     finetune/       11 to 13    GPT-2's weights, LoRA, instructions
+    preferences/    13b         chats, preferences, rewards
     modern/         after 11    Llama, Qwen and their kind
     deploy/         14          exports, and a server
     responsible/    15, 16      memory, bias, personal data

@@ -1,4 +1,5 @@
-"""Wrong arguments at every public entry point of the core, `bpe`, `finetune`, `modern`, `deploy`:
+"""Wrong arguments at every public entry point of the core, `bpe`, `finetune`, `modern`,
+`preferences`, `deploy`:
 None, True, a string, a complex number, NaN, too small, empty, another dtype or shape.
 
 Each must give a ValueError or TypeError that llmkit itself raises, one line that names the
@@ -28,21 +29,25 @@ from llmkit.__main__ import main
 from llmkit.attention import attention_weights
 from llmkit.commands import serve
 from llmkit.deploy import engine, export, int8, onnx, server, text_stream, trial
-from llmkit.finetune import chat, gpt2, instructions, lora, pretrained
+from llmkit.finetune import chatml, gpt2, instructions, lora, pretrained
 from llmkit.finetune.widgets import Rater
+from llmkit.preferences import answers, chat, dpo, grpo
 from llmkit.scale import token_file
 
 PACKAGE = Path(llmkit.__file__).parent
+FOLDERS = ("", "bpe", "finetune", "modern", "preferences", "deploy")
 TEXT = "the river was wide and the river was cold, said the miller to the carter\n" * 3
 TOKENIZER = llmkit.CharTokenizer.from_text(TEXT + "QA:")
 WORDS = llmkit.WordTokenizer.from_text(TEXT)
 BPE = llmkit.BPETokenizer.train(TEXT, 270, ["<|endoftext|>"])
 V = TOKENIZER.vocab_size
-CHATTY = llmkit.BPETokenizer.train(TEXT, 270, [chat.START, chat.END])
+CHATTY = llmkit.BPETokenizer.train(TEXT, 270, [chatml.START, chatml.END])
 CONFIG = llmkit.GPTConfig(V, 32, n_layer=1, n_head=2, n_embd=16)
 IDS = torch.arange(200) % V
 ROWS = IDS[:16].view(2, 8)
 ITEM = instructions.Item(1, "say", "the river", "was", "cold")
+SHORT = instructions.Item(2, "say", "river", "was", "cold")
+CHAT = [{"role": "user", "content": "who?"}]
 EXAMPLE = instructions.encode(ITEM, TOKENIZER)
 STEP = llmkit.TrainConfig(steps=1, batch_size=2)
 nan, inf = float("nan"), float("inf")
@@ -108,6 +113,8 @@ WRONG |= {
     "word": [None, True, 3, nan, b"abc", ["a"], [], *STRANGE],
     "turns": [None, True, "x", 3, {}, [], [1], [{"role": "user"}], *STRANGE],
     "callable": [None, True, "x", 3, *STRANGE],
+    "names": [None, True, "x", 3, {"user": 3}, {3: "Q"}, *STRANGE],
+    "messages": [None, True, "x", 3, [], [1], {"role": "user"}, *STRANGE],
     "module": [None, True, "gpt2", nan, [], *STRANGE],
 }
 WRONG["count0"] = [value for value in WRONG["count"] if value is None or repr(value) != "0"]
@@ -412,6 +419,61 @@ def table(folder: Path) -> dict[str, Call]:
             },
         ),
         "to_gpt2": (gpt2.to_gpt2, {"model": model}),
+        "ChatTemplate": (
+            chat.ChatTemplate,
+            {"before": text, "after": text, "between": text, "names": ("names", {"user": "Q"})},
+        ),
+        "ChatTemplate.text": (
+            chat.PLAIN.text,
+            {"messages": ("messages", CHAT), "add_generation_prompt": ("flag", True)},
+        ),
+        "ChatTemplate.encode": (
+            chat.PLAIN.encode,
+            {"messages": ("messages", CHAT), "tokenizer": tok},
+        ),
+        "answers.draw": (
+            answers.draw,
+            {
+                "model": model,
+                "tokenizer": tok,
+                "items": ("items", [SHORT]),
+                "count": ("count", 2),
+                "max_new_tokens": ("count", 3),
+                "temperature": ("number", 1.0),
+            },
+        ),
+        "dpo.train": (
+            dpo.train,
+            {
+                "model": model,
+                "tokenizer": tok,
+                "pairs": ("pairs", [dpo.Pair(SHORT, "a", "b")]),
+                "steps": ("count", 1),
+                "batch_size": ("count", 2),
+                "learning_rate": ("number", 0.001),
+                "optimizer": ("choice", "adamw"),
+                "beta": ("number", 0.1),
+                "seed": ("seed", 1),
+            },
+        ),
+        "grpo.train": (
+            grpo.train,
+            {
+                "model": model,
+                "tokenizer": tok,
+                "items": ("items", [SHORT]),
+                "reward": ("callable", lambda item, answer: len(answer)),
+                "steps": ("count", 1),
+                "prompts": ("count", 2),
+                "answers": ("count", 2),
+                "max_new_tokens": ("count", 3),
+                "learning_rate": ("number", 0.001),
+                "optimizer": ("choice", "adamw"),
+                "beta": ("number", 0.1),
+                "seed": ("seed", 1),
+                "callback": ("callable", print),
+            },
+        ),
         "ModernConfig": (
             modern.ModernConfig,
             {
@@ -447,10 +509,10 @@ def table(folder: Path) -> dict[str, Call]:
                 "file_bytes": ("count", 10**9),
             },
         ),
-        "chat.render": (chat.render, conversation),
-        "chat.encode": (chat.encode, {**conversation, "tokenizer": ("tokenizer", CHATTY)}),
-        "chat.check": (chat.check, {"turns": conversation["turns"]}),
-        "chat.default_system": (chat.default_system, {"folder": ("path", folder)}),
+        "chatml.render": (chatml.render, conversation),
+        "chatml.encode": (chatml.encode, {**conversation, "tokenizer": ("tokenizer", CHATTY)}),
+        "chatml.check": (chatml.check, {"turns": conversation["turns"]}),
+        "chatml.default_system": (chatml.default_system, {"folder": ("path", folder)}),
         "Rater": (Rater, {"pairs": ("pairs", [("a", "b")]), "options": ("texts", ["good"])}),
         "save_onnx": (
             export.save_onnx,
@@ -510,7 +572,8 @@ OPTIONAL = {  # None is no wrong value of these, wherever or in the call that is
     *("seed of generate", "seed of stream", "vocab_size of from_gpt2", "ids of export.measure"),
     *("path of instructions.load", "tokenizer of Checkpointer", "tokenizer of checkpoint.save"),
     *("tokenizer of save_gpt2", "tokenizer of save_onnx", "tokenizer of save_int8"),
-    *("tokenizer of folders.save", "system of chat.render", "system of chat.encode"),
+    *("tokenizer of folders.save", "system of chatml.render", "system of chatml.encode"),
+    "callback of grpo.train",
 }
 # Their good calls take long, or need files of others: other tests make them.
 NOT_CALLED = {"save_onnx", "write_onnx", "BPETokenizer.gpt2"}
@@ -543,7 +606,7 @@ deploy.int8: Int8Embedding check is_int8 tensors from_tensors quiet
 deploy.onnx: OnnxModel
 deploy.text_stream: end_of_text
 deploy.trial: arrivals
-finetune.chat: can_chat
+finetune.chatml: can_chat
 finetune.folder: read_config read_weights read_tokenizer check_vocabulary write_tokenizer
     write_json end_of_text
 finetune.gpt2: turn config_from_gpt2 config_to_gpt2
@@ -556,6 +619,9 @@ modern.fetching: place bring check_sum whole
 modern.folders: from_theirs to_theirs family_of config_from_theirs config_to_theirs
 modern.gguf: library read build
 modern.smollm2: place fetched fetch download unpack
+preferences.answers: log_probs divergence read as_rows kl_from
+preferences.dpo: Pair dpo_loss
+preferences.grpo: advantages grpo_loss score History
 modern.model: new_norm WindowCache GroupedAttention FeedForward Experts ModernBlock
 """
 WHOLE = ("__main__", "arguments", "files", "plots", "types", "widgets", "bpe.files", "bpe.widgets")
@@ -621,7 +687,7 @@ def test_every_entry_point_is_in_the_table(calls):
     for path, tree in api_page.TREES.items():
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         folder, _, module = name.rpartition(".")
-        if folder not in ("", "bpe", "finetune", "modern", "deploy") or name in WHOLE:
+        if folder not in FOLDERS or name in WHOLE:
             continue
         for node in api_page.public(tree.body):
             called = {node.name, f"{module}.{node.name}"} & known

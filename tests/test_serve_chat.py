@@ -12,9 +12,9 @@ import llmkit
 from llmkit import modern
 from llmkit.__main__ import main
 from llmkit.deploy import server as serve
-from llmkit.finetune import chat
+from llmkit.finetune import chatml
 
-SPECIAL = ["<|endoftext|>", chat.START, chat.END]
+SPECIAL = ["<|endoftext|>", chatml.START, chatml.END]
 BPE = llmkit.BPETokenizer.train(POEM + "\nuser\nassistant\nsystem\n", 300, SPECIAL)
 MODEL = gpt(BPE.vocab_size, block_size=128)
 SYSTEM = "Be brief."
@@ -43,7 +43,7 @@ def say(client, messages=(ASK,), **options):
 
 def expected(messages, new, seed, system=SYSTEM, model=MODEL, **choices):
     """What `llmkit.generate` answers, and why it ended."""
-    ids, _ = chat.encode(messages, BPE, system)
+    ids, _ = chatml.encode(messages, BPE, system)
     drawn = llmkit.generate(model, ids, new, seed=seed, **choices)[len(ids) :].tolist()
     ends = [n for n, i in enumerate(drawn) if i in [BPE.special_tokens[s] for s in SPECIAL[::2]]]
     reason = "stop" if ends else "length"
@@ -75,7 +75,7 @@ def test_an_answer_ends_with_the_assistants_turn(client):
     seed = ending()
     [choice] = say(client, seed=seed, max_completion_tokens=60).choices
     assert (choice.message.content, choice.finish_reason) == expected([ASK], 60, seed)[1:]
-    assert chat.END not in choice.message.content
+    assert chatml.END not in choice.message.content
 
 
 @pytest.mark.parametrize("seed", [3, None])
@@ -194,7 +194,7 @@ def test_another_model_is_not_found(client):
 def test_a_conversation_is_never_cut():
     """The model's window is the limit, and no answer goes beyond it: what was said first would be
     forgotten."""
-    ids, _ = chat.encode([ASK], BPE)
+    ids, _ = chatml.encode([ASK], BPE)
     small = gpt(BPE.vocab_size, block_size=len(ids) + 7)
     with serve.background(small, BPE) as running:
         client = openai.OpenAI(base_url=running.url + "/v1", api_key="x", max_retries=0)

@@ -12,7 +12,7 @@ import torch
 
 from llmkit.commands import inputs
 from llmkit.deploy import export
-from llmkit.finetune import chat
+from llmkit.finetune import chatml
 from llmkit.speed import cpu
 from llmkit.types import LanguageModel, Tokenizer
 
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     local, names = server.is_loopback(options.host), options.allow_host
     system = options.system
     if system is None:
-        system = chat.default_system(export.find(inputs.find(options.folder)))
+        system = chatml.default_system(export.find(inputs.find(options.folder)))
     settings = server.Settings(
         name=options.name or name,
         queue=options.queue,

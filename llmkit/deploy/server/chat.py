@@ -1,4 +1,4 @@
-"""OpenAI's `/v1/chat/completions`: a conversation goes on, by the template of `finetune.chat`.
+"""OpenAI's `/v1/chat/completions`: a conversation goes on, by the template of `finetune.chatml`.
 
 (No `from __future__ import annotations` here, as in `app`: the request has this server's limits.)
 """
@@ -18,11 +18,9 @@ from llmkit.deploy.server import errors, schema
 from llmkit.deploy.server.answer import Answer, Event, event_stream, usage
 from llmkit.deploy.server.errors import Refusal
 from llmkit.deploy.server.settings import Settings
-from llmkit.finetune import chat
+from llmkit.finetune import chatml
 
-NO_CHAT = (
-    f"this model knows no conversations, as its tokenizer has no {chat.START}: use /v1/completions"
-)
+NO_CHAT = f"this model knows no conversations, as its tokenizer has no {chatml.START}: use /v1/completions"
 
 
 def add(app: FastAPI, engine: Engine, settings: Settings) -> None:
@@ -43,10 +41,10 @@ def add(app: FastAPI, engine: Engine, settings: Settings) -> None:
 
     def read(turns: list[dict[str, str]]) -> list[int]:
         """A conversation as ids, within the limits."""
-        if not chat.can_chat(engine.tokenizer):
+        if not chatml.can_chat(engine.tokenizer):
             raise Refusal(400, NO_CHAT, "messages")
         try:
-            ids = chat.encode(turns, engine.tokenizer, settings.system)[0].tolist()
+            ids = chatml.encode(turns, engine.tokenizer, settings.system)[0].tolist()
         except ValueError as error:
             told = str(error).partition(";")[0].replace("turns", "messages", 1)
             raise Refusal(400, told, "messages") from None
@@ -72,7 +70,7 @@ def add(app: FastAPI, engine: Engine, settings: Settings) -> None:
         wanted = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
         room = engine.model.config.block_size - len(ids)
         asked = body.request([ids] * body.n, min(most if wanted is None else wanted, room))
-        asked = replace(asked, stop=[*asked.stop, chat.END])
+        asked = replace(asked, stop=[*asked.stop, chatml.END])
         answer = Answer(engine, asked, http, whole=not body.stream)
         about = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",

@@ -129,7 +129,7 @@ class Part(Arguments):
 
 
 class Turn(Arguments):
-    """A turn of a conversation. `finetune.chat` says which roles there are."""
+    """A turn of a conversation. `finetune.chatml` says which roles there are."""
 
     role: StrictStr
     content: StrictStr | list[Part]

@@ -1,0 +1,320 @@
+"""preferences: how likely answers are, DPO and GRPO, beside sums written out and beside TRL."""
+
+import copy
+import itertools
+import math
+from dataclasses import replace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+import llmkit
+from llmkit.finetune.instructions import Item
+from llmkit.preferences import answers, dpo, grpo
+
+TOKENIZER = llmkit.CharTokenizer.from_text("Q:A \nabcdefgh?")
+V = TOKENIZER.vocab_size
+ITEMS = [
+    Item(i, "head", "head?", word, word[0]) for i, word in enumerate(("abc", "hab", "de", "fe"))
+]
+
+
+def gpt(seed=0, **changes):
+    torch.manual_seed(seed)
+    shape = dict(n_layer=2, n_head=2, n_embd=32, position="rotary")
+    model = llmkit.GPT(llmkit.GPTConfig(V, 32, **{**shape, **changes}))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    return model
+
+
+def rows(model, count=3, seed=0):
+    torch.manual_seed(seed)
+    drawn = answers.draw(model, TOKENIZER, ITEMS, count, 6)
+    return answers.as_rows(TOKENIZER, ITEMS, drawn), drawn
+
+
+# ----------------------------------------------------------------------------- answers
+
+
+def test_log_probs_are_those_of_each_token_after_the_ones_before():
+    model = gpt()
+    data, drawn = rows(model)
+    found = answers.log_probs(model, data.x, data.y).sum(-1)  # (12,)
+    flat = [(item, ids) for item, group in zip(ITEMS, drawn, strict=True) for ids in group]
+    for total, (item, ids) in zip(found, flat, strict=True):
+        prompt = TOKENIZER.encode(item.prompt)
+        by_hand = 0.0
+        for t in range(len(ids)):
+            before = torch.cat([prompt, ids[:t]])[None]
+            by_hand += model(before)[0, -1].log_softmax(-1)[ids[t]].item()
+        assert total.item() == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_divergence_is_the_sum_over_every_answer_there_is():
+    """Of one token or two, all of which are written out, with their probabilities."""
+    model, reference = gpt(1), gpt(2)
+    item, end = ITEMS[0], TOKENIZER.encode("\n").item()
+    whole = [
+        torch.tensor(ids)
+        for ids in [(end,), *itertools.product(range(V), range(V))]
+        if ids[0] != end or len(ids) == 1
+    ]
+    data = answers.as_rows(TOKENIZER, [item], [whole])
+    with torch.no_grad():
+        ours = answers.log_probs(model, data.x, data.y).sum(-1)
+        theirs = answers.log_probs(reference, data.x, data.y).sum(-1)
+        found = answers.divergence(model, reference, data.x, data.y)
+    assert ours.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+    wanted = (ours.exp() * (ours - theirs)).sum().item()
+    assert (ours.exp() * found).sum().item() == pytest.approx(wanted, abs=1e-5)
+    assert wanted > 0.1
+    assert torch.allclose(answers.divergence(model, model, data.x, data.y), torch.zeros(1))
+
+
+def test_answers_are_drawn_with_their_probabilities():
+    model = gpt()
+    torch.manual_seed(3)
+    [drawn] = answers.draw(model, TOKENIZER, ITEMS[:1], 4000, 1)
+    seen = torch.bincount(torch.cat(drawn), minlength=V) / 4000
+    with torch.no_grad():
+        wanted = model(TOKENIZER.encode(ITEMS[0].prompt)[None])[0, -1].softmax(-1)
+    assert (seen - wanted).abs().max() < 0.03
+
+
+def test_an_answer_is_cut_after_its_end():
+    _, drawn = rows(gpt(), count=40)
+    end = TOKENIZER.encode("\n").item()
+    ended = [ids for group in drawn for ids in group if end in ids.tolist()]
+    assert ended
+    assert all(ids.tolist().index(end) == len(ids) - 1 for ids in ended)
+    assert any(len(ids) == 6 and end not in ids.tolist() for group in drawn for ids in group)
+    assert answers.read(TOKENIZER, TOKENIZER.encode("ab\n")) == "ab"
+
+
+def test_the_distance_to_itself_is_zero_and_to_another_is_not():
+    model = gpt(1)
+    assert answers.kl_from(model, copy.deepcopy(model), TOKENIZER, ITEMS, 6) < 1e-6
+    assert answers.kl_from(model, gpt(2), TOKENIZER, ITEMS, 6) > 0.1
+
+
+# ----------------------------------------------------------------------------- DPO
+
+
+def test_dpo_loss_by_hand():
+    chosen, rejected = torch.tensor([-4.0, -9.0]), torch.tensor([-6.0, -3.0])
+    was = torch.tensor([-5.0, -4.0]), torch.tensor([-5.0, -4.0])
+    gaps = [(-4 + 5) - (-6 + 5), (-9 + 4) - (-3 + 4)]
+    wanted = sum(math.log(1 + math.exp(-0.5 * gap)) for gap in gaps) / 2
+    assert dpo.dpo_loss(chosen, rejected, *was, beta=0.5).item() == pytest.approx(wanted, abs=1e-6)
+    assert dpo.dpo_loss(chosen, rejected, chosen, rejected).item() == pytest.approx(math.log(2))
+
+
+def test_dpo_makes_the_chosen_answers_likelier_than_the_rejected():
+    model = gpt()
+    before = copy.deepcopy(model)
+    pairs = [dpo.Pair(item, item.answer, "b" + item.answer) for item in ITEMS]
+    losses = dpo.train(model, TOKENIZER, pairs, 40, batch_size=4, learning_rate=0.01)
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses[-1] < 0.4
+
+    def margin(model, pair):
+        told = [replace(pair.item, answer=answer) for answer in (pair.chosen, pair.rejected)]
+        data = answers.as_rows(
+            TOKENIZER, told, [[TOKENIZER.encode(item.answer + "\n")] for item in told]
+        )
+        one, other = answers.log_probs(model, data.x, data.y).sum(-1)
+        return (one - other).item()
+
+    assert all(margin(model, pair) > margin(before, pair) + 3 for pair in pairs)
+    assert model.training  # left in its own mode
+
+
+def test_a_pair_of_equal_answers_is_refused():
+    with pytest.raises(ValueError, match="item 0: chosen and rejected are both 'a'"):
+        dpo.Pair(ITEMS[0], "a", "a")
+    dpo.Pair(ITEMS[0], "a", "a ")
+
+
+def test_dpo_without_pairs_or_room_is_refused():
+    with pytest.raises(ValueError, match="pairs is empty"):
+        dpo.train(gpt(), TOKENIZER, [], 1)
+    with pytest.raises(ValueError, match=r"a pair is \d+ tokens long, more than block_size 32"):
+        dpo.train(gpt(), TOKENIZER, [dpo.Pair(ITEMS[0], "a", "a" * 30)], 1)
+
+
+# ----------------------------------------------------------------------------- GRPO
+
+
+def test_advantages_by_hand():
+    rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0], [2.0, 2.0, 2.0, 2.0]])
+    spread = math.sqrt(4 * 0.25 / 3) + 1e-4
+    wanted = torch.tensor([[0.5, -0.5, -0.5, 0.5], [0.0] * 4]) / torch.tensor([[spread], [1.0]])
+    assert torch.allclose(grpo.advantages(rewards), wanted)
+
+
+def grpo_numbers(seed=0):
+    draws = torch.Generator().manual_seed(seed)
+    new, old, was = (torch.randn(6, 5, generator=draws) * 0.3 - 2 for _ in range(3))
+    counted = torch.arange(5) < torch.tensor([5, 3, 1, 4, 2, 5])[:, None]
+    return new, old, was, torch.randn(6, generator=draws), counted
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_grpo_loss_by_hand(beta):
+    new, old, was, better, counted = grpo_numbers()
+    by_hand = []
+    for b in range(6):
+        tokens = []
+        for t in range(5):
+            if counted[b, t]:
+                r, A = math.exp(new[b, t] - old[b, t]), better[b].item()
+                d = (was[b, t] - new[b, t]).item()
+                gain = min(r * A, min(max(r, 0.8), 1.2) * A)
+                tokens.append(-gain + beta * (math.exp(d) - d - 1))
+        by_hand.append(sum(tokens) / len(tokens))
+    found = grpo.grpo_loss(new, old, was, better, counted, beta)
+    assert found.item() == pytest.approx(sum(by_hand) / 6, abs=1e-5)
+
+
+def test_at_the_start_the_gradient_is_that_of_the_weighted_log_probabilities():
+    """Policy gradient: where new == old, the ratio's gradient is that of new."""
+    new, _, was, better, counted = grpo_numbers()
+    new.requires_grad_(True)
+    grpo.grpo_loss(new, new.detach(), was, better, counted).backward()
+    wanted = -(better[:, None] / counted.sum(1, keepdim=True) / 6) * counted
+    assert torch.allclose(new.grad, wanted)
+
+
+def test_an_answer_beyond_the_clip_teaches_no_more():
+    _, old, was, better, counted = grpo_numbers()
+    new = (old + 1.0).requires_grad_(True)  # r = e
+    grpo.grpo_loss(new, old, was, better, counted).backward()
+    assert (new.grad[better > 0] == 0).all()
+    assert (new.grad[better < 0][counted[better < 0]] != 0).all()
+
+
+def starts_with_h(item, answer):
+    return answer.startswith("h")
+
+
+def test_grpo_finds_what_is_rewarded():
+    model = gpt()
+    history = grpo.train(
+        model, TOKENIZER, ITEMS, starts_with_h, 40, prompts=4, max_new_tokens=4, learning_rate=0.01
+    )
+    assert history.reward[0] < 0.5 < 0.9 < sum(history.reward[-5:]) / 5
+    assert abs(history.kl[0]) < 1e-5 < 0.5 < history.kl[-1]
+    assert all(1 <= length <= 4 for length in history.length)
+    assert model.training
+
+
+def test_the_penalty_keeps_the_model_near():
+    far, near = gpt(), gpt()
+    options = dict(steps=30, prompts=4, max_new_tokens=4)
+    free = grpo.train(far, TOKENIZER, ITEMS, starts_with_h, **options)
+    held = grpo.train(near, TOKENIZER, ITEMS, starts_with_h, beta=3.0, **options)
+    assert sum(held.kl[-5:]) < 0.3 * sum(free.kl[-5:])
+
+
+def test_a_seed_gives_the_same_run_and_leaves_the_random_state():
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        history = grpo.train(gpt(), TOKENIZER, ITEMS, starts_with_h, 3, max_new_tokens=4, seed=1)
+        runs.append((history, torch.rand(1).item()))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "1", 1j])
+def test_a_reward_that_is_no_number_is_told_with_its_function_and_sample(value):
+    def shortness(item, answer):
+        return value if (item.id, answer) == (1, "bb") else 1.0
+
+    told = "the reward 'shortness' of answer 1, 'bb', to item 1 must be"
+    with pytest.raises(ValueError, match=told):
+        grpo.score(shortness, ITEMS[:2], [["b", "bb"], ["a", "bb"]])
+    scored = grpo.score(starts_with_h, ITEMS[:2], [["h", "bb"], ["a", "hh"]])
+    assert scored.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_reward_that_is_no_number_ends_training_before_a_weight_has_changed():
+    model = gpt()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"the reward 'nothing' of answer 0, .* to item"):
+        grpo.train(model, TOKENIZER, ITEMS, nothing, 1, max_new_tokens=4)
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+
+
+def nothing(item, answer):
+    return math.nan
+
+
+# ----------------------------------------------------------------------------- beside TRL
+
+
+@pytest.fixture(scope="module")
+def trl():
+    """Its trainers' own losses, called on a stand-in for a trainer that has our numbers."""
+    return pytest.importorskip("trl", reason="trl is not installed: requirements-dev.txt has it")
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.7])
+def test_dpo_loss_is_trls(trl, beta):
+    draws = torch.Generator().manual_seed(1)
+    ours, was = (-4 * torch.rand(8, 6, generator=draws) for _ in range(2))  # (2 B, T)
+    ours.requires_grad_(True)
+    counted = torch.arange(7) >= torch.tensor([1, 2, 4, 3, 2, 1, 5, 3])[:, None]  # (2 B, 1 + T)
+    totals = [(each * counted[:, 1:]).sum(-1).chunk(2) for each in (ours, was)]
+    trainer = MagicMock(loss_types=["sigmoid"], loss_weights=[1.0], beta=beta, ld_alpha=None)
+    trainer.configure_mock(
+        f_divergence_type="reverse_kl", precompute_ref_logps=True, use_weighting=False,
+        aux_loss_enabled=False,
+    )  # fmt: skip
+    for gather in (trainer.accelerator.gather_for_metrics, trainer.accelerator.gather):
+        gather.side_effect = lambda values: values
+    trainer.accelerator.device = "cpu"
+    inputs = {
+        "input_ids": torch.zeros(8, 7, dtype=torch.int64),
+        "attention_mask": torch.ones(8, 7),
+        "completion_mask": counted.long(),
+        "ref_chosen_logps": totals[1][0],
+        "ref_rejected_logps": totals[1][1],
+    }
+    model = MagicMock()
+    told = {"mean_logits": torch.zeros(8, 6), "is_top1": counted[:, 1:]}  # which it logs
+    model.return_value.configure_mock(log_probs=ours * counted[:, 1:], **told)
+    theirs = trl.DPOTrainer._compute_loss(trainer, model, inputs, False)
+    found = dpo.dpo_loss(*totals[0], *totals[1], beta=beta)
+    assert found.item() == pytest.approx(theirs.item(), abs=1e-5)
+    one, other = (torch.autograd.grad(loss, ours, retain_graph=True) for loss in (found, theirs))
+    assert torch.allclose(one[0], other[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_grpo_loss_is_trls(trl, beta, seed):
+    new, old, was, better, counted = grpo_numbers(seed)
+    new.requires_grad_(True)
+    trainer = MagicMock(loss_type="grpo", beta=beta, epsilon_low=0.2, epsilon_high=0.2)
+    trainer.configure_mock(
+        aux_loss_enabled=False, top_entropy_quantile=1.0, off_policy_mask_threshold=None,
+        importance_sampling_level="token", use_vllm=False, _entropy_bonus_enabled=False,
+        current_gradient_accumulation_steps=1.0,
+    )  # fmt: skip
+    trainer.args.configure_mock(use_bias_correction_kl=False, delta=None)
+    trainer.accelerator.gather.side_effect = lambda values: values
+    trainer._get_per_token_logps_and_entropies.return_value = (new, torch.zeros(6, 5), None)
+    ids = torch.zeros(6, 5, dtype=torch.int64)
+    inputs = {
+        "prompt_ids": ids, "prompt_mask": ids + 1, "completion_ids": ids,
+        "completion_mask": counted.long(), "advantages": better,
+        "old_per_token_logps": old, "ref_per_token_logps": was,
+    }  # fmt: skip
+    theirs = trl.GRPOTrainer._compute_loss(trainer, MagicMock(), inputs)
+    found = grpo.grpo_loss(new, old, was, better, counted, beta)
+    assert found.item() == pytest.approx(theirs.item(), abs=1e-5)
+    one, other = (torch.autograd.grad(loss, new, retain_graph=True) for loss in (found, theirs))
+    assert torch.allclose(one[0], other[0], atol=1e-6)
