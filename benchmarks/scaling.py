@@ -15,6 +15,7 @@ All of it takes a while: what has been measured is written after every run, and 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
@@ -30,8 +31,8 @@ from llmkit.scale import cost, laws
 
 WIDTHS = (16, 24, 32, 48, 64)
 LENGTHS = (50_000, 100_000, 200_000)  # tokens read
-TIMES = 4  # the held-back run's compute, in those of the grid's largest run
-SLICE, EPOCHS = 25_000, (2, 4, 8, 16, 32)  # characters, and how often they are read
+TIMES = 2  # the held-back run's compute, in those of the grid's largest run
+SLICE, EPOCHS = 25_000, (2, 4, 8, 16)  # characters, and how often they are read
 RATE = 0.08  # Muon's, by `--rates`
 RATES = (0.02, 0.04, 0.08, 0.16)
 TABLE = Path(__file__).parent.parent / "data" / "scaling.csv"
@@ -59,7 +60,9 @@ def trained(splits, V: int, width: int, tokens: int, seed: int, rate: float = RA
     steps = max(1, round(tokens / (8 * shape.block_size)))
     how = dict(steps=steps, batch_size=8, optimizer="muon", learning_rate=rate, seed=seed)
     before = time.process_time()
-    llmkit.train(model, splits[0], config=llmkit.TrainConfig(**how))
+    history = llmkit.train(model, splits[0], config=llmkit.TrainConfig(**how))
+    if history.stopped:  # an interrupt ends a run early, and such a run is no point of a law
+        raise SystemExit(f"stopped: {history.stopped}; the runs before are kept")
     seconds = time.process_time() - before
     return {
         "width": width,
@@ -74,13 +77,19 @@ def trained(splits, V: int, width: int, tokens: int, seed: int, rate: float = RA
 
 
 def held_back(runs: list[dict], V: int, seeds: list[int]) -> Jobs:
-    """The size that the law of the grid thinks best for a larger budget, as near as widths come."""
-    grid = cells(runs, "grid")
+    """The best size for a larger budget, by the first seed's grid, as near as widths come."""
+    grid = cells([run for run in runs if run["seed"] == seeds[0]], "grid")
     flops = TIMES * max(6 * N * D for N, D, _ in grid)
     best, _ = laws.fit(*zip(*grid, strict=True)).law.best_size(flops)
     sizes = {width: size(config(width, V)) for width in range(16, 257, 16)}
     width = min(sizes, key=lambda width: abs(math.log(sizes[width] / best)))
     return [("held back", width, round(flops / 6 / sizes[width]), seed) for seed in seeds]
+
+
+def kept(options, name: str) -> list[dict]:
+    """The runs that have been made before."""
+    file = options.out and Path(options.out) / f"{name}-cpu.json"
+    return json.loads(file.read_text("utf-8"))["runs"] if file and file.exists() else []
 
 
 def measure(options, corpus: str) -> None:
@@ -89,8 +98,7 @@ def measure(options, corpus: str) -> None:
     tokenizer = llmkit.CharTokenizer.from_text(text)
     train_ids, val_ids = llmkit.split(tokenizer.encode(text))
     name, V = f"scaling-{corpus}", tokenizer.vocab_size
-    file = options.out and Path(options.out) / f"{name}-cpu.json"
-    runs = json.loads(file.read_text("utf-8"))["runs"] if file and file.exists() else []
+    runs = kept(options, name)
 
     def make(wanted: Jobs) -> None:
         for kind, width, tokens, seed in wanted:
@@ -105,7 +113,8 @@ def measure(options, corpus: str) -> None:
     seeds = options.seeds
     make([("grid", width, tokens, s) for s in seeds for width in WIDTHS for tokens in LENGTHS])
     make(held_back(runs, V, seeds))
-    make([("repeated", 48, SLICE * times, s) for s in seeds for times in EPOCHS])
+    if corpus == CORPORA[0]:
+        make([("repeated", 48, SLICE * times, seeds[0]) for times in EPOCHS])
     write_result(
         name, "cpu", summary(runs) | {"runs": runs}, picture(runs, corpus), folder=options.out
     )
@@ -164,14 +173,15 @@ def rates(options) -> None:
     text = llmkit.load_text(options.corpus)
     tokenizer = llmkit.CharTokenizer.from_text(text)
     ids, _ = llmkit.split(tokenizer.encode(text))
-    splits = llmkit.split(ids, 1 / 9)
-    runs = []
-    for width in (WIDTHS[0], WIDTHS[-1]):
-        for tokens in (LENGTHS[0], LENGTHS[-1]):
-            for rate in RATES:
-                runs.append(trained(splits, tokenizer.vocab_size, width, tokens, 0, rate))
-                print(runs[-1], flush=True)
-    write_result(f"scaling_rates-{options.corpus}", "cpu", {"runs": runs}, folder=options.out)
+    splits, name = llmkit.split(ids, 1 / 9), f"scaling_rates-{options.corpus}"
+    runs = kept(options, name)
+    ends = itertools.product(WIDTHS[::4], LENGTHS[::2], RATES)
+    for width, tokens, rate in ends:
+        key = {"width": width, "asked": tokens, "rate": rate}
+        if not any(key.items() <= run.items() for run in runs):
+            runs.append(key | trained(splits, tokenizer.vocab_size, width, tokens, 0, rate))
+            print(runs[-1], flush=True)
+            write_result(name, "cpu", {"runs": runs}, folder=options.out)
 
 
 def table() -> str:
@@ -194,7 +204,7 @@ def main() -> None:
     options = parse(arguments)
     if options.quick:
         global WIDTHS, LENGTHS, SLICE, EPOCHS
-        WIDTHS, LENGTHS, SLICE, EPOCHS = (16, 24, 32), (1_024, 2_048, 4_096), 1_024, (1, 2)
+        WIDTHS, LENGTHS, SLICE, EPOCHS = (16, 24, 32, 40, 48), (1_024, 2_048, 4_096), 1_024, (1, 2)
     if options.table:
         TABLE.write_text(table(), encoding="utf-8")
     elif options.rates:

@@ -24,7 +24,7 @@ BOUNDS = np.log([[1e-6] * 3 + [0.01] * 2, [1e3] * 3 + [5.0] * 2])
 
 @dataclass(frozen=True)
 class Law:
-    """L(N, D) = E + A / N^alpha + B / D^beta, in nats per token (Hoffmann et al. 2022, eq. 10).
+    """L(N, D) = E + A / N^alpha + B / D^beta, in nats per token (Hoffmann et al. 2022, section 3.3).
 
     Attributes:
         E: what no model and no amount of text brings down, the irreducible loss.
@@ -46,7 +46,7 @@ class Law:
         """N and D with the lowest loss of all that cost so many FLOPs, 6 N D.
 
         There one more percent of N would bring as much as one more percent of D: alpha A / N^alpha
-        = beta B / D^beta (Hoffmann et al. 2022, eq. 4).
+        = beta B / D^beta (Hoffmann et al. 2022, section 3.3).
         """
         check_number("flops", flops, above=0)
         ratio = self.alpha * self.A / (self.beta * self.B)
