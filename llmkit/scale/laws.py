@@ -16,7 +16,7 @@ from llmkit.arguments import check_number, shown
 
 FEWEST = 7  # runs: five numbers are fitted, and something must be left to see the scatter by
 EXPONENTS = np.geomspace(0.05, 2.5, 24)  # where the search begins
-ROUNDS = 40  # steps downhill from there
+ROUNDS = 80  # steps downhill from there
 # What the numbers may be, as logarithms, with N and D in units near the runs' own: E, A, B within
 # 1e-6 and 1,000 nats, the exponents within 0.01 and 5.
 BOUNDS = np.log([[1e-6] * 3 + [0.01] * 2, [1e3] * 3 + [5.0] * 2])

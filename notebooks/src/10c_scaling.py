@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 10c · How much for how much
-# *The loss of a run that nobody has made yet, predicted from a dozen small ones, and then tested.*
+# *The loss of a run that nobody has made yet, predicted from small ones, and then tested.*
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/10c_scaling.ipynb)
 #
-# About 29 minutes to read, exercises aside.
+# About 30 minutes to read, exercises aside.
 #
 # ← [10b · What scale costs](10b_scale.ipynb) · [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) →
 
@@ -29,14 +29,13 @@ if importlib.util.find_spec("llmkit") is None:
 # will have the lowest loss, and how low will it be? Notebook 10b says what each run costs. What it *buys* nobody can compute
 # beforehand, and with a week to spend there is no second try.
 #
-# But small runs are cheap. Perhaps their losses fall along a curve that one can follow further than one has been. We make a
-# dozen of them, find the curve, say how far it can be trusted, predict a run twice as expensive as any of them, and only then
-# make it.
+# But small runs are cheap. Perhaps their losses fall along a curve that one can follow further than one has been. We make
+# nine of them, find the curve, say how far it can be trusted, ask it for the best size that the same compute could have
+# bought, and only then train that. Then we look at a wider grid, on two texts, and at a run of twice the compute.
 
 # %%
 import csv
 import math
-import statistics
 
 import numpy as np
 import torch
@@ -66,9 +65,9 @@ def shape_of(width: int) -> llmkit.GPTConfig:
 # ## One model, three lengths
 #
 # The recipe is that of notebooks 06 and 07: rotary positions, Muon, a batch of 8 windows. A step reads 8 × 64 = 512 tokens.
-# One learning rate for all must be fair to all, or it bends the curve. So it was chosen at the ends: of 0.02, 0.04, 0.08
-# and 0.16, 0.08 was best for the smallest model and for the largest, in short runs and in long ones, on a slice of the
-# *training* split (`python benchmarks/scaling.py --rates`).
+# One learning rate for all must be fair to all, or it bends the curve. So it was chosen at the ends: of 0.02, 0.04, 0.08 and
+# 0.16, 0.08 was best for the smallest model and for the largest, in short runs and in long ones, on a slice of the *training*
+# split (`python benchmarks/scaling.py --rates`).
 #
 # Every run rises to that rate, falls to zero at *its own* last step, and is then measured on all of the held-out text. Why
 # its own? We come to that.
@@ -88,13 +87,13 @@ def trained(width: int, steps: int, watch: int | None = None) -> tuple[float, ll
 
 
 # %% tags=["trained"]
-first = runtime.pick(cpu=50, gpu=100)  # steps of the shortest run
+first = runtime.pick(cpu=100, gpu=200)  # steps of the shortest run
 lengths = [first, 2 * first, 4 * first]
-runs = {(32, steps): trained(32, steps)[0] for steps in lengths[:-1]}  # (width, steps): loss
-runs[32, lengths[-1]], long_run = trained(32, lengths[-1], watch=first)
+runs = {(24, steps): trained(24, steps)[0] for steps in lengths[:-1]}  # (width, steps): loss
+runs[24, lengths[-1]], long_run = trained(24, lengths[-1], watch=first)
 for steps in lengths:
-    print(f"{steps * TOKENS:9,} tokens: loss ≈ {runs[32, steps]:.3f}")
-gains = [runs[32, steps] - runs[32, 2 * steps] for steps in lengths[:-1]]
+    print(f"{steps * TOKENS:9,} tokens: loss ≈ {runs[24, steps]:.3f}")
+gains = [runs[24, steps] - runs[24, 2 * steps] for steps in lengths[:-1]]
 assert gains[0] > gains[1] > 0
 
 # %% [markdown]
@@ -105,11 +104,11 @@ assert gains[0] > gains[1] > 0
 
 # %% tags=["trained"]
 on_the_way = dict(zip(long_run.eval_step, long_run.val_loss, strict=True))
-own = [runs[32, steps] for steps in lengths]
+own = [runs[24, steps] for steps in lengths]
 passing = [on_the_way[steps] for steps in lengths]
 for steps, one, other in zip(lengths[:-1], own, passing, strict=False):
     print(f"{steps * TOKENS:9,} tokens: its own run ≈ {one:.3f}, passing by ≈ {other:.3f}")
-    assert other > one + 0.02
+assert passing[1] > own[1] + 0.02
 plots.lines(
     [steps * TOKENS for steps in lengths],
     {"passing by": passing, "runs of their own": own},
@@ -123,13 +122,13 @@ plots.lines(
 
 
 # %% [markdown]
-# It would be the wrong curve. On its way the long run still takes large steps, and much of what it knows comes out only when
-# the learning rate falls (notebook 06). **Points of a scaling law are runs that were planned for their length.** The same
-# thing stands behind a famous correction: [Kaplan et al. 2020](https://arxiv.org/abs/2001.08361) found that most of a larger
-# budget should go into size; [Hoffmann et al. 2022](https://arxiv.org/abs/2203.15556), who matched the schedule to the length
-# of each run, that size and text should grow alike. (The schedule is one of several reasons. Others are the warmup, the
-# optimizer's settings and how small models are counted: [Porian et al. 2024](https://arxiv.org/abs/2406.19146), [Pearce and
-# Song 2024](https://arxiv.org/abs/2406.12907).)
+# It would be the wrong curve. Early on there is little between them. But half way the long run still takes large steps, and
+# much of what it knows comes out only when the learning rate falls (notebook 06). **Points of a scaling law are runs that
+# were planned for their length.** The same thing stands behind a famous correction: [Kaplan et al.
+# 2020](https://arxiv.org/abs/2001.08361) found that most of a larger budget should go into size; [Hoffmann et al.
+# 2022](https://arxiv.org/abs/2203.15556), who matched the schedule to the length of each run, that size and text should grow
+# alike. (The schedule is one of several reasons. Others are the warmup, the optimizer's settings and how small models are
+# counted: [Porian et al. 2024](https://arxiv.org/abs/2406.19146), [Pearce and Song 2024](https://arxiv.org/abs/2406.12907).)
 #
 # ## A curve with a floor
 #
@@ -161,19 +160,19 @@ assert abs(E - 1) < 0.02
 # It finds what the numbers were made of. With our three runs we do not even try: three numbers can be bent to fit any three
 # points, and prove nothing. Nor is the floor of *this* model what we are after. A larger one would have a lower floor.
 #
-# ## Three more sizes
+# ## Two more sizes
 #
 # A model of N parameters falls short for two reasons: it is too small, and it has read too little. If these add up:
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}}$$
 #
 # That is the form of Hoffmann et al. For N we count what costs: the numbers in matrices that multiply, so that 6ND is exactly
-# the "6ND" of notebook 10b. Twelve runs, of four sizes and three lengths:
+# the "6ND" of notebook 10b. Nine runs, of three sizes and three lengths:
 
 # %% tags=["trained"]
-widths = (16, 24, 32, 48)
+widths = (16, 24, 48)
 for width in widths:
-    for steps in lengths if width != 32 else ():
+    for steps in lengths if width != 24 else ():
         runs[width, steps], _ = trained(width, steps)
 
 
@@ -186,6 +185,8 @@ assert size(48) == 12 * 2 * 48**2 + V * 48
 N = np.array([size(width) for width, _ in runs], dtype=float)  # (n,)
 D = np.array([steps * TOKENS for _, steps in runs], dtype=float)  # (n,)
 losses = np.array(list(runs.values()))  # (n,)
+
+# %% tags=["trained"]
 title = "Both a larger model and more text bring the loss down, less and less"
 tokens = {f"N = {size(w):,}": [s * TOKENS for v, s in sorted(runs) if v == w] for w in widths}
 curves = {f"N = {size(w):,}": [runs[v, s] for v, s in sorted(runs) if v == w] for w in widths}
@@ -227,20 +228,20 @@ print(f"alpha ≈ {alpha:.2f}, beta ≈ {beta:.2f}, E ≈ {E:.2f} nats; scatter 
 print(
     f"llmkit's: alpha ≈ {found.law.alpha:.2f}, beta ≈ {found.law.beta:.2f}, E ≈ {found.law.E:.2f}"
 )
-assert found.scatter <= 1.001 * scatter
+assert found.scatter < 1.01 * scatter
 assert scatter < 0.05
 
 
 # %% [markdown]
 # *Scatter* is the usual distance of a run from the curve: the sum of squares is divided not by the number of runs but by five
-# fewer, because five numbers were bent to fit them. Twelve losses, and one surface of five numbers passes them all within a
-# few hundredths of a nat.
+# fewer, because five numbers were bent to fit them. Nine losses between 1.6 and 2.3, and one surface of five numbers passes
+# them all within a few hundredths of a nat.
 #
 # ## How sure may we be?
 #
-# Another seed would have given twelve slightly different losses, and so another E, another alpha, another prediction. How
+# Another seed would have given nine slightly different losses, and so another E, another alpha, another prediction. How
 # different? To find out we would have to repeat the experiment many times. We cannot pay for that, but we can *replay* it:
-# take the law for true, make up twelve losses from it, each with an accident of the size of the scatter, fit them, predict a
+# take the law for true, make up nine losses from it, each with an accident of the size of the scatter, fit them, predict a
 # new run from them, and see by how much that is wrong. This is a *bootstrap* (Efron 1979). In a replay we know the truth, for
 # we made it.
 
@@ -261,11 +262,11 @@ def replayed_errors(N, D, numbers, scatter, new_N, new_D, replays=100) -> list[f
 
 # %% [markdown]
 # The errors are counted in units of each replay's own scatter, as we know only ours and not the true one. What 90 of 100
-# replays stay within is our *interval*. It is laid about a run of twice the compute of any that we made. (`laws.fit` does the
-# same with 400 replays and finer fits.)
+# replays stay within is our *interval*. We lay it about a run that costs as much as our most expensive one, but has the size
+# that the law thinks best. (`laws.fit` does the same with 400 replays and finer fits.)
 
 # %% tags=["trained"]
-budget = 2 * 6 * (N * D).max()  # FLOPs
+budget = 6 * (N * D).max()  # FLOPs, those of the most expensive run
 new_N, new_D = found.law.best_size(budget)
 expected = found.law(new_N, new_D)
 errors = replayed_errors(N, D, (E, A, B, alpha, beta), scatter, new_N, new_D)
@@ -284,7 +285,7 @@ assert low < expected < high
 
 # %% tags=["trained"]
 sizes = np.geomspace(new_N / 8, 8 * new_N, 41)
-budgets = {"our largest run": budget / 2, "2 times": budget, "16 times": 8 * budget}
+budgets = {"our largest run": budget, "4 times": 4 * budget, "16 times": 16 * budget}
 curves = {name: found.law(sizes, flops / 6 / sizes) for name, flops in budgets.items()}
 for name, flops in budgets.items():
     best, text_read = found.law.best_size(flops)
@@ -306,11 +307,12 @@ plots.lines(
 #
 # ## The test
 #
-# Now the run that was not in the fit. We take the width that comes nearest to the best size, and what is left of the budget
-# as text. First we write down what we expect. Then we train.
+# Now the run that was not in the fit. It costs as much as our most expensive one, 48 wide, but that was too large for what it
+# read. We take the width nearest to the best size among those that the fit has not seen, and spend what is left on text.
+# First we write down what we expect. Then we train.
 
 # %% tags=["trained"]
-width = min(range(16, 129, 8), key=lambda w: abs(math.log(size(w) / new_N)))
+width = min((20, 32, 40, 64, 80), key=lambda w: abs(math.log(size(w) / new_N)))
 new_N = size(width)
 steps = max(1, round(budget / 6 / new_N / TOKENS))
 new_D = steps * TOKENS
@@ -323,18 +325,19 @@ print(
 measured, _ = trained(width, steps)
 print(f"measured: ≈ {measured:.3f}; the lowest loss of the fit was ≈ {losses.min():.3f}")
 assert low < measured < high
-assert measured < losses.min() - 0.03
+assert measured < runs[48, lengths[-1]]
 
 # %% [markdown]
-# It is where it was expected: far below all that the fit had seen, and inside the interval.
+# It is inside the interval. And it is below the most expensive run of the grid: the same compute, better spent.
+#
+# The interval is wide, some tenths of a nat. That is what nine runs with a scatter of two or three hundredths can say of a
+# run that reads twice as much as any of them. A fit that promised more would not have told the truth.
 #
 # ## The same on a wider grid, and on two texts
 #
-# Once may be luck. `benchmarks/scaling.py` did the same with five sizes, three lengths up to 200,000 tokens and several
-# seeds, on the play and on Tiny Shakespeare, and had twice the compute of its largest run for the one held back. Its runs
-# come with llmkit, in `data/scaling.csv` (data/README.md says when and on what they were made). The learning rate was chosen
-# before, on a slice of the training split, at both ends of the grid. Seeds are averaged: three runs of one size and length
-# are one point.
+# Once may be luck. `benchmarks/scaling.py` did the same with five sizes and lengths of 50,000, 100,000 and 200,000 tokens, on
+# the play and on Tiny Shakespeare, one run each. The run held back was the best size for twice the compute of the largest
+# run, by the law of the other fifteen. They come with llmkit in `data/scaling.csv`; data/README.md says how they were made.
 
 # %%
 with open(packaged("scaling.csv"), encoding="utf-8", newline="") as file:
@@ -342,12 +345,9 @@ with open(packaged("scaling.csv"), encoding="utf-8", newline="") as file:
 
 
 def points(corpus: str, kind: str) -> np.ndarray:
-    """N, D and the seeds' mean loss, (3, cells)."""
-    found = {}
-    for row in table:
-        if (row["corpus"], row["kind"]) == (corpus, kind):
-            found.setdefault((int(row["N"]), int(row["D"])), []).append(float(row["loss"]))
-    return np.array([(N, D, statistics.mean(losses)) for (N, D), losses in found.items()]).T
+    """N, D and the loss of each run of a kind, (3, n)."""
+    rows = [row for row in table if (row["corpus"], row["kind"]) == (corpus, kind)]
+    return np.array([[float(row[name]) for row in rows] for name in ("N", "D", "loss")])
 
 
 # %%
@@ -361,6 +361,12 @@ for corpus in ("embedded", "tiny_shakespeare"):
     print(f"  held back: N = {N:,.0f}, D = {D:,.0f}, measured {measured:.3f}")
     print(f"  expected ≈ {expected:.3f}, from ≈ {low:.3f} to ≈ {high:.3f}")
     assert low < measured < high
+    assert measured > expected + 0.03
+
+# %% [markdown]
+# Two texts, two runs inside. But look where: both lie above what was expected, by about 0.05. They read eight times as much
+# as any run of the grid (and of the play, that is its text ten times), and there the curve bends a little more than our form
+# lets it. Had we given five constants and no interval, we would have promised too much.
 
 # %%
 curves, compute = {}, {}
