@@ -6,7 +6,7 @@
 #
 # About 24 minutes to read, exercises aside.
 #
-# ← [10 · Speed](10_speed.ipynb) · [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) →
+# ← [10 · Speed](10_speed.ipynb) · [10c · How much for how much](10c_scaling.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
