@@ -5,7 +5,7 @@ else of llmkit. Each folder is one later part of it:
 
     bpe/            09          subword tokens
     speed/          10          a racing model, decoding
-    scale/          10b         what a model costs, many processes, text larger than memory
+    scale/          10b, 10c    what a model costs and what it will lose, many processes, large texts
     finetune/       11 to 13    GPT-2's weights, LoRA, instructions
     preferences/    13b         chats, preferences, rewards
     modern/         after 11    Llama, Qwen and their kind

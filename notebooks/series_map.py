@@ -98,7 +98,7 @@ STATIONS: list[list[Station]] = [
         ("trained", "06", falling_loss),
         ("measured", "07", measured),
         ("writing", "08 08b", written),
-        ("larger, faster", "09 10 10b", pieces),
+        ("larger, faster", "09 10 10b 10c", pieces),
     ],
     [
         ("fine-tuned", "11 12 13 13b", adapter),

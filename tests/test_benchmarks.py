@@ -74,6 +74,33 @@ def test_the_dial_is_measured_beside_the_minutes_model(run, monkeypatch, tmp_pat
     assert (tmp_path / "dial-embedded-cpu.png").exists()
 
 
+def test_the_law_is_measured_once_and_kept(run, tmp_path, capsys):
+    where = ("--quick", "--out", str(tmp_path), "--seeds", "5", "6")
+    run("scaling", *where)
+    file = tmp_path / "scaling-embedded-cpu.json"
+    result = json.loads(file.read_text())
+    kinds = [told["kind"] for told in result["runs"]]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "grid": 30,
+        "held back": 2,
+        "repeated": 2,
+    }
+    [low, expected, high] = result["predicted"]
+    assert low <= expected == pytest.approx(result["peer"]) <= high
+    assert len(result["ours"]) == 2
+    assert file.with_suffix(".png").exists()
+    capsys.readouterr()
+    run("scaling", *where)
+    assert capsys.readouterr().out == ""  # nothing was measured again
+    assert json.loads(file.read_text())["runs"] == result["runs"]
+
+
+def test_the_table_of_the_runs_is_that_of_the_results(common):
+    script = runpy.run_path(str(FOLDER / "scaling.py"))
+    stored = (FOLDER.parent / "data/scaling.csv").read_text(encoding="utf-8")
+    assert script["table"]() == stored
+
+
 def test_every_script_is_in_the_list(common):
     readme = (FOLDER / "README.md").read_text()
     assert [name for name in SCRIPTS if f"{name}.py" not in readme] == []

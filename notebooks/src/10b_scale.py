@@ -6,7 +6,7 @@
 #
 # About 24 minutes to read, exercises aside.
 #
-# ← [10 · Speed](10_speed.ipynb) · [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) →
+# ← [10 · Speed](10_speed.ipynb) · [10c · How much for how much](10c_scaling.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
@@ -416,8 +416,8 @@ assert torch.equal(from_disk[1], y)
 # - Many GPUs split the batch and change nothing else, as long as the network carries the gradients in time. A text of any
 #   size is mapped.
 #
-# Six times N times D: nothing on this page makes GPT-2 affordable on a laptop. But somebody has paid for that run already, and
-# has published the parameters. Could our GPT take them over? That is [notebook 11](11_pretrained_gpt2.ipynb).
+# Six times N times D: so a budget can be spent on a large model that reads little, or on a small one that reads much. Which
+# is better, and what will it have learned in the end? That is [notebook 10c](10c_scaling.ipynb).
 
 # %% [markdown]
 # ## Exercises
