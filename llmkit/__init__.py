@@ -7,7 +7,7 @@ else of llmkit. Each folder is one later part of it:
     speed/          10          a racing model, decoding
     scale/          10b         what a model costs, many processes, text larger than memory
     finetune/       11 to 13    GPT-2's weights, LoRA, instructions
-    modern/         after 11    Llama, Qwen and their kind
+    modern/         11b         Llama, Qwen and their kind
     deploy/         14          exports, and a server
     responsible/    15, 16      memory, bias, personal data
     projects/       17, 18      code completion, several languages

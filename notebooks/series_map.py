@@ -101,7 +101,7 @@ STATIONS: list[list[Station]] = [
         ("larger, faster", "09 10 10b", pieces),
     ],
     [
-        ("fine-tuned", "11 12 13", adapter),
+        ("fine-tuned", "11 11b 12 13", adapter),
         ("served", "14", request),
         ("questioned", "15 16", questions),
         ("your project", "17 18", projects),
