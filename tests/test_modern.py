@@ -3,11 +3,14 @@ families, the same with a cache, and folders that go both ways."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import build
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
@@ -603,3 +606,30 @@ def test_what_is_not_saved(tmp_path, folder):
 def test_too_many_tokens():
     with pytest.raises(ValueError, match="65 tokens do not fit into block_size 64"):
         small()(some_ids(65))
+
+
+# ------------------------------------------------------------------------------------ notebook 11b
+
+NOTEBOOK = build.NOTEBOOKS / "11b_modern_model.ipynb"
+LADDER = build.NOTEBOOKS.parent / "benchmarks/results/ladder-cpu.json"
+
+
+def cell_of_the_notebook(begin: str) -> nbformat.NotebookNode:
+    [cell] = [cell for cell in nbformat.read(NOTEBOOK, 4).cells if begin in cell.source]
+    return cell
+
+
+def test_the_stored_losses_are_those_that_were_measured():
+    measured = json.loads(LADDER.read_text("utf-8"))
+    tree = ast.parse(cell_of_the_notebook("STORED = {").source)
+    assert isinstance(tree.body[0], ast.Assign)
+    stored = ast.literal_eval(tree.body[0].value)
+    assert stored == {name: measured["results"][name]["losses"] for name in stored}
+    climbed = re.findall(r'climb\("([^"]+)"', NOTEBOOK.read_text("utf-8").replace('\\"', '"'))
+    assert list(stored) == climbed
+
+
+def test_the_stored_text_is_not_of_the_real_model():
+    """Whoever has fetched it builds the notebook with another XDG_CACHE_HOME."""
+    [output] = cell_of_the_notebook("modern.fetched()").outputs
+    assert output.text.startswith("SmolLM2 is not here: `python -m llmkit fetch` brings it.")

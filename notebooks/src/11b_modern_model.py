@@ -47,7 +47,7 @@ train_ids, val_ids = llmkit.split(tokenizer.encode(text))  # (N,) each
 V = tokenizer.vocab_size
 shape = dict(block_size=64, n_layer=2, n_head=4, n_embd=runtime.pick(cpu=64, gpu=256))
 settings = llmkit.TrainConfig(
-    steps=runtime.pick(cpu=100, gpu=1000), batch_size=16, optimizer="muon"
+    steps=runtime.pick(cpu=60, gpu=1000), batch_size=16, optimizer="muon"
 )
 models, losses = {}, {}
 
@@ -320,7 +320,7 @@ print(layer.route(x)[1].tolist())
 
 # %%
 today = dict(n_kv_head=2, qk_norm=True, window=16)
-climb("experts", **today, n_expert=4, n_inner=8 * shape["n_embd"] // 6)
+climb("experts", **today, n_expert=4, n_inner=4 * (shape["n_embd"] // 3))
 
 # %% [markdown]
 # ## What is noise?
