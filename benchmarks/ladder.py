@@ -1,11 +1,13 @@
 """From GPT-2's choices to those of today's open models, one at a time: small models' held-out loss.
 
     python benchmarks/ladder.py [--corpus embedded] [--steps 150] [--seeds 1 2 3 4 5]
+    python benchmarks/ladder.py --steps 600 --seeds 1 --rungs rotary QK-norm
 
 Each rung of the ladder (notebook 11b) adds one choice to those of the rung before it. All models
 are trained on one text, for as many steps, with the same seeds, on one thread; the loss is over the
 whole validation split. Beside the ladder stands a higher learning rate with QK-norm and without it.
-The milliseconds of a step are processor time. What has been measured is written after every seed.
+The milliseconds of a step are processor time. What has been measured is written after every seed;
+with --rungs, some of them alone, to ladder-STEPS-cpu.json.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def trained(
 
 def picture(results: dict[str, dict[str, Any]], steps: int) -> plots.Picture:
     """Mean loss of each rung, and the least and most of its seeds."""
-    losses = {name: results[name]["losses"] for name in RUNGS}
+    losses = {name: results[name]["losses"] for name in RUNGS if name in results}
     spreads = [(statistics.fmean(seeds), min(seeds), max(seeds)) for seeds in losses.values()]
     return intervals(
         list(losses),
@@ -70,6 +72,7 @@ def main() -> None:
     arguments.add_argument("--corpus", default="embedded")
     arguments.add_argument("--steps", type=int, default=150)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    arguments.add_argument("--rungs", nargs="+", choices=RUNGS, metavar="NAME")
     options = parse(arguments)
     torch.set_num_threads(1)
     text = llmkit.load_text(options.corpus)
@@ -77,8 +80,9 @@ def main() -> None:
         options.steps, options.seeds, text = 2, options.seeds[:1], text[:3_000]
     tokenizer = llmkit.CharTokenizer.from_text(text)
     V, splits = tokenizer.vocab_size, llmkit.split(tokenizer.encode(text))
-    cases = {(name, RATE): choices for name, choices in RUNGS.items()}
-    cases |= {(name, HIGHER): RUNGS[name] for name in ("grouped queries", "QK-norm")}
+    cases = {(name, RATE): RUNGS[name] for name in options.rungs or RUNGS}
+    if options.rungs is None:
+        cases |= {(name, HIGHER): RUNGS[name] for name in ("grouped queries", "QK-norm")}
     results: dict[str, dict[str, Any]] = {}
     for seed in options.seeds:  # the cases in turns, so that all meet what the machine does besides
         for (name, rate), choices in cases.items():
@@ -95,7 +99,8 @@ def main() -> None:
             found["milliseconds"] = round(statistics.median(found["times"]), 1)
         about = {"corpus": options.corpus, "shape": SHAPE, "batch_size": 16}
         about |= {"steps": options.steps, "seeds": options.seeds, "results": results}
-        write_result("ladder", "cpu", about, picture(results, options.steps), folder=options.out)
+        file = "ladder" if options.rungs is None else f"ladder-{options.steps}"
+        write_result(file, "cpu", about, picture(results, options.steps), folder=options.out)
 
 
 if __name__ == "__main__":
