@@ -6,7 +6,7 @@
 #
 # About 27 minutes to read, exercises aside.
 #
-# ← [10b · What scale costs](10b_scale.ipynb) · [12 · LoRA](12_lora.ipynb) →
+# ← [10b · What scale costs](10b_scale.ipynb) · [11b · A modern model](11b_modern_model.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.
