@@ -611,7 +611,7 @@ def test_too_many_tokens():
 # ------------------------------------------------------------------------------------ notebook 11b
 
 NOTEBOOK = build.NOTEBOOKS / "11b_modern_model.ipynb"
-LADDER = build.NOTEBOOKS.parent / "benchmarks/results/ladder-cpu.json"
+RESULTS = build.NOTEBOOKS.parent / "benchmarks/results"
 
 
 def cell_of_the_notebook(begin: str) -> nbformat.NotebookNode:
@@ -619,14 +619,36 @@ def cell_of_the_notebook(begin: str) -> nbformat.NotebookNode:
     return cell
 
 
+def literal(name: str) -> dict[str, list[float]]:
+    """A table of losses in the notebook."""
+    [found] = [
+        node.value
+        for node in ast.parse(cell_of_the_notebook(f"{name} = {{").source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    ]
+    return ast.literal_eval(found)
+
+
+def measured(steps: str = "") -> dict[str, list[float]]:
+    found = json.loads((RESULTS / f"ladder{steps}-cpu.json").read_text("utf-8"))["results"]
+    return {name: result["losses"] for name, result in found.items()}
+
+
 def test_the_stored_losses_are_those_that_were_measured():
-    measured = json.loads(LADDER.read_text("utf-8"))
-    tree = ast.parse(cell_of_the_notebook("STORED = {").source)
-    assert isinstance(tree.body[0], ast.Assign)
-    stored = ast.literal_eval(tree.body[0].value)
-    assert stored == {name: measured["results"][name]["losses"] for name in stored}
-    climbed = re.findall(r'climb\("([^"]+)"', NOTEBOOK.read_text("utf-8").replace('\\"', '"'))
-    assert list(stored) == climbed
+    rungs, at_higher_rate = literal("STORED"), literal("FASTER")
+    expected = rungs | {f"{name}, rate 0.08": losses for name, losses in at_higher_rate.items()}
+    assert measured() == expected
+    sources = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells]
+    assert list(rungs) == re.findall(r'climb\("([^"]+)"', "\n".join(sources))
+
+
+def test_what_is_said_of_longer_runs_was_measured():
+    told = " ".join(cell_of_the_notebook("After 600 steps").source.split())
+    names = ("grouped queries", "QK-norm", "window of 16")
+    for losses, wanted in ((measured("-600"), (0.04, 0.02)), (measured(), (0.26, 0.10))):
+        without, qk_norm, window = (torch.tensor(losses[name]).mean().item() for name in names)
+        assert (round(without - qk_norm, 2), round(qk_norm - window, 2)) == wanted
+        assert all(f"{lead:.2f}" in told for lead in wanted)
 
 
 def test_the_stored_text_is_not_of_the_real_model():
