@@ -5,10 +5,10 @@ else of llmkit. Each folder is one later part of it:
 
     bpe/            09          subword tokens
     speed/          10          a racing model, decoding
-    scale/          10b, 10c    what a model costs and what it will lose, many processes, large texts
+    scale/          10b, 10c    costs, scaling laws, many processes, text larger than memory
     finetune/       11 to 13    GPT-2's weights, LoRA, instructions
     preferences/    13b         chats, preferences, rewards
-    modern/         after 11    Llama, Qwen and their kind
+    modern/         11b         Llama, Qwen and their kind
     deploy/         14          exports, and a server
     responsible/    15, 16      memory, bias, personal data
     projects/       17, 18      code completion, several languages

@@ -101,7 +101,7 @@ STATIONS: list[list[Station]] = [
         ("larger, faster", "09 10 10b 10c", pieces),
     ],
     [
-        ("fine-tuned", "11 12 13 13b", adapter),
+        ("fine-tuned", "11 11b 12 13 13b", adapter),
         ("served", "14", request),
         ("questioned", "15 16", questions),
         ("your project", "17 18", projects),

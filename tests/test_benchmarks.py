@@ -41,7 +41,9 @@ def test_every_script_says_what_it_does(run, capsys, name):
     assert "--quick" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["batches", "bpe", "encode", "growth", "tokens_per_second"])
+@pytest.mark.parametrize(
+    "name", ["batches", "bpe", "encode", "growth", "ladder", "tokens_per_second"]
+)
 def test_rehearsals_write_a_result_where_told_and_only_there(
     run, monkeypatch, tmp_path, capsys, name
 ):

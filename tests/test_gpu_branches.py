@@ -50,8 +50,10 @@ def rehearse():
     from pathlib import Path
 
     import datasets
+    import huggingface_hub
     import llmkit
     import matplotlib
+    from llmkit import modern
     from llmkit.speed import fast_gpt
 
     load_text, load_dataset = llmkit.load_text, datasets.load_dataset
@@ -71,6 +73,17 @@ def rehearse():
         fetched = str(data_files).startswith("http")
         return load_dataset(*args, data_files=str(stand_in) if fetched else data_files, **kwargs)
 
+    # In place of SmolLM2, as if it had been fetched, and of Qwen3 from the hub.
+    def small_modern(name=None, local_dir=Path(folder.name) / "modern", **how):
+        special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        tokenizer = llmkit.BPETokenizer.train(embedded[:20_000], 300, special)
+        shape = dict(n_layer=2, n_head=4, n_embd=32, n_kv_head=2, qk_norm=name is not None)
+        config = modern.ModernConfig(tokenizer.vocab_size, 256, **shape)
+        modern.save(modern.Modern(config), local_dir, tokenizer)
+        template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+        (local_dir / "chat_template.jinja").write_text(template)
+        return local_dir
+
     load_gpt2 = llmkit.pretrained.load_gpt2
 
     def small_gpt2(name):
@@ -87,6 +100,8 @@ def rehearse():
         return shape, dataclasses.replace(settings, steps=3)
 
     fast_gpt.sprint = short_sprint
+    modern.fetched = small_modern
+    huggingface_hub.snapshot_download = small_modern
     llmkit.pretrained.load_gpt2 = small_gpt2
     llmkit.load_text = llmkit.data.load_text = short_text
     datasets.load_dataset = short_dataset

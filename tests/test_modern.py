@@ -3,11 +3,14 @@ families, the same with a cache, and folders that go both ways."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import build
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
@@ -603,3 +606,52 @@ def test_what_is_not_saved(tmp_path, folder):
 def test_too_many_tokens():
     with pytest.raises(ValueError, match="65 tokens do not fit into block_size 64"):
         small()(some_ids(65))
+
+
+# ------------------------------------------------------------------------------------ notebook 11b
+
+NOTEBOOK = build.NOTEBOOKS / "11b_modern_model.ipynb"
+RESULTS = build.NOTEBOOKS.parent / "benchmarks/results"
+
+
+def cell_of_the_notebook(begin: str) -> nbformat.NotebookNode:
+    [cell] = [cell for cell in nbformat.read(NOTEBOOK, 4).cells if begin in cell.source]
+    return cell
+
+
+def literal(name: str) -> dict[str, list[float]]:
+    """A table of losses in the notebook."""
+    [found] = [
+        node.value
+        for node in ast.parse(cell_of_the_notebook(f"{name} = {{").source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    ]
+    return ast.literal_eval(found)
+
+
+def measured(steps: str = "") -> dict[str, list[float]]:
+    found = json.loads((RESULTS / f"ladder{steps}-cpu.json").read_text("utf-8"))["results"]
+    return {name: result["losses"] for name, result in found.items()}
+
+
+def test_the_stored_losses_are_those_that_were_measured():
+    rungs, at_higher_rate = literal("STORED"), literal("FASTER")
+    expected = rungs | {f"{name}, rate 0.08": losses for name, losses in at_higher_rate.items()}
+    assert measured() == expected
+    sources = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells]
+    assert list(rungs) == re.findall(r'climb\("([^"]+)"', "\n".join(sources))
+
+
+def test_what_is_said_of_longer_runs_was_measured():
+    told = " ".join(cell_of_the_notebook("After 600 steps").source.split())
+    names = ("grouped queries", "QK-norm", "window of 16")
+    for losses, wanted in ((measured("-600"), (0.04, 0.02)), (measured(), (0.26, 0.10))):
+        without, qk_norm, window = (torch.tensor(losses[name]).mean().item() for name in names)
+        assert (round(without - qk_norm, 2), round(qk_norm - window, 2)) == wanted
+        assert all(f"{lead:.2f}" in told for lead in wanted)
+
+
+def test_the_stored_text_is_not_of_the_real_model():
+    """Whoever has fetched it builds the notebook with another XDG_CACHE_HOME."""
+    [output] = cell_of_the_notebook("modern.fetched()").outputs
+    assert output.text.startswith("SmolLM2 is not here: `python -m llmkit fetch` brings it.")

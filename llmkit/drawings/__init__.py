@@ -12,6 +12,7 @@ from llmkit.drawings.evaluation import strided_windows
 from llmkit.drawings.finetune import low_rank_adapter
 from llmkit.drawings.generation import kv_cache
 from llmkit.drawings.gpt2 import weight_names
+from llmkit.drawings.modern import modern_changes
 from llmkit.drawings.networks import autograd_graph, context_window
 from llmkit.drawings.pipeline import pipeline
 from llmkit.drawings.projects import fill_in_the_middle
@@ -36,6 +37,7 @@ __all__ = [
     "kv_cache",
     "low_rank_adapter",
     "merge_tree",
+    "modern_changes",
     "norm_places",
     "paired_probe",
     "pipeline",

@@ -1,4 +1,4 @@
-"""A modern model (beyond notebook 11): what stands between GPT-2 and the open models of today.
+"""A modern model (notebook 11b): what stands between GPT-2 and the open models of today.
 
 `model` is llmkit's GPT with seven changes: RMSNorm, rotary positions with their base, SwiGLU,
 grouped-query attention, QK-norm, a sliding window, and a mixture of experts; with them it is Llama,

@@ -6,7 +6,7 @@
 #
 # About 27 minutes to read, exercises aside.
 #
-# ← [10c · How much for how much](10c_scaling.ipynb) · [12 · LoRA](12_lora.ipynb) →
+# ← [10c · How much for how much](10c_scaling.ipynb) · [11b · A modern model](11b_modern_model.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.

@@ -6,7 +6,7 @@
 #
 # About 32 minutes to read, exercises aside.
 #
-# ← [11 · Pretrained GPT-2](11_pretrained_gpt2.ipynb) · [13 · Instruction tuning](13_instruction_tuning.ipynb) →
+# ← [11b · A modern model](11b_modern_model.ipynb) · [13 · Instruction tuning](13_instruction_tuning.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.

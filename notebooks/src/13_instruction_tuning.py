@@ -6,7 +6,7 @@
 #
 # About 22 minutes to read, exercises aside.
 #
-# ← [12 · LoRA](12_lora.ipynb) · [14 · Deployment](14_deployment.ipynb) →
+# ← [12 · LoRA](12_lora.ipynb) · [13b · Preferences and rewards](13b_preferences_and_rewards.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.

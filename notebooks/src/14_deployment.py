@@ -6,7 +6,7 @@
 #
 # About 45 minutes to read, exercises aside.
 #
-# ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [15 · Memory and exposure](15_memory_and_exposure.ipynb) →
+# ← [13b · Preferences and rewards](13b_preferences_and_rewards.ipynb) · [15 · Memory and exposure](15_memory_and_exposure.ipynb) →
 
 # %% tags=["setup"]
 # Installs llmkit where it is missing, as on Colab (some 20 seconds); elsewhere it installs nothing.

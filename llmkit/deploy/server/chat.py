@@ -20,7 +20,7 @@ from llmkit.deploy.server.errors import Refusal
 from llmkit.deploy.server.settings import Settings
 from llmkit.finetune import chatml
 
-NO_CHAT = f"this model knows no conversations, as its tokenizer has no {chatml.START}: use /v1/completions"
+NO_CHAT = f"this model knows no conversations, for want of {chatml.START}: use /v1/completions"
 
 
 def add(app: FastAPI, engine: Engine, settings: Settings) -> None:
