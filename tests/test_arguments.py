@@ -47,7 +47,7 @@ IDS = torch.arange(200) % V
 ROWS = IDS[:16].view(2, 8)
 ITEM = instructions.Item(1, "say", "the river", "was", "cold")
 SHORT = instructions.Item(2, "say", "river", "was", "cold")
-CHAT = [{"role": "user", "content": "who?"}]
+CHAT = [{"role": "user", "content": "who"}]
 EXAMPLE = instructions.encode(ITEM, TOKENIZER)
 STEP = llmkit.TrainConfig(steps=1, batch_size=2)
 nan, inf = float("nan"), float("inf")
@@ -447,7 +447,7 @@ def table(folder: Path) -> dict[str, Call]:
             {
                 "model": model,
                 "tokenizer": tok,
-                "pairs": ("pairs", [dpo.Pair(SHORT, "a", "b")]),
+                "pairs": ("pairs", [dpo.Pair(SHORT, "cold", "was")]),
                 "steps": ("count", 1),
                 "batch_size": ("count", 2),
                 "learning_rate": ("number", 0.001),

@@ -157,6 +157,7 @@ with cpu.tuned(start):
     llmkit.train(start, rows, config=settings)
 
 
+# %% tags=["trained"]
 def mark(model):
     """Held-out exact match, of all tasks and of each."""
     said = instructions.answer(model, tokenizer, val_items, 8)
