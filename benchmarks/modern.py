@@ -77,13 +77,18 @@ def floor(model: modern.Modern, rounds: int, clock: Callable[[], float]) -> dict
     return {name: round(1000 * min(each), 1) for name, each in zip(names, times, strict=True)}
 
 
+def load(folder: Path, dtype: str) -> dict[str, float]:
+    """Seconds and memory, in a process of its own."""
+    command = [sys.executable, "-c", LOADING, str(folder), dtype]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, gigabytes = map(float, loaded.stdout.split())
+    return {"load_seconds": round(seconds, 2), "load_gigabytes": round(gigabytes, 3)}
+
+
 def measure(folder: Path, dtype: str, threads: int, rounds: int) -> dict:
     """All figures for one number format."""
     torch.set_num_threads(threads)
     transformers = import_transformers()
-    command = [sys.executable, "-c", LOADING, str(folder), dtype]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, gigabytes = map(float, loaded.stdout.split())
     plain = modern.load(folder)[0].to(getattr(torch, dtype))
     ours = modern.quick(plain)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
@@ -114,8 +119,6 @@ def measure(folder: Path, dtype: str, threads: int, rounds: int) -> dict:
     found = {
         "dtype": dtype,
         "threads": threads,
-        "load_seconds": round(seconds, 2),
-        "load_gigabytes": round(gigabytes, 3),
         "largest_difference_of_logits": difference,
         "greedy_tokens_alike": f"{same} of {NEW}",
         "floor_milliseconds": floor(plain, rounds, clock),
@@ -138,8 +141,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if options.quick:
             folder, rounds = rehearsal(Path(temporary)), 1
+        # First, while this process is small: Linux counts its memory as its children's too.
+        loading = {dtype: load(folder, dtype) for dtype in ("float32", "bfloat16")}
+        print(loading, flush=True)
         results = [
-            measure(folder, dtype, threads, rounds)
+            loading[dtype] | measure(folder, dtype, threads, rounds)
             for threads in (2, 1)
             for dtype in ("float32", "bfloat16")
         ]

@@ -15,7 +15,7 @@ class Settings:
 
     name: str = "llmkit"  # of the model, as clients say it
     queue: int = 32  # how many requests may wait; one more gets 429
-    batch: int = 16  # texts that are drawn together; each takes memory for a window
+    batch: int = 16  # texts that are drawn together; each takes memory for the longest
     max_prompt: int = 4096  # tokens
     max_tokens: int = 1024  # to draw for each prompt
     max_choices: int = 16  # texts that one request may ask for, prompts times n
