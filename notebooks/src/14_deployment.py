@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/14_deployment.ipynb)
 #
-# About 45 minutes to read, exercises aside.
+# About 46 minutes to read, exercises aside.
 #
 # ← [13b · Preferences and rewards](13b_preferences_and_rewards.ipynb) · [15 · Memory and exposure](15_memory_and_exposure.ipynb) →
 
