@@ -538,7 +538,7 @@ def test_the_commands_errors_are_one_sentence(tmp_path, capsys, monkeypatch):
     (tmp_path / "odd.txt").write_text("ï" * 100)
     run = str(tmp_path / "run")
     cases = [
-        ([run], "--onnx, --int8 or both"),
+        ([run], "--onnx, --int8, --web or several of them"),
         ([str(tmp_path / "none"), "--int8"], "there is no checkpoint"),
         ([str(tmp_path / "int8"), "--int8"], "is an export already"),
         ([run, "--int8", "--text", str(tmp_path / "odd.txt")], "not in the vocabulary"),

@@ -232,8 +232,8 @@ def test_a_head_and_a_layer_can_be_chosen(visit):
     page = visit()
     pictures = set()
     for layer, head in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        page.select_option("#layer", value=str(layer))
-        page.select_option("#head", value=str(head))
+        page.select_option("#layer", index=layer)
+        page.select_option("#head", index=head)
         settle(page)
         label = page.get_attribute("#map svg", "aria-label")
         assert f"head {head + 1} in layer {layer + 1} over characters " in label
