@@ -78,7 +78,7 @@ TOKENS = 8 * 64  # of a step
 
 
 def trained(width: int, steps: int, watch: int | None = None) -> tuple[float, llmkit.History]:
-    """The held-out loss of a run, and its history; watch: measure on the way, every so many steps."""
+    """Held-out loss of a run, and its history; watch: also measured every so many steps."""
     torch.manual_seed(runtime.seed)
     model = llmkit.GPT(shape_of(width)).to(runtime.device)
     how = dict(batch_size=8, optimizer="muon", learning_rate=0.08, seed=runtime.seed)

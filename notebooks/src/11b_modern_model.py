@@ -614,7 +614,7 @@ print(words.decode(written))
 
 # %% [markdown]
 # The marks around the question are a *chat template*: the model was taught with exactly these, and they tell it who
-# speaks. On a GPU runtime we also fetch Qwen3-0.6B, with QK-norm and 28 layers, from Hugging Face's hub:
+# speaks (notebook 13b writes two). On a GPU runtime we also fetch Qwen3-0.6B, with QK-norm and 28 layers, from Hugging Face's hub:
 
 # %% tags=["trained"]
 if runtime.pick(cpu=False, gpu=True):

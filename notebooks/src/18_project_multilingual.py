@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/18_project_multilingual.ipynb)
 #
-# About 39 minutes to read, exercises aside.
+# About 40 minutes to read, exercises aside.
 #
 # ← [17 · Project: code completion](17_project_code_completion.ipynb)
 
@@ -592,6 +592,12 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [07](07_perplexity.ipynb) | one number on all held-out text | whether a lower loss is a better text |
 # | [08](08_generation.ipynb), [08b](08b_kv_cache.ipynb) | sampling; the KV cache | how to choose among whole answers |
 # | [09](09_subword_tokenizers.ipynb) | byte-pair encoding, GPT-2's own | a vocabulary fair to all (see the tax above) |
+
+# %% [markdown]
+# That is a language model from nothing. With it:
+#
+# | notebook | built | left open |
+# |---|---|---|
 # | [10](10_speed.ipynb) | a faster loop, and a race | kernels of one's own |
 # | [10b](10b_scale.ipynb) | what a run costs, before it starts | clusters, and what fails in them |
 # | [10c](10c_scaling.ipynb) | the loss of a run, before it starts | what else than loss grows with size |
@@ -599,6 +605,7 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [11b](11b_modern_model.ipynb) | the same model, as it is built today | which of its changes pay off at what size |
 # | [12](12_lora.ipynb) | a few percent of the weights | which weights, and of what rank |
 # | [13](13_instruction_tuning.ipynb) | a model that answers | whether the answers are true |
+# | [13b](13b_preferences_and_rewards.ipynb) | answers that are preferred or rewarded | what nobody can check by a rule |
 # | [14](14_deployment.ipynb) | a served model | thousands of users at once |
 # | [15](15_memory_and_exposure.ipynb) | what a model remembers, measured | how to make it forget |
 # | [16](16_bias_privacy_filters.ipynb) | bias, personal data, filters, a model card | what we did not think of measuring |
