@@ -593,8 +593,7 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [09](09_subword_tokenizers.ipynb) | byte-pair encoding, GPT-2's own | a vocabulary fair to all (see the tax above) |
 # | [10](10_speed.ipynb) | a faster loop, and a race | kernels of one's own |
 # | [10b](10b_scale.ipynb) | what a run costs, before it starts | clusters, and what fails in them |
-# | [11](11_pretrained_gpt2.ipynb) | GPT-2 in our model, fine-tuned | how to learn and not forget |
-# | [11b](11b_modern_model.ipynb) | the same model, as it is built today | which of its changes pay off at what size |
+# | [11](11_pretrained_gpt2.ipynb), [11b](11b_modern_model.ipynb) | GPT-2 in our model, and Llama | how to learn and not forget |
 # | [12](12_lora.ipynb) | a few percent of the weights | which weights, and of what rank |
 # | [13](13_instruction_tuning.ipynb) | a model that answers | whether the answers are true |
 # | [14](14_deployment.ipynb) | a served model | thousands of users at once |
