@@ -384,7 +384,6 @@ budgets = np.geomspace(min(6 * N * D), compute["held back"].item(), 6)
 law = fits["tiny_shakespeare"].law
 curves["the law's best"] = [law(*law.best_size(flops)) for flops in budgets]
 compute["the law's best"] = budgets
-assert law.best_size(max(6 * N * D))[0] < N.max()
 plots.lines(
     compute,
     curves,
@@ -394,6 +393,9 @@ plots.lines(
     log="x",
     points=True,
 )
+
+# %%
+assert law.best_size(max(6 * N * D))[0] < N.max()  # of the most expensive run's budget
 
 # %% [markdown]
 # Each size is the best of the five for a while, until its lack of size tells and the next takes over. The law's best lies
