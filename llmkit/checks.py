@@ -6,6 +6,8 @@ they were. Nothing is repaired here: a result says what was seen."""
 
 import math
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -130,8 +132,7 @@ class _Trial:
         """(B, T) -> (B, T, V), each time with the same dropout and from the same buffers."""
         # The model may change its buffers while it runs: each call gets new copies of them.
         state = self.weights | {name: b.clone() for name, b in self.model.named_buffers()}
-        cudnn_off = torch.backends.cudnn.flags(enabled=False)  # its LSTM learns in training only
-        with eval_mode(self.model), torch.random.fork_rng(), cudnn_off:
+        with eval_mode(self.model), torch.random.fork_rng(), _without_cudnn():
             torch.manual_seed(0)
             self.model.train(training)
             ids = ids.to(device_of(self.model))
@@ -167,3 +168,14 @@ def _differ(a: Tensor, b: Tensor) -> Tensor:
     """Where (B, T) the logits a and b (B, T, V) differ by more than rounding."""
     rounding = 1e-5 * a.where(a.isfinite(), 0).abs().max().item()  # a token changes far more
     return ~a.isclose(b, rtol=0.0, atol=rounding).all(dim=-1)
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """Its LSTM learns in training only. (PyTorch's own `cudnn.flags` warns in version 2.9.)"""
+    enabled = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled

@@ -497,3 +497,13 @@ def test_results_read_well_and_cannot_be_mistaken_for_truth_values():
     assert str(bad).startswith("FAILED  leaks_future: the model sees the future: its logits at ")
     with pytest.raises(TypeError, match=r"\.passed"):
         bool(bad)
+
+
+def test_cudnn_is_off_while_a_model_is_called_and_then_as_it_was(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "flags", None)  # it warns in PyTorch 2.9
+    seen = []
+    model = Toy()
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    assert leaks_future(model).passed
+    assert set(seen) == {False}
+    assert torch.backends.cudnn.enabled
