@@ -166,7 +166,7 @@ assert ladder["attention"] < ladder["bigram"] - 0.02
 # to about 0:
 
 # %%
-numbers = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0])
+numbers = torch.tensor([-2.5, -1.0, 0.0, 1.0, 2.5])
 print(nn.GELU()(numbers))
 
 
