@@ -730,8 +730,8 @@ if runtime.pick(cpu=False, gpu=True):
             print(chunk.choices[0].text, end="")
 
 # %% [markdown]
-# A model that people *talk* to is asked at the server's *chat* address: a list of messages, which a template like that of
-# notebook 13 writes into one prompt. On your laptop, `python -m llmkit fetch` brings SmolLM2-135M-Instruct and
+# A model that people *talk* to is asked at the server's *chat* address: a list of messages, which a template (notebook 13b)
+# writes into one prompt. On your laptop, `python -m llmkit fetch` brings SmolLM2-135M-Instruct and
 # `python -m llmkit serve smollm2` serves it:
 #
 # ```python
@@ -743,7 +743,7 @@ if runtime.pick(cpu=False, gpu=True):
 # ```
 #
 # *The capital of France is Paris.* A token took 70 ms of one core for one client, and 59 ms for four at once, who got
-# the same answers to the letter; most of that is the time to read 538 MB of weights. (Measured 2026-11-28 on an AMD
+# the same answers to the letter: on a busy processor, sharing gains such a model little. (Measured 2026-11-28 on an AMD
 # EPYC by `python benchmarks/smollm2_chat.py`.)
 #
 # ## For many users
