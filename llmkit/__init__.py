@@ -5,7 +5,7 @@ else of llmkit. Each folder is one later part of it:
 
     bpe/            09          subword tokens
     speed/          10          a racing model, decoding
-    scale/          10b, 10c    what a model costs and what it will lose, many processes, large texts
+    scale/          10b, 10c    what a model costs, what it will lose; many processes, large texts
     finetune/       11 to 13    GPT-2's weights, LoRA, instructions
     modern/         after 11    Llama, Qwen and their kind
     deploy/         14          exports, and a server

@@ -24,7 +24,7 @@ BOUNDS = np.log([[1e-6] * 3 + [0.01] * 2, [1e3] * 3 + [5.0] * 2])
 
 @dataclass(frozen=True)
 class Law:
-    """L(N, D) = E + A / N^alpha + B / D^beta, in nats per token (Hoffmann et al. 2022, section 3.3).
+    """L(N, D) = E + A / N^alpha + B / D^beta, nats per token (Hoffmann et al. 2022, section 3.3).
 
     Attributes:
         E: what no model and no amount of text brings down, the irreducible loss.

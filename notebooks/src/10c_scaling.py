@@ -77,7 +77,7 @@ TOKENS = 8 * 64  # of a step
 
 
 def trained(width: int, steps: int, watch: int | None = None) -> tuple[float, llmkit.History]:
-    """The held-out loss of a run, and its history; watch: measure on the way, every so many steps."""
+    """The held-out loss of a run, and its history; watch: steps between measurements on the way."""
     torch.manual_seed(runtime.seed)
     model = llmkit.GPT(shape_of(width)).to(runtime.device)
     how = dict(batch_size=8, optimizer="muon", learning_rate=0.08, seed=runtime.seed)
@@ -379,10 +379,9 @@ for n in np.unique(N):
     curves[name], compute[name] = losses[n == N], 6 * n * D[n == N]
 held_N, held_D, curves["held back"] = points("tiny_shakespeare", "held back")
 compute["held back"] = 6 * held_N * held_D
-budgets = np.geomspace(min(6 * N * D), compute["held back"].item(), 6)
+budgets = compute["the law's best"] = np.geomspace(min(6 * N * D), max(compute["held back"]), 6)
 law = fits["tiny_shakespeare"].law
 curves["the law's best"] = [law(*law.best_size(flops)) for flops in budgets]
-compute["the law's best"] = budgets
 assert law.best_size(max(6 * N * D))[0] < N.max()
 plots.lines(
     compute,

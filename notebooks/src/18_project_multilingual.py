@@ -592,8 +592,7 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # | [08](08_generation.ipynb), [08b](08b_kv_cache.ipynb) | sampling; the KV cache | how to choose among whole answers |
 # | [09](09_subword_tokenizers.ipynb) | byte-pair encoding, GPT-2's own | a vocabulary fair to all (see the tax above) |
 # | [10](10_speed.ipynb) | a faster loop, and a race | kernels of one's own |
-# | [10b](10b_scale.ipynb) | what a run costs, before it starts | clusters, and what fails in them |
-# | [10c](10c_scaling.ipynb) | the loss of a run, before it starts | what else than loss grows with size |
+# | [10b](10b_scale.ipynb), [10c](10c_scaling.ipynb) | what a run costs, and buys, before it starts | clusters, and what fails in them |
 # | [11](11_pretrained_gpt2.ipynb) | GPT-2 in our model, fine-tuned | how to learn and not forget |
 # | [12](12_lora.ipynb) | a few percent of the weights | which weights, and of what rank |
 # | [13](13_instruction_tuning.ipynb) | a model that answers | whether the answers are true |
