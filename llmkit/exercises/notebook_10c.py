@@ -89,6 +89,7 @@ def extrapolated(D: list, losses: list, E: float, new_D: float) -> float:
 LENGTHS = [25_000.0, 50_000.0, 100_000.0, 200_000.0]
 CURVE = [1.4 + 300 / D**0.5 for D in LENGTHS]
 BENT = [3.2, 2.7, 2.45, 2.2]
+FINE = [1e9 * 1.01**k for k in range(300)]
 SIZES = [1e8, 2e8, 5e8, 1e9, 2e9, 5e9, 1e10, 2e10, 5e10, 1e11]
 
 EXERCISES = [
@@ -218,6 +219,8 @@ EXERCISES = [
             (HOFFMANN, 2.1, 0.0, SIZES),
             (HOFFMANN, 2.1, 3e12, SIZES),
             (HOFFMANN, 2.1, 3e13, SIZES),
+            (HOFFMANN, 2.1, 3e12, FINE),
+            ((1.0, 1.0, 0.5, 1.0, 0.5), 1.5, 0.0, [1.0, 4.0, 16.0]),
             (OURS, 1.5, 1e7, [3e4, 1e5, 3e5, 1e6, 3e6]),
         ],
         mistakes={
