@@ -88,10 +88,10 @@ def trained(width: int, steps: int, watch: int | None = None) -> tuple[float, ll
 
 
 # %% tags=["trained"]
-first = runtime.pick(cpu=100, gpu=200)  # steps of the shortest run
-lengths = [first, 2 * first, 4 * first]
+first_steps = runtime.pick(cpu=100, gpu=200)  # of the shortest run
+lengths = [first_steps, 2 * first_steps, 4 * first_steps]
 runs = {(24, steps): trained(24, steps)[0] for steps in lengths[:-1]}  # (width, steps): loss
-runs[24, lengths[-1]], long_run = trained(24, lengths[-1], watch=first)
+runs[24, lengths[-1]], long_run = trained(24, lengths[-1], watch=first_steps)
 for steps in lengths:
     print(f"{steps * TOKENS:9,} tokens: loss ≈ {runs[24, steps]:.3f}")
 gains = [runs[24, steps] - runs[24, 2 * steps] for steps in lengths[:-1]]
