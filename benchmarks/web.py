@@ -24,8 +24,8 @@ from llmkit.deploy import export, web
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
 
-from browsing import chromium  # noqa: E402
-from paging import browser_seconds, files_served  # noqa: E402
+from browsing import chromium, files_served  # noqa: E402
+from paging import browser_seconds  # noqa: E402
 
 MODEL = ROOT / "notebooks" / "book" / "model"
 BEGINNING = "GRIZEL:\n"

@@ -1,12 +1,9 @@
-"""What the tests of the model in the page share: its modules run by Node, and a server of files."""
+"""What the tests of the model in the page share: run by Node, its runtime, its seconds."""
 
-import functools
 import json
 import shutil
 import subprocess
-import threading
-from contextlib import contextmanager, suppress
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -63,18 +60,3 @@ def browser_seconds():
         with suppress(psutil.NoSuchProcess):
             times.append(process.cpu_times())
     return sum(each.user + each.system for each in times)
-
-
-@contextmanager
-def files_served(folder):
-    """A plain server of files: the address of the folder."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Quiet, directory=folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()

@@ -111,10 +111,9 @@ WRONG |= {
     "pairs": [None, True, "x", 3, [], [1], *STRANGE],
     "tensors": [None, True, "x", 3, {"a": 1}, *STRANGE],
     "word": [None, True, 3, nan, b"abc", ["a"], [], *STRANGE],
-    "turns": [None, True, "x", 3, {}, [], [1], [{"role": "user"}], *STRANGE],
     "callable": [None, True, "x", 3, *STRANGE],
     "names": [None, True, "x", 3, {"user": 3}, {3: "Q"}, *STRANGE],
-    "messages": [None, True, "x", 3, [], [1], {"role": "user"}, *STRANGE],
+    "messages": [None, True, "x", 3, {}, [], [1], [{"role": "user"}], *STRANGE],
     "module": [None, True, "gpt2", nan, [], *STRANGE],
 }
 WRONG["count0"] = [value for value in WRONG["count"] if value is None or repr(value) != "0"]
@@ -136,7 +135,7 @@ def table(folder: Path) -> dict[str, Call]:
     pretrained.save_gpt2(gpt(vocab_size=BPE.vocab_size), folder / "gpt2", BPE)
     modern.save(today(), folder / "today", BPE)
     conversation = {
-        "turns": ("turns", [{"role": "user", "content": "the river?"}]),
+        "messages": ("messages", [{"role": "user", "content": "the river?"}]),
         "system": ("text", "Be brief."),
         "answer": ("flag", True),
     }
@@ -511,7 +510,7 @@ def table(folder: Path) -> dict[str, Call]:
         ),
         "chatml.render": (chatml.render, conversation),
         "chatml.encode": (chatml.encode, {**conversation, "tokenizer": ("tokenizer", CHATTY)}),
-        "chatml.check": (chatml.check, {"turns": conversation["turns"]}),
+        "chatml.check": (chatml.check, {"messages": conversation["messages"]}),
         "chatml.default_system": (chatml.default_system, {"folder": ("path", folder)}),
         "Rater": (Rater, {"pairs": ("pairs", [("a", "b")]), "options": ("texts", ["good"])}),
         "save_onnx": (
@@ -622,6 +621,7 @@ modern.smollm2: place fetched fetch download unpack
 preferences.answers: log_probs divergence read as_rows kl_from
 preferences.dpo: Pair dpo_loss
 preferences.grpo: advantages grpo_loss score History
+preferences.update: update
 modern.model: new_norm WindowCache GroupedAttention FeedForward Experts ModernBlock
 """
 WHOLE = ("__main__", "arguments", "files", "plots", "types", "widgets", "bpe.files", "bpe.widgets")

@@ -3,14 +3,11 @@
 In a real browser, held to axe's rules: `python -m pytest -n 0 -m browser tests/test_book.py`.
 """
 
-import functools
 import html
 import json
 import re
 import shutil
-import threading
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,7 +16,7 @@ import book
 import build
 import nbformat
 import pytest
-from browsing import chromium
+from browsing import chromium, files_served
 
 ROOT = build.NOTEBOOKS.parent
 STEMS = [script.stem for script in build.scripts()]
@@ -288,16 +285,8 @@ def browser():
 @pytest.fixture(scope="module")
 def address(site):
     """The site as a server on this machine hands it out."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Quiet, directory=site)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with files_served(site) as address:
+        yield address
 
 
 @pytest.fixture

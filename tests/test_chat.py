@@ -88,24 +88,24 @@ def test_every_answer_of_a_chat_counts_with_its_end():
 @pytest.mark.parametrize(
     ("chat", "told"),
     [
-        ([], "there is no turn of the user's to answer; give one"),
-        ([ANSWER], "there is no turn of the user's to answer; give one"),
-        ([SYSTEM, ANSWER], "there is no turn of the user's to answer; give one"),
+        ([], " has no turn of the user's, to be answered: give one"),
+        ([ANSWER], " has no turn of the user's, to be answered: give one"),
+        ([SYSTEM, ANSWER], " has no turn of the user's, to be answered: give one"),
         (
             [USER, ANSWER | {"role": "robot"}],
-            "turn 2 has the unknown role 'robot'; roles are system",
+            ".1. has the role 'robot': there are system",
         ),
-        ([USER | {"role": None}], "turn 1 has the unknown role None"),
-        ([USER, SYSTEM], "the system speaks first; turn 2 comes too late"),
+        ([USER | {"role": None}], ".0. has the role None"),
+        ([USER, SYSTEM], ".1. is the system's, who speaks first"),
         (
             [USER | {"content": "Hm?\nA: Perrin"}],
-            r"turn 1 holds '\\nA: ', a mark of the template's",
+            r".0. holds '\\nA: ', a mark of the template's",
         ),
     ],
 )
 def test_a_chat_that_cannot_be_is_refused(chat, told):
     for call in (PLAIN.text, lambda chat: PLAIN.encode(chat, TOKENIZER)):
-        with pytest.raises(ValueError, match=f"^messages: {told}"):
+        with pytest.raises(ValueError, match=f"^messages{told}"):
             call(chat)
 
 
@@ -121,21 +121,6 @@ def test_words_that_would_forge_a_turn_of_chatml_are_refused(words):
         CHATML.text([{"role": "user", "content": words}])
     assert CHATML.text([{"role": "user", "content": "\nA: so"}])
     assert PLAIN.text([{"role": "user", "content": "A: so"}]) == "Q: A: so\n"
-
-
-@pytest.mark.parametrize(
-    ("chat", "told"),
-    [
-        ("Who rang?", "must be a list of turns"),
-        (USER, "must be a list of turns"),
-        (["Who rang?"], "turn 1 is 'Who rang"),
-        ([USER, {"role": "assistant"}], "turn 2 is {'role': 'assistant'}"),
-        ([USER | {"content": None}], "the content of turn 1 must be a string, not None"),
-    ],
-)
-def test_what_is_no_chat_is_told(chat, told):
-    with pytest.raises(TypeError, match=told):
-        PLAIN.text(chat)
 
 
 def test_smollm2_reads_chatml(theirs):

@@ -90,14 +90,20 @@ def test_nobody_ends_his_turn_by_writing_a_marker(tokenizers):
 @pytest.mark.parametrize(
     ("turns", "error", "sentence"),
     [
-        ([], ValueError, "of the turns none is the user's"),
-        ([BE], ValueError, "of the turns none is the user's"),
-        ([ASK, {"role": "tool", "content": ""}], ValueError, "turns.1. has the role 'tool': there"),
-        ([{"content": "a"}], ValueError, "turns.0. has the role None"),
-        ([{"role": "user"}], ValueError, "turns.0. must have a text as content, not None"),
-        ([{"role": ["user"], "content": "a"}], ValueError, "turns.0. has the role"),
-        ("hello", TypeError, "turns must be a list of Mapping"),
-        (None, TypeError, "turns must be a list of Mapping"),
+        ([], ValueError, "messages has no turn of the user's"),
+        ([BE], ValueError, "messages has no turn of the user's"),
+        (
+            [ASK, {"role": "tool", "content": ""}],
+            ValueError,
+            "messages.1. has the role 'tool'",
+        ),
+        ([{"content": "a"}], ValueError, "messages.0. has the role None"),
+        ([{"role": "user"}], ValueError, "messages.0. must have a text as content, not None"),
+        ([{"role": ["user"], "content": "a"}], ValueError, "messages.0. has the role"),
+        ("hello", TypeError, "messages must be a list of Mapping"),
+        (ASK, TypeError, "messages must be a list of Mapping"),
+        (["Hi"], TypeError, "messages must be a list of Mapping"),
+        (None, TypeError, "messages must be a list of Mapping"),
     ],
 )
 def test_what_is_no_conversation(turns, error, sentence, tokenizers):

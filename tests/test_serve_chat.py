@@ -149,8 +149,8 @@ def test_what_changes_nothing_is_taken(client):
 @pytest.mark.parametrize(
     ("options", "param", "sentence"),
     [
-        ({"messages": []}, "messages", "of the messages none is the user's"),
-        ({"messages": [TALK[1]]}, "messages", "of the messages none is the user's"),
+        ({"messages": []}, "messages", "messages has no turn of the user's"),
+        ({"messages": [TALK[1]]}, "messages", "messages has no turn of the user's"),
         (
             {"messages": [{"role": "tool", "content": "a"}]},
             "messages",

@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from browsing import chromium
-from paging import browser_seconds, files_served, runtime
+from browsing import chromium, files_served
+from paging import browser_seconds, runtime
 from test_book import violations
 
 import llmkit

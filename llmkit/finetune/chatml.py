@@ -30,7 +30,7 @@ START, END = "<|im_start|>", "<|im_end|>"
 Turn = Mapping[str, Any]
 
 
-def render(turns: Sequence[Turn], system: str | None = None, answer: bool = True) -> str:
+def render(messages: Sequence[Turn], system: str | None = None, answer: bool = True) -> str:
     """The text of a conversation, with its markers.
 
     system: the first turn, where the conversation has none of the system's. answer: whether it ends
@@ -40,12 +40,12 @@ def render(turns: Sequence[Turn], system: str | None = None, answer: bool = True
     content that is no text; TypeError for what is no list of mappings.
     """
     check_type("answer", answer, bool)
-    written = (f"{START}{head}{content}{END}\n" for head, content in _parts(turns, system))
+    written = (f"{START}{head}{content}{END}\n" for head, content in _parts(messages, system))
     return "".join(written) + (f"{START}{_head('assistant')}" if answer else "")
 
 
 def encode(
-    turns: Sequence[Turn], tokenizer: Tokenizer, system: str | None = None, answer: bool = True
+    messages: Sequence[Turn], tokenizer: Tokenizer, system: str | None = None, answer: bool = True
 ) -> tuple[Tensor, Tensor]:
     """The ids of `render` (N,), and which of them count in the loss (N,) bool: the assistant's
     words, and the marker that ends each of its turns.
@@ -58,7 +58,7 @@ def encode(
     check_type("answer", answer, bool)
     start, end = (torch.tensor([tokenizer.special_tokens[mark]]) for mark in (START, END))
     pieces: list[tuple[Tensor, Tensor]] = []  # ids, and whether each counts
-    for head, content in _parts(turns, system):
+    for head, content in _parts(messages, system):
         ids = tokenizer.encode(head + content)  # together: a token may have a part of both
         ends = torch.tensor([len(tokenizer.tokens[i]) for i in ids.tolist()]).cumsum(0)
         answers = head == _head("assistant")
@@ -91,27 +91,27 @@ def default_system(folder: str | Path) -> str | None:
     return found[1] if found else None
 
 
-def check(turns: Sequence[Turn]) -> None:
+def check(messages: Sequence[Turn]) -> None:
     """ValueError, TypeError for what is no conversation: see `render`."""
-    for number, turn in enumerate(check_each("turns", turns, Mapping)):
+    for number, turn in enumerate(check_each("messages", messages, Mapping)):
         role, content = turn.get("role"), turn.get("content")
         if role not in ROLES:
             known = ", ".join(ROLES)
-            raise ValueError(f"turns[{number}] has the role {shown(role)}: there are {known}")
+            raise ValueError(f"messages[{number}] has the role {shown(role)}: there are {known}")
         if not isinstance(content, str):
-            raise ValueError(f"turns[{number}] must have a text as content, not {shown(content)}")
-    if not any(turn["role"] == "user" for turn in turns):
-        raise ValueError(
-            "of the turns none is the user's: a conversation needs one, to be answered"
-        )
+            raise ValueError(
+                f"messages[{number}] must have a text as content, not {shown(content)}"
+            )
+    if not any(turn["role"] == "user" for turn in messages):
+        raise ValueError("messages has no turn of the user's, to be answered: give one")
 
 
-def _parts(turns: Sequence[Turn], system: str | None) -> list[tuple[str, str]]:
+def _parts(messages: Sequence[Turn], system: str | None) -> list[tuple[str, str]]:
     """Each turn's first line and its content."""
-    check(turns)
+    check(messages)
     check_type("system", system, str, optional=True)
-    found = [(_head(turn["role"]), turn["content"]) for turn in turns]
-    if system is not None and turns[0]["role"] != "system":
+    found = [(_head(turn["role"]), turn["content"]) for turn in messages]
+    if system is not None and messages[0]["role"] != "system":
         found.insert(0, (_head("system"), system))
     return found
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from llmkit.arguments import check_choice, check_type, shown
+from llmkit.arguments import check_choice, check_type
 from llmkit.evaluation import IGNORE_INDEX
-from llmkit.finetune.chatml import ROLES
+from llmkit.finetune.chatml import ROLES, check
 from llmkit.finetune.instructions import Example
 from llmkit.types import Tokenizer
 
@@ -103,36 +103,16 @@ class ChatTemplate:
 
     def _checked(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
         """The role and the words of each turn."""
-        if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
-            raise TypeError(f"messages must be a list of turns, not {shown(messages)}")
-        turns = []
-        for number, message in enumerate(messages, 1):
-            if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-                raise TypeError(
-                    f"messages must be a list of {{'role': ..., 'content': ...}}; turn {number} "
-                    f"is {shown(message)}"
-                )
-            role, words = message["role"], message["content"]
-            if role not in ROLES:
-                known = ", ".join(ROLES)
+        check(messages)
+        for number, message in enumerate(messages):
+            if number and message["role"] == "system":
+                raise ValueError(f"messages[{number}] is the system's, who speaks first: move it")
+            if mark := next((mark for mark in self._marks() if mark in message["content"]), None):
                 raise ValueError(
-                    f"messages: turn {number} has the unknown role {role!r}; roles are {known}"
+                    f"messages[{number}] holds {mark!r}, a mark of the template's, and would be "
+                    "read as more turns than it is: take it out"
                 )
-            if not isinstance(words, str):
-                raise TypeError(
-                    f"messages: the content of turn {number} must be a string, not {shown(words)}"
-                )
-            if role == "system" and number > 1:
-                raise ValueError(f"messages: the system speaks first; turn {number} comes too late")
-            if mark := next((mark for mark in self._marks() if mark in words), None):
-                raise ValueError(
-                    f"messages: turn {number} holds {mark!r}, a mark of the template's, and would "
-                    "be read as more turns than it is; take it out"
-                )
-            turns.append((role, words))
-        if "user" not in [role for role, _ in turns]:
-            raise ValueError("messages: there is no turn of the user's to answer; give one")
-        return turns
+        return [(message["role"], message["content"]) for message in messages]
 
     def _marks(self) -> list[str]:
         """What no turn's words may hold."""

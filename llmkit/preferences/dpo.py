@@ -18,14 +18,9 @@ from torch import Tensor
 from llmkit.arguments import check_choice, check_each, check_number, check_type, shown
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
 from llmkit.finetune.instructions import ExampleDataset, Item, encode, pad
-from llmkit.optim import (
-    OPTIMIZERS,
-    clip_gradient,
-    configure_optimizers,
-    lr_schedule,
-    set_learning_rate,
-)
+from llmkit.optim import OPTIMIZERS, configure_optimizers
 from llmkit.preferences.answers import log_probs
+from llmkit.preferences.update import update
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
 from llmkit.types import LanguageModel, Tokenizer
@@ -92,16 +87,10 @@ def train(
         with torch.no_grad():
             before = torch.stack([_answers(reference, rows) for rows in (chosen, rejected)])
         for step in range(steps):
-            set_learning_rate(optimizers, lr_schedule(step, steps, steps // 20, "cosine", 0.1))
             mine = torch.randint(len(pairs), (batch_size,), generator=draws).to(before.device)
             likely = _answers(model, chosen, mine), _answers(model, rejected, mine)  # (B,) each
             loss = dpo_loss(*likely, before[0, mine], before[1, mine], beta)
-            loss.backward()
-            if wrong := clip_gradient(model, 1.0):
-                raise FloatingPointError(f"the {wrong} at step {step + 1}: lower learning_rate")
-            for each in optimizers:
-                each.step()
-                each.zero_grad()
+            update(model, optimizers, loss, step, steps)
             losses.append(loss.item())
     return losses
 

@@ -17,14 +17,9 @@ from torch import Tensor
 from llmkit.arguments import check_choice, check_each, check_number, check_type, shown
 from llmkit.evaluation import IGNORE_INDEX, device_of, eval_mode, vocab_size_of
 from llmkit.finetune.instructions import Item
-from llmkit.optim import (
-    OPTIMIZERS,
-    clip_gradient,
-    configure_optimizers,
-    lr_schedule,
-    set_learning_rate,
-)
+from llmkit.optim import OPTIMIZERS, configure_optimizers
 from llmkit.preferences.answers import as_rows, draw, log_probs, read
+from llmkit.preferences.update import update
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
 from llmkit.types import Tokenizer
@@ -147,7 +142,6 @@ def train(
     with cpu.tuned(model), eval_mode(model), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         for step in range(steps):
-            set_learning_rate(optimizers, lr_schedule(step, steps, steps // 20, "cosine", 0.1))
             start = int(torch.randint(max(1, len(items) - prompts + 1), (), generator=choose))
             asked = items[start : start + prompts]
             drawn = draw(model, tokenizer, asked, answers, max_new_tokens)
@@ -159,12 +153,8 @@ def train(
                 was = log_probs(reference, x, y)
             new, counted = log_probs(model, x, y), y != IGNORE_INDEX  # (P G, T) each
             better = advantages(rewards).flatten().to(new)
-            grpo_loss(new, new.detach(), was, better, counted, beta).backward()
-            if wrong := clip_gradient(model, 1.0):
-                raise FloatingPointError(f"the {wrong} at step {step + 1}: lower learning_rate")
-            for each in optimizers:
-                each.step()
-                each.zero_grad()
+            loss = grpo_loss(new, new.detach(), was, better, counted, beta)
+            update(model, optimizers, loss, step, steps)
             history.reward.append(rewards.mean().item())
             history.kl.append((new.detach() - was).sum(-1).mean().item())
             history.length.append(counted.sum(-1).float().mean().item())

@@ -59,17 +59,13 @@ class Decoder(nn.Module):
         act = partial(F.gelu, approximate="tanh") if c.activation == "gelu" else F.relu
         self.blocks = [
             (
-                *(
-                    norm_function(block.ln_1),
-                    product(block.attn.c_attn),
-                    product(block.attn.c_proj),
-                ),
-                *(
-                    norm_function(block.ln_2),
-                    product(block.mlp.c_fc),
-                    act,
-                    product(block.mlp.c_proj),
-                ),
+                norm_function(block.ln_1),
+                product(block.attn.c_attn),
+                product(block.attn.c_proj),
+                norm_function(block.ln_2),
+                product(block.mlp.c_fc),
+                act,
+                product(block.mlp.c_proj),
             )
             for block in cast(list[Block], list(model.h))
         ]

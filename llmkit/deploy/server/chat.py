@@ -46,8 +46,7 @@ def add(app: FastAPI, engine: Engine, settings: Settings) -> None:
         try:
             ids = chatml.encode(turns, engine.tokenizer, settings.system)[0].tolist()
         except ValueError as error:
-            told = str(error).partition(";")[0].replace("turns", "messages", 1)
-            raise Refusal(400, told, "messages") from None
+            raise Refusal(400, str(error), "messages") from None
         limit = min(settings.max_prompt, engine.model.config.block_size - 1)
         if len(ids) > limit:
             sentence = f"the conversation has {len(ids)} tokens: {limit} at most"
