@@ -8,10 +8,13 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from torch import nn
 
 import llmkit
 from llmkit.finetune.instructions import Item
+from llmkit.optim import configure_optimizers
 from llmkit.preferences import answers, dpo, grpo
+from llmkit.preferences.update import update
 
 TOKENIZER = llmkit.CharTokenizer.from_text("Q:A \nabcdefgh?")
 V = TOKENIZER.vocab_size
@@ -318,3 +321,33 @@ def test_grpo_loss_is_trls(trl, beta, seed):
     assert found.item() == pytest.approx(theirs.item(), abs=1e-5)
     one, other = (torch.autograd.grad(loss, new, retain_graph=True) for loss in (found, theirs))
     assert torch.allclose(one[0], other[0], atol=1e-6)
+
+
+def test_an_update_is_that_of_pytorch_with_gradients_clipped_and_then_gone():
+    weights = torch.tensor([0.3, -2.0])
+    ours, theirs = (nn.Linear(2, 1, bias=False) for _ in range(2))
+    for model in (ours, theirs):
+        model.weight.data = weights[None].clone()
+    optimizer = torch.optim.SGD(ours.parameters(), lr=0.05)
+    optimizer.param_groups[0]["initial_lr"] = 0.05
+    x = torch.tensor([[3.0, 4.0]])
+    steps = 40
+    for step in range(steps):
+        update(ours, [optimizer], ours(x).square().sum(), step, steps)
+        theirs(x).square().sum().backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        rising, after = (step + 1) / 2, (step - 2) / (steps - 3)
+        share = rising if step < 2 else 0.1 + 0.9 * (1 + math.cos(math.pi * after)) / 2
+        with torch.no_grad():
+            theirs.weight -= 0.05 * share * theirs.weight.grad
+        theirs.weight.grad = None
+    torch.testing.assert_close(ours.weight, theirs.weight)
+
+
+def test_an_update_without_a_number_changes_nothing():
+    model = nn.Linear(2, 1)
+    before = copy.deepcopy(model.state_dict())
+    optimizers = configure_optimizers(model, "adamw", 0.1, weight_decay=0.0)
+    with pytest.raises(FloatingPointError, match="at step 4: lower learning_rate"):
+        update(model, optimizers, model(torch.full((1, 2), math.nan)).sum(), 3, 10)
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
