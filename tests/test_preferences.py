@@ -330,9 +330,9 @@ def test_an_update_is_that_of_pytorch_with_gradients_clipped_and_then_gone():
         model.weight.data = weights[None].clone()
     optimizer = torch.optim.SGD(ours.parameters(), lr=0.05)
     optimizer.param_groups[0]["initial_lr"] = 0.05
-    x = torch.tensor([[3.0, 4.0]])
     steps = 40
     for step in range(steps):
+        x = torch.tensor([[3.0, 4.0]] if step % 2 else [[0.1, -0.2]])  # one clipped, one not
         update(ours, [optimizer], ours(x).square().sum(), step, steps)
         theirs(x).square().sum().backward()
         nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
