@@ -278,11 +278,11 @@ assert after["all"] > 3 * chance["all"]
 assert after["the play"] < runtime.pick(cpu=0.2, gpu=1.0)
 
 # %% [markdown]
-# So the tasks differ. The first word, the last word, a word backwards, the number of words are *procedures*: hundreds of examples
-# show the same steps, and new words need nothing new. For *count letters* our small model has found little or nothing better than the
-# most frequent answer. *Word after* first has to find a place by its content, and then copy from it: two steps, the first of which it
-# has hardly learned. And *the play* asks for facts. Hardly any of the held-out ones is answered: no number of other facts shows
-# how to find a new one.
+# So the tasks differ. The first word, the last word, a word backwards, the number of words are *procedures*: hundreds of
+# examples show the same steps, and new words need nothing new. For *count letters* our small model has found little or
+# nothing better than the most frequent answer. *Word after* first has to find a place by its content, and then copy from
+# it: two steps, the first of which it has hardly learned. And *the play* asks for facts. Hardly any of the held-out ones is
+# answered: no number of other facts shows how to find a new one.
 #
 # And is anything learned by heart? The same score on items that it was trained on:
 
@@ -296,8 +296,8 @@ for task in ("all", "the play"):
 assert on_seen["all"] > after["all"] - 0.03
 
 # %% [markdown]
-# Little so far: on what it has read it does as well, or somewhat better. (Facts of the play came up too rarely in this short run.)
-# Only the held-out score says what it *can* do. Some of its answers:
+# Little so far: on what it has read it does as well, or somewhat better. (The facts of the play came up too rarely in this
+# short run to be learned by heart.) Only the held-out score says what it *can* do. Some of its answers:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 for item, answer in list(zip(val_items, said["answer counts"], strict=True))[:12]:
