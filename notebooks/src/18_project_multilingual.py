@@ -295,7 +295,7 @@ print(lines_of(codes).strip()[:400])
 # %% tags=["trained"]
 T = 128  # the context, in characters
 shape = runtime.pick(
-    cpu=dict(n_layer=2, n_head=4, n_embd=96),
+    cpu=dict(n_layer=2, n_head=2, n_embd=64),
     gpu=dict(n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
 config = llmkit.GPTConfig(V, T, position="rotary", bias=False, **shape)
@@ -316,7 +316,7 @@ def trained(some: list[str], steps: int) -> llmkit.GPT:
 
 
 # %% tags=["trained"]
-steps = runtime.pick(cpu=800, gpu=3000)
+steps = runtime.pick(cpu=600, gpu=3000)
 one = trained(codes, steps)
 five = {code: trained([code], max(1, steps // 5)) for code in codes}
 print(f"{one.num_parameters():,} parameters for all, 5 times {five['en'].num_parameters():,}")
@@ -519,7 +519,7 @@ plots.matrix(
 # the right tag; then none, which the model has never seen; then *another's* tag, so that text and tag contradict each other.
 
 # %%
-starts = {code: [s[:12] for s in val[code] if len(s) > 20][:40] for code in codes}
+starts = {code: [s[:12] for s in val[code] if len(s) > 20][:25] for code in codes}
 another = dict(zip(codes, [codes[-1], *codes[:-1]], strict=True))  # each gets its neighbour's
 
 
