@@ -295,7 +295,7 @@ print(lines_of(codes).strip()[:400])
 # %% tags=["trained"]
 T = 128  # the context, in characters
 shape = runtime.pick(
-    cpu=dict(n_layer=2, n_head=4, n_embd=96),
+    cpu=dict(n_layer=2, n_head=2, n_embd=64),
     gpu=dict(n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
 config = llmkit.GPTConfig(V, T, position="rotary", bias=False, **shape)
@@ -316,7 +316,7 @@ def trained(some: list[str], steps: int) -> llmkit.GPT:
 
 
 # %% tags=["trained"]
-steps = runtime.pick(cpu=800, gpu=3000)
+steps = runtime.pick(cpu=600, gpu=3000)
 one = trained(codes, steps)
 five = {code: trained([code], max(1, steps // 5)) for code in codes}
 print(f"{one.num_parameters():,} parameters for all, 5 times {five['en'].num_parameters():,}")
@@ -519,7 +519,7 @@ plots.matrix(
 # the right tag; then none, which the model has never seen; then *another's* tag, so that text and tag contradict each other.
 
 # %%
-starts = {code: [s[:12] for s in val[code] if len(s) > 20][:40] for code in codes}
+starts = {code: [s[:12] for s in val[code] if len(s) > 20][:25] for code in codes}
 another = dict(zip(codes, [codes[-1], *codes[:-1]], strict=True))  # each gets its neighbour's
 
 
@@ -558,8 +558,8 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # %% [markdown]
 # With its tag the model stays in its language. (It is no poet: it has seen 100,000 characters.) Without one it follows the text
 # about half of the time, more than the fifth that chance would give, and otherwise drifts into another language. Set tag against
-# text, and mostly the tag wins: in training the tag was always right. **What decides is what was reliable in training**, and not
-# what we meant.
+# text, and the tag wins more often: in training the tag was always right. **What decides is what was reliable in training**, and
+# not what we meant.
 #
 # Most large models have no such tags. Their prompts are longer than twelve characters, and the text itself says what it is.
 
@@ -572,7 +572,7 @@ for code, tag in {"de": TAGS["de"], "ru": TAGS["ru"], "fr": TAGS["fr"], "es": TA
 # - One GPT with tags did better than five that had as many steps together; one counter did worse than five. On so little text
 #   five counters beat all.
 # - Bayes' rule makes a recogniser of languages out of a language model; counting characters does it better.
-# - The tag decided what was written, even against the text, because it had always been right.
+# - Where tag and text contradicted each other, the tag won more often, because it had always been right.
 # - What is still wrong: the texts it writes. Whether languages help each other, so small a text and so short a training cannot
 #   say; on a GPU this page asks again, with a larger one.
 
@@ -789,5 +789,5 @@ mixed_mean = sum(mixture.values()) / 5
 print(f"the mixture ≈ {mixed_mean:.2f}, five counters ≈ {mean['five counters']:.2f}", end="")
 print(f", one GPT ≈ {mean['one GPT']:.2f} bits per character")
 if small:
-    assert mixed_mean < min(mean.values()) - 0.03
+    assert mixed_mean < min(mean.values()) - 0.01
 check("18.mixed", mixed)
