@@ -1,9 +1,11 @@
-"""What the pages quote of SmolLM2 is what the stored results say."""
+"""What the pages quote of SmolLM2, and the README of the dial, is what the stored results say."""
 
 from __future__ import annotations
 
 import json
 import re
+import statistics
+from decimal import ROUND_HALF_UP, Decimal
 
 import build
 import pytest
@@ -96,3 +98,24 @@ def test_the_benchmarks_page_quotes_the_speed_beside_transformers():
             f"{floor['read']:.0f} | {floor['multiplied']:.0f} | {floor['multiplied_by_ours']:.0f} |"
         )
         assert row in text
+
+
+def rounded(loss: float) -> Decimal:
+    """To three places, as one does by hand: 1.4725 is 1.473."""
+    return Decimal(str(loss)).quantize(Decimal("0.001"), ROUND_HALF_UP)
+
+
+@pytest.mark.parametrize("corpus", ["tiny_shakespeare", "embedded"])
+def test_the_readme_quotes_what_time_buys(corpus):
+    text = (RESULTS.parent.parent / "README.md").read_text("utf-8")
+    found = stored(f"dial-{corpus}")
+    runs = [run for run in found["runs"] if run["way"] == "dial"]
+    for budget, median in found["ours"].items():
+        same = [run["loss"] for run in runs if run["budget"] == float(budget)]
+        assert median == pytest.approx(statistics.median(same))
+        low, high = min(same), max(same)
+        few = {1: ", one seed", 2: ", two seeds"}.get(len(same), "")
+        bracket = f" ({rounded(low)} to {rounded(high)})" if len(same) > 1 else ""
+        assert f"{rounded(median)}{bracket}{few}" in text.replace("*", "")
+    losses = [found["ours"][budget] for budget in sorted(found["ours"], key=float)]
+    assert losses == sorted(losses, reverse=True)  # who waits is paid for it

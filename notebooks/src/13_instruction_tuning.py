@@ -95,8 +95,10 @@ print(tokenizer.decode(llmkit.generate(base, prompt, 40, temperature=0.7, seed=1
 # something and to rewrite a line, are a third of all the characters. To save time we leave them out.
 
 # %%
-longer = ("rewrite", "who says it")
-items = [item for item in instructions.load() if item.task not in longer]
+whole_file = instructions.load()
+items = [item for item in whole_file if item.task not in ("rewrite", "who says it")]
+kept, all_of_it = (sum(len(i.prompt + i.answer) for i in some) for some in (items, whole_file))
+assert kept < 0.7 * all_of_it
 train_items, val_items = llmkit.split(items, 0.1)
 tasks = sorted({item.task for item in items})
 print(f"{len(train_items):,} items to learn from, {len(val_items)} held out\n")
@@ -220,11 +222,12 @@ assert before["all"] < 0.03
 # place of a text.
 
 # %% tags=["trained"]
-budget = runtime.pick(cpu=dict(steps=280, batch_size=18), gpu=dict(steps=1500, batch_size=64))
-share = runtime.pick(cpu=1.0, gpu=0.5)  # of Muon's rate, for the embeddings: in a short run, all
+budget = runtime.pick(
+    cpu=dict(steps=280, batch_size=18, adamw_share=1.0),  # embeddings at Muon's rate: few steps
+    gpu=dict(steps=1500, batch_size=64),
+)
 dtype = cpu.best_dtype(runtime.device)  # half the bits, on a CPU that multiplies in them
-rates = dict(optimizer="muon", learning_rate=0.03, adamw_share=share)
-tuning = llmkit.TrainConfig(**budget, **rates, dtype=dtype)
+tuning = llmkit.TrainConfig(**budget, optimizer="muon", learning_rate=0.03, dtype=dtype)
 everything = [instructions.encode(item, tokenizer, answer_only=False) for item in train_items]
 pupils, marks, said = {}, {"before": before}, {}
 for name, material in {"all counts": everything, "answer counts": examples}.items():
@@ -293,11 +296,12 @@ on_seen = instructions.exact_match(seen_items, seen_said)
 for task in ("all", "the play"):
     print(f"{task:8} ≈ {on_seen[task]:.0%} of what it was trained on", end=", ")
     print(f"≈ {after[task]:.0%} of what was held out")
-assert on_seen["all"] > after["all"] - 0.03
+more = on_seen["all"] - after["all"]
+assert -0.03 < more < runtime.pick(cpu=0.15, gpu=1.0)
 
 # %% [markdown]
-# Little so far: on what it has read it does as well, or somewhat better. (The facts of the play came up too rarely in this
-# short run to be learned by heart.) Only the held-out score says what it *can* do. Some of its answers:
+# In so short a run little: on what it has read it does as well, or somewhat better. (The facts of the play came up too rarely
+# to be learned by heart.) Only the held-out score says what it *can* do. Some of its answers:
 
 # %% tags=["nbval-ignore-output", "sampled-text"]
 for item, answer in list(zip(val_items, said["answer counts"], strict=True))[:12]:
