@@ -147,8 +147,7 @@ def run_ours(
         trial = trained(shape, config, train_ids, device)[1]
         pace = trial.seconds / config.steps
         shape, config = recipe(tokens, vocab_size, device, int(goal / pace), seed)
-    config = replace(config, keep_best=False, dtype=options.dtype or config.dtype)
-    config = replace(config, steps=steps or config.steps)
+    config = replace(config, steps=steps or config.steps, dtype=options.dtype or config.dtype)
     shape, config = in_windows(BLOCK[device.type], shape, config)
     torch.manual_seed(seed)
     model, history = trained(shape, config, train_ids, device)
@@ -163,7 +162,9 @@ def run_ours(
 
 
 def trained(shape, config: TrainConfig, train_ids: Tensor, device: torch.device) -> tuple:
-    """A model of this shape, the sprinter's or the recipe's, and the history of its training."""
+    """A model of this shape, the sprinter's or the recipe's, and the history of its training: the
+    last weights, as no held-out text is there to choose the best by."""
+    config = replace(config, keep_best=False)
     kind = llmkit.GPT if isinstance(shape, GPTConfig) else FastGPT
     model = kind(shape).to(device)
     with cpu.tuned(model):

@@ -1,5 +1,6 @@
 """The benchmark scripts: what they share, and that none of them rots."""
 
+import argparse
 import json
 import runpy
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import llmkit
 from llmkit import plots
 from llmkit.commands.recipe import MODELS
 
@@ -74,6 +76,20 @@ def test_the_dial_is_measured_beside_the_minutes_model(run, monkeypatch, tmp_pat
     for run_ in result["runs"]:
         assert run_["best"] <= run_["loss"] + 1e-6
     assert (tmp_path / "dial-embedded-cpu.png").exists()
+
+
+def test_a_run_in_equal_time_is_measured_without_held_out_text(common, monkeypatch):
+    """The recipe keeps the best weights by held-out text, of which the race's training has none."""
+    script = runpy.run_path(str(FOLDER / "time_to_loss.py"))
+    tiny = dict(n_layer=1, n_head=2, n_embd=16)
+    for kind in MODELS:
+        monkeypatch.setitem(MODELS, kind, MODELS[kind] | tiny)
+    options = argparse.Namespace(device="cpu", quick=True, dtype=None)
+    text = "abcdefgh" * 200
+    train_ids, val_ids = llmkit.split(llmkit.CharTokenizer.from_text(text).encode(text))
+    run = script["run_ours"](options, 1.0, 0, train_ids, val_ids, 8)
+    assert run["steps"] == 5
+    assert 0 < run["loss"] < 3
 
 
 def test_the_law_is_measured_once_and_kept(run, tmp_path, capsys):

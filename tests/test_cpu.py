@@ -170,6 +170,38 @@ def test_tuned_drops_by_the_byte_in_training_only(monkeypatch):
     assert not any("forward" in vars(part) for part in model.modules())
 
 
+def test_gelu_by_a_sigmoid_is_pytorchs():
+    """Both ways, for small and for huge numbers; elsewhere than on a CPU in float32, PyTorch's."""
+    torch.manual_seed(0)
+    x = torch.cat([torch.randn(10_000) * 3, torch.tensor([0.0, -0.0, 1e-30, 88, -88, 1e6, -1e6])])
+    dy = torch.randn_like(x)
+    ours, exact = (part.requires_grad_() for part in (x.clone(), x.double()))
+    y, expected = cpu.quick_gelu(ours), F.gelu(exact, approximate="tanh")
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-6)
+    y.backward(dy)
+    expected.backward(dy.double())
+    torch.testing.assert_close(ours.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
+    for dtype in (torch.bfloat16, torch.float64):
+        plain = F.gelu(x.to(dtype), approximate="tanh")
+        assert torch.equal(cpu.quick_gelu(x.to(dtype)), plain)
+
+
+def test_tuned_bends_by_the_sigmoid_and_leaves_other_layers_alone(monkeypatch):
+    asked, plain = [], cpu.quick_gelu
+    monkeypatch.setattr(cpu, "quick_gelu", lambda x: asked.append(x.shape) or plain(x))
+    model = GPT(GPTConfig(11, 8, n_layer=2, n_head=2, n_embd=16))
+    ids = torch.arange(8)[None]
+    expected = model(ids)
+    model.exact = torch.nn.GELU()  # by the error function: another one
+    with cpu.tuned(model):
+        torch.testing.assert_close(model(ids), expected)
+        assert asked == [(1, 8, 64)] * 2
+        assert "forward" not in vars(model.exact)
+    model(ids)
+    assert len(asked) == 2
+    assert not any("forward" in vars(part) for part in model.modules())
+
+
 def test_tuned_holds_inside_the_with_and_no_longer(monkeypatch):
     """In training (bfloat16, where plain products are taken) and after an error."""
     calls = []

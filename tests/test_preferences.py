@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import llmkit
-from llmkit.finetune.instructions import Item
+from llmkit.finetune.instructions import Item, encode
 from llmkit.optim import configure_optimizers
 from llmkit.preferences import answers, dpo, grpo
 from llmkit.preferences.update import update
@@ -139,6 +139,45 @@ def test_a_pair_of_equal_answers_is_refused():
     with pytest.raises(ValueError, match="item 0: chosen and rejected are both 'a'"):
         dpo.Pair(ITEMS[0], "a", "a")
     dpo.Pair(ITEMS[0], "a", "a ")
+
+
+def test_dpo_reads_a_pair_in_the_form_that_it_is_given():
+    """The form is asked for both answers of each pair, and what it says is what is trained."""
+    asked, pairs = [], [dpo.Pair(item, item.answer, "b" + item.answer) for item in ITEMS]
+
+    def form(item, tokenizer):
+        asked.append(item.answer)
+        return encode(replace(item, answer=item.answer[::-1]), tokenizer)
+
+    model, turned = gpt(), gpt()
+    dpo.train(model, TOKENIZER, pairs, 3, form=form)
+    assert sorted(asked) == sorted(text for pair in pairs for text in (pair.chosen, pair.rejected))
+    pairs = [dpo.Pair(pair.item, pair.chosen[::-1], pair.rejected[::-1]) for pair in pairs]
+    dpo.train(turned, TOKENIZER, pairs, 3)
+    for weight, same in zip(model.parameters(), turned.parameters(), strict=True):
+        assert torch.equal(weight, same)
+    with pytest.raises(TypeError, match="form must be a function of item and tokenizer, not 'x'"):
+        dpo.train(gpt(), TOKENIZER, pairs, 1, form="x")
+
+
+def test_dpo_compares_with_the_model_as_it_was_whatever_the_batch(monkeypatch):
+    """The reference is asked no more at once than a step holds, and says the same."""
+    rows, plain = [], dpo.log_probs
+    monkeypatch.setattr(dpo, "log_probs", lambda m, x, y: rows.append(len(x)) or plain(m, x, y))
+    pairs = [dpo.Pair(item, item.answer, "b" + item.answer) for item in ITEMS]
+    losses = dpo.train(gpt(), TOKENIZER, pairs, 1, batch_size=3)
+    assert max(rows) == 3
+    assert sum(rows) == 2 * len(pairs) + 2 * 3
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_the_reference_drops_nothing_out():
+    """Neither method's: both models are alike before the first step, with dropout in training."""
+    pairs = [dpo.Pair(item, item.answer, "b" + item.answer) for item in ITEMS]
+    losses = dpo.train(gpt(dropout=0.5).train(), TOKENIZER, pairs, 1)
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
+    history = grpo.train(gpt(dropout=0.5).train(), TOKENIZER, ITEMS, lambda item, said: 1.0, 1)
+    assert history.kl[0] == pytest.approx(0, abs=1e-5)
 
 
 def test_dpo_without_pairs_or_room_is_refused():

@@ -7,7 +7,7 @@ compared with the model as it was.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +17,15 @@ from torch import Tensor
 
 from llmkit.arguments import check_choice, check_each, check_number, check_type, shown
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
-from llmkit.finetune.instructions import ExampleDataset, Item, encode, pad
+from llmkit.finetune.instructions import Example, ExampleDataset, Item, encode, pad
 from llmkit.optim import OPTIMIZERS, configure_optimizers
 from llmkit.preferences.answers import log_probs
 from llmkit.preferences.update import update
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
 from llmkit.types import LanguageModel, Tokenizer
+
+Form = Callable[[Item, Tokenizer], Example]
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,14 @@ def train(
     optimizer: str = "muon",
     beta: float = 0.1,
     seed: int = 0,
+    form: Form = encode,
 ) -> list[float]:
     """Train a model in place on pairs, and return each step's loss; the reference is the model as
-    it comes. The rate falls to a tenth, after a short warmup."""
+    it comes. The rate falls to a tenth, after a short warmup.
+
+    form: the ids and targets of an item with its answer; another than ``instructions.encode`` for a
+    model with a template of its own.
+    """
     vocab_size_of(model)  # or it is no model
     check_type("tokenizer", tokenizer, Tokenizer)
     check_choice("optimizer", optimizer, OPTIMIZERS)
@@ -80,12 +87,24 @@ def train(
     check_number("steps", steps, int, least=1)
     check_number("batch_size", batch_size, int, least=1)
     check_number("beta", beta, above=0)
-    chosen, rejected = (_rows(model, tokenizer, pairs, name) for name in ("chosen", "rejected"))
-    reference, losses, draws = copy.deepcopy(model), [], seeded(seed)
+    if not callable(form):
+        raise TypeError(f"form must be a function of item and tokenizer, not {shown(form)}")
+    chosen, rejected = (
+        _rows(model, tokenizer, pairs, name, form) for name in ("chosen", "rejected")
+    )
+    reference, losses, draws = copy.deepcopy(model).eval(), [], seeded(seed)
     optimizers = configure_optimizers(model, optimizer, learning_rate, weight_decay=0.0)
     with cpu.tuned(model), eval_mode(model):  # no dropout: the reference has none either
         with torch.no_grad():
-            before = torch.stack([_answers(reference, rows) for rows in (chosen, rejected)])
+            parts = torch.arange(len(pairs), device=device_of(model)).split(
+                batch_size
+            )  # as many as in a step
+            before = torch.stack(
+                [
+                    torch.cat([_answers(reference, rows, part) for part in parts])
+                    for rows in (chosen, rejected)
+                ]
+            )
         for step in range(steps):
             mine = torch.randint(len(pairs), (batch_size,), generator=draws).to(before.device)
             likely = _answers(model, chosen, mine), _answers(model, rejected, mine)  # (B,) each
@@ -95,10 +114,11 @@ def train(
     return losses
 
 
-def _rows(model: LanguageModel, tokenizer: Tokenizer, pairs: list[Pair], of: str) -> ExampleDataset:
+def _rows(
+    model: LanguageModel, tokenizer: Tokenizer, pairs: list[Pair], of: str, form: Form
+) -> ExampleDataset:
     """The answers of one kind in rows, on the model's device."""
-    answered = [replace(pair.item, answer=getattr(pair, of)) for pair in pairs]
-    examples = [encode(item, tokenizer) for item in answered]
+    examples = [form(replace(pair.item, answer=getattr(pair, of)), tokenizer) for pair in pairs]
     rows = pad(examples, max(len(ids) for ids, _ in examples))
     if rows.x.size(1) > model.config.block_size:
         raise ValueError(
@@ -109,7 +129,6 @@ def _rows(model: LanguageModel, tokenizer: Tokenizer, pairs: list[Pair], of: str
     return ExampleDataset(rows.x.to(device), rows.y.to(device))
 
 
-def _answers(model: LanguageModel, rows: ExampleDataset, mine: Tensor | None = None) -> Tensor:
-    """The log-probability of each whole answer, or of those of the rows `mine`: (B,)."""
-    x, y = (rows.x, rows.y) if mine is None else (rows.x[mine], rows.y[mine])
-    return log_probs(model, x, y).sum(-1)
+def _answers(model: LanguageModel, rows: ExampleDataset, mine: Tensor) -> Tensor:
+    """The log-probability of each whole answer of the rows `mine`: (B,) each."""
+    return log_probs(model, rows.x[mine], rows.y[mine]).sum(-1)

@@ -136,7 +136,7 @@ def train(
     items = sorted(check_each("items", items, Item), key=lambda item: len(item.prompt))
     if not items:
         raise ValueError("items is empty, nothing to answer: give at least one Item")
-    reference, history, choose = copy.deepcopy(model), History(), seeded(seed)
+    reference, history, choose = copy.deepcopy(model).eval(), History(), seeded(seed)
     optimizers = configure_optimizers(model, optimizer, learning_rate, weight_decay=0.0)
     devices = [device_of(model)] if device_of(model).type == "cuda" else []
     with cpu.tuned(model), eval_mode(model), torch.random.fork_rng(devices):
