@@ -76,7 +76,9 @@ class ModernDecoder(Decoder):
             qk, v = heads.split([H + G, G], dim=1)
             if c.qk_norm:
                 qk = torch.cat([q_norm(qk[:, :H]), k_norm(qk[:, H:])], dim=1)
-            turned = (qk * same + qk.roll(D // 2, -1) * other).type_as(v)  # (B, H + G, 1, D)
+            turned = torch.addcmul(qk * same, qk.roll(D // 2, -1), other).type_as(
+                v
+            )  # (B, H + G, 1, D)
             q, k = turned.split([H, G], dim=1)
             y = attend(layer, q.view(B, G, H // G, D), k, v)  # (B, G, H / G, D)
             x = x + project(y.reshape(B, H * D))
@@ -97,12 +99,18 @@ def _norm(layer: Any) -> Callable[[Tensor], Tensor]:
     if isinstance(layer, nn.LayerNorm):
         return decoding.norm_function(layer)
     weight, eps, size = layer.weight, cast(float, layer.eps), layer.weight.numel()
-    if weight.dtype != torch.float32:
-        return lambda x: F.rms_norm(x, (size,), weight, eps)
     # x / √(|x|² / n + eps) = x √n / √(|x|² + n eps): PyTorch takes twice as many steps.
-    gain, least = weight.detach() * math.sqrt(size), torch.tensor(math.sqrt(size * eps))
-    least = least.to(weight)
-    return lambda x: x * gain / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot(least)
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    gain = weight.detach().to(wide) * math.sqrt(size)
+    least = torch.tensor(math.sqrt(size * eps)).to(gain)
+
+    def scaled(x: Tensor) -> Tensor:
+        y = x.to(wide)
+        return (y * gain / torch.linalg.vector_norm(y, dim=-1, keepdim=True).hypot(least)).type_as(
+            x
+        )
+
+    return scaled
 
 
 def _feed_forward(layer: nn.Module) -> Callable[[Tensor], Tensor]:

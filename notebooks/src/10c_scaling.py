@@ -370,7 +370,8 @@ for corpus in ("embedded", "tiny_shakespeare"):
     print(f"{corpus}: E ≈ {law.E:.2f}, alpha ≈ {law.alpha:.2f}, beta ≈ {law.beta:.2f}")
     print(f"  held back: N = {N:,.0f}, D = {D:,.0f}, measured", *(f"{loss:.3f}" for loss in losses))
     print(f"  expected ≈ {expected:.3f}, from ≈ {low:.3f} to ≈ {high:.3f}")
-    assert low < min(losses) and max(losses) < high
+    assert low < min(losses)
+    assert max(losses) < high
     assert measured > expected + 0.03
 
 # %% [markdown]
