@@ -142,6 +142,14 @@ def test_each_picture_has_its_sentence(pages):
         assert len(pages[stem].all("img")) >= drawn > 0
 
 
+def test_each_column_of_a_table_has_a_name(pages):
+    """Or a screen reader has none to say before the cells; axe finds it too, but rarely runs."""
+    empty = re.compile(r"<th[^>]*>(\s|</?p>)*</th>")
+    assert {
+        name: found for name, page in pages.items() if (found := empty.findall(page.markup))
+    } == {}
+
+
 def test_what_a_picture_says():
     assert book.sentence("<picture: e is > t, but < a>") == "e is > t, but < a"
     assert book.sentence("<AttentionExplorer>").startswith("Attention explorer: a view with")

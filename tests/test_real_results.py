@@ -46,6 +46,22 @@ def lora() -> list[str]:
     ]
 
 
+def dpo() -> list[str]:
+    found = stored("smollm2_dpo")
+    before, after = found["before"], found["after"]
+    named = {"all": "all three", **{task: task for task in before if task != "all"}}
+    return [
+        *(f"| {named[t]} | {percent(before[t])} | {percent(after[t])} |" for t in named),
+        f"{found['taught']} examples",
+        f"{found['asked']} others",
+        f"{found['pairs']} pairs",
+        f"{found['steps']} steps",
+        f"{found['held_out']} items",
+        f"{found['nats_an_answer']} nats an answer",
+        f"{found['cpu_minutes']:.0f} minutes",
+    ]
+
+
 def chat() -> list[str]:
     found = stored("smollm2_chat")
     each = [row["processor_milliseconds_a_token"] for row in found["clients"].values()]
@@ -71,6 +87,7 @@ def bias() -> list[str]:
 
 QUOTED = {
     "12_lora": ("smollm2_lora", lora),
+    "13b_preferences_and_rewards": ("smollm2_dpo", dpo),
     "14_deployment": ("smollm2_chat", chat),
     "16_bias_privacy_filters": ("smollm2_bias", bias),
 }
