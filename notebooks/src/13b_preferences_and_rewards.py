@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/13b_preferences_and_rewards.ipynb)
 #
-# About 23 minutes to read, exercises aside.
+# About 26 minutes to read, exercises aside.
 #
 # ← [13 · Instruction tuning](13_instruction_tuning.ipynb) · [14 · Deployment](14_deployment.ipynb) →
 
@@ -425,7 +425,8 @@ assert watched["free"][-1] < 0.3 < watched["held"][-1]
 # The same happens with rewards that are only nearly right, later and less visibly: with a model of what raters like, as RLHF
 # uses ([Ouyang et al. 2022](https://arxiv.org/abs/2203.02155)), it was measured how the true quality rises, and then falls,
 # while the learned reward goes on rising ([Gao et al. 2022](https://arxiv.org/abs/2210.10760)).
-#
+
+# %% [markdown]
 # ## On a model that speaks
 #
 # How far does this carry on SmolLM2, the model that notebook 12 adapted? By LoRA we taught it three of that notebook's four
@@ -439,7 +440,8 @@ assert watched["free"][-1] < 0.3 < watched["held"][-1]
 # | first word | 71 % | 74 % |
 # | last word | 58 % | 55 % |
 # | who says it | 39 % | 43 % |
-#
+
+# %% [markdown]
 # One item in a hundred is no gain. The loss fell, so the pairs were told apart, but the model moved by 0.06 nats an answer only.
 # Would pushing harder help? With three times the learning rate and twice the steps it moved by 2.45, and unlearned what it
 # could: of 60 items 42 had been right, then 36. Asked for the first word of "had been", it now said *hadbeen*. DPO's loss looks
@@ -447,7 +449,8 @@ assert watched["free"][-1] < 0.3 < watched["held"][-1]
 # 2024](https://arxiv.org/abs/2402.13228)). Our small model's pairs were made of its own draws, right and wrong. Here the right
 # answer is often one that the model would hardly say, and 61 pairs are few. Not every method pays everywhere, and only the
 # held-out items could tell. (Measured 2026-11-28 on one core of an AMD EPYC by `python benchmarks/smollm2_dpo.py`.)
-#
+
+# %% [markdown]
 # ## What we saw
 #
 # - A chat template writes turns as one text. The assistant's words and their ends count.
