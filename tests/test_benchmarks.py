@@ -78,7 +78,8 @@ def test_the_dial_is_measured_beside_the_minutes_model(run, monkeypatch, tmp_pat
     assert (tmp_path / "dial-embedded-cpu.png").exists()
 
 
-def test_a_run_in_equal_time_is_measured_without_held_out_text(common, monkeypatch):
+@pytest.mark.parametrize("seconds", [1.0, 20.0])  # a slow machine and a fast one
+def test_a_run_in_equal_time_is_measured_without_held_out_text(common, monkeypatch, seconds):
     """The recipe keeps the best weights by held-out text, of which the race's training has none."""
     script = runpy.run_path(str(FOLDER / "time_to_loss.py"))
     tiny = dict(n_layer=1, n_head=2, n_embd=16)
@@ -87,7 +88,7 @@ def test_a_run_in_equal_time_is_measured_without_held_out_text(common, monkeypat
     options = argparse.Namespace(device="cpu", quick=True, dtype=None)
     text = "abcdefgh" * 200
     train_ids, val_ids = llmkit.split(llmkit.CharTokenizer.from_text(text).encode(text))
-    run = script["run_ours"](options, 1.0, 0, train_ids, val_ids, 8)
+    run = script["run_ours"](options, seconds, 0, train_ids, val_ids, 8)
     assert run["steps"] == 5
     assert 0 < run["loss"] < 3
 
