@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import parse, parser, write_result
+from common import parse, parser
 from modern import rehearsal
-from smollm2_lora import TARGETS, answers, example, turns
+from smollm2_lora import TARGETS, answers, example, report, teach, turns
 
 import llmkit
 from llmkit import modern
@@ -71,13 +71,8 @@ def main() -> None:
     random.Random(0).shuffle(items)
     held, rest = items[:held_out], items[held_out:]
     taught, asked = rest[: options.taught], rest[options.taught :][: options.asked]
-    form = partial(example, system=system)
 
-    lora.apply(model, rank=8, alpha=16, targets=TARGETS)
-    examples = [form(item, tokenizer) for item in taught]
-    rows = instructions.pad(examples, max(len(ids) for ids, _ in examples))
-    how = llmkit.TrainConfig(first, batch_size=8, learning_rate=1e-3, weight_decay=0)
-    llmkit.train(model, rows, config=how, callbacks=[llmkit.ProgressBar()])
+    teach(model, tokenizer, taught, system, first)
     start = lora.remove(lora.merge(model))
     before = answers(start, tokenizer, held, system)
 
@@ -94,7 +89,7 @@ def main() -> None:
         batch_size=8,
         learning_rate=options.learning_rate,
         optimizer="adamw",
-        form=form,
+        form=partial(example, system=system),
     )
     seconds = time.process_time() - seconds
     model = lora.remove(lora.merge(model))
@@ -107,20 +102,9 @@ def main() -> None:
         "learning_rate": options.learning_rate,
         "cpu_minutes": round(seconds / 60, 1),
         "loss": [round(losses[0], 3), round(sum(losses[-5:]) / len(losses[-5:]), 3)],
-        "held_out": len(held),
-        "before": instructions.exact_match(held, before),
-        "after": instructions.exact_match(held, after),
         "nats_an_answer": round(distance(model, start, tokenizer, held, system), 2),
-        "answers": [
-            {"question": turns(item)[0]["content"], "right": item.answer, "before": b, "after": a}
-            for item, b, a in zip(held, before, after, strict=True)
-        ],
     }
-    for name, value in result.items():
-        print(f"{name:18} {value}" if name != "answers" else "")
-    for each in result["answers"][:8]:
-        print(each)
-    write_result("smollm2_dpo", "cpu", result, folder=options.out)
+    report("smollm2_dpo", result, held, before, after, options.out)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,33 @@ def answers(model, tokenizer, items, system: str | None) -> list[str]:
     return said
 
 
+def teach(model, tokenizer, items, system: str | None, steps: int) -> llmkit.History:
+    """Adapters in every layer of the model, trained on the items' answers."""
+    lora.apply(model, rank=8, alpha=16, targets=TARGETS)
+    examples = [example(item, tokenizer, system) for item in items]
+    rows = instructions.pad(examples, max(len(ids) for ids, _ in examples))
+    how = llmkit.TrainConfig(steps, batch_size=8, learning_rate=1e-3, weight_decay=0)
+    return llmkit.train(model, rows, config=how, callbacks=[llmkit.ProgressBar()])
+
+
+def report(name: str, result: dict, items, before: list[str], after: list[str], folder) -> None:
+    """The result with exact match and all answers, printed in part and written whole."""
+    result |= {
+        "held_out": len(items),
+        "before": instructions.exact_match(items, before),
+        "after": instructions.exact_match(items, after),
+        "answers": [
+            {"question": turns(item)[0]["content"], "right": item.answer, "before": b, "after": a}
+            for item, b, a in zip(items, before, after, strict=True)
+        ],
+    }
+    for what, value in result.items():
+        print(f"{what:18} {value}" if what != "answers" else "")
+    for each in result["answers"][:6]:
+        print(each)
+    write_result(name, "cpu", result, folder=folder)
+
+
 def main() -> None:
     options = parser(__doc__, device=False)
     options.add_argument("--pairs", type=int, default=64, help="to learn from (%(default)s)")
@@ -74,14 +101,10 @@ def main() -> None:
     held, taught = items[:asked], items[asked : asked + options.pairs]
     before = answers(model, tokenizer, held, system)
 
-    lora.apply(model, rank=8, alpha=16, targets=TARGETS)
-    trained, total = lora.trainable(model)
-    examples = [example(item, tokenizer, system) for item in taught]
-    rows = instructions.pad(examples, max(len(ids) for ids, _ in examples))
-    how = llmkit.TrainConfig(options.steps, batch_size=8, learning_rate=1e-3, weight_decay=0)
     cpu_seconds = time.process_time()
-    history = llmkit.train(model, rows, config=how, callbacks=[llmkit.ProgressBar()])
+    history = teach(model, tokenizer, taught, system, options.steps)
     cpu_seconds = time.process_time() - cpu_seconds
+    trained, total = lora.trainable(model)
     with tempfile.TemporaryDirectory() as temporary:
         size = lora.save(Path(temporary) / "adapter.safetensors", model).stat().st_size
     after = answers(lora.remove(lora.merge(model)), tokenizer, held, system)
@@ -93,19 +116,8 @@ def main() -> None:
         "adapter_megabytes": round(size / 1e6, 1),
         "cpu_minutes": round(cpu_seconds / 60, 1),
         "loss": [round(history.loss[0], 2), round(history.loss[-1], 2)],
-        "held_out": len(held),
-        "before": instructions.exact_match(held, before),
-        "after": instructions.exact_match(held, after),
-        "answers": [
-            {"question": turns(item)[0]["content"], "right": item.answer, "before": b, "after": a}
-            for item, b, a in zip(held, before, after, strict=True)
-        ],
     }
-    for name, value in result.items():
-        print(f"{name:18} {value}" if name != "answers" else "")
-    for each in result["answers"][:6]:
-        print(each)
-    write_result("smollm2_lora", "cpu", result, folder=options.out)
+    report("smollm2_lora", result, held, before, after, options.out)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ MODEL = ROOT / "notebooks" / "book" / "model"
 BEGINNING = "GRIZEL:\n"
 
 
-def in_the_page(folder: Path, count: int, repeats: int) -> dict[str, Any]:
-    """Seconds of processor time until the page's first bars are there; the browser's version; and
-    characters a second, of processor time and by the clock, the median of the texts."""
+def in_the_page(folder: Path, count: int, repeats: int) -> tuple[dict[str, Any], list[int]]:
+    """Seconds of processor time until the page's first bars are there, and the browser's version;
+    and characters a second, of processor time and by the clock, the median of the texts."""
     with files_served(folder) as address, chromium() as browser:
         began = browser_seconds()
         page = browser.new_page()
@@ -54,12 +54,8 @@ def in_the_page(folder: Path, count: int, repeats: int) -> dict[str, Any]:
             )
             by_the_clock.append(time.perf_counter() - clock)
             seconds.append(browser_seconds() - began)
-        return {
-            "ready": round(ready, 2),
-            "browser": browser.version,
-            "rate": round(count / statistics.median(seconds)),
-            "by_the_clock": round(count / statistics.median(by_the_clock)),
-        }
+        rates = [round(count / statistics.median(each)) for each in (seconds, by_the_clock)]
+        return {"ready": round(ready, 2), "browser": browser.version}, rates
 
 
 def main() -> None:
@@ -76,12 +72,8 @@ def main() -> None:
         [python] = common.alternate(
             lambda: generate(model, ids, count, seed=0), repeats=repeats, clock=time.process_time
         )
-        page = in_the_page(folder, count, repeats)
-    rate, clock, peer = (
-        page.pop("rate"),
-        page.pop("by_the_clock"),
-        count / statistics.median(python),
-    )
+        page, (rate, clock) = in_the_page(folder, count, repeats)
+    peer = count / statistics.median(python)
     print(f"in the page      {rate:7.0f} characters a second, ready after {page['ready']} seconds")
     print(f"by the clock     {clock:7.0f}")
     print(f"int8 in PyTorch  {peer:7.0f}")

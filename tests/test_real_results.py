@@ -50,6 +50,10 @@ def dpo() -> list[str]:
     found = stored("smollm2_dpo")
     before, after = found["before"], found["after"]
     named = {"all": "all three", **{task: task for task in before if task != "all"}}
+    harder = found["pushed_harder"]
+    times = harder["learning_rate"] / found["learning_rate"], harder["steps"] / found["steps"]
+    assert times == (pytest.approx(3), 2)  # "three times the learning rate and twice the steps"
+    right = [round(harder["held_out"] * harder[when]) for when in ("before", "after")]
     return [
         *(f"| {named[t]} | {percent(before[t])} | {percent(after[t])} |" for t in named),
         f"{found['taught']} examples",
@@ -59,6 +63,9 @@ def dpo() -> list[str]:
         f"{found['held_out']} items",
         f"{found['nats_an_answer']} nats an answer",
         f"{found['cpu_minutes']:.0f} minutes",
+        f"moved by {harder['nats_an_answer']}",
+        f"of {harder['held_out']} items {right[0]} had been right, then {right[1]}",
+        f"it now said *{harder['an_answer']['after']}*",
     ]
 
 

@@ -76,10 +76,8 @@ class ModernDecoder(Decoder):
             qk, v = heads.split([H + G, G], dim=1)
             if c.qk_norm:
                 qk = torch.cat([q_norm(qk[:, :H]), k_norm(qk[:, H:])], dim=1)
-            turned = torch.addcmul(qk * same, qk.roll(D // 2, -1), other).type_as(
-                v
-            )  # (B, H + G, 1, D)
-            q, k = turned.split([H, G], dim=1)
+            turned = torch.addcmul(qk * same, qk.roll(D // 2, -1), other)  # (B, H + G, 1, D)
+            q, k = turned.type_as(v).split([H, G], dim=1)
             y = attend(layer, q.view(B, G, H // G, D), k, v)  # (B, G, H / G, D)
             x = x + project(y.reshape(B, H * D))
             x = x + feed(norm_2(x))
@@ -106,9 +104,8 @@ def _norm(layer: Any) -> Callable[[Tensor], Tensor]:
 
     def scaled(x: Tensor) -> Tensor:
         y = x.to(wide)
-        return (y * gain / torch.linalg.vector_norm(y, dim=-1, keepdim=True).hypot(least)).type_as(
-            x
-        )
+        length = torch.linalg.vector_norm(y, dim=-1, keepdim=True).hypot(least)
+        return (y * gain / length).type_as(x)
 
     return scaled
 

@@ -96,15 +96,8 @@ def train(
     optimizers = configure_optimizers(model, optimizer, learning_rate, weight_decay=0.0)
     with cpu.tuned(model), eval_mode(model):  # no dropout: the reference has none either
         with torch.no_grad():
-            parts = torch.arange(len(pairs), device=device_of(model)).split(
-                batch_size
-            )  # as many as in a step
-            before = torch.stack(
-                [
-                    torch.cat([_answers(reference, rows, part) for part in parts])
-                    for rows in (chosen, rejected)
-                ]
-            )
+            both = [_every_answer(reference, rows, batch_size) for rows in (chosen, rejected)]
+            before = torch.stack(both)  # (2, N)
         for step in range(steps):
             mine = torch.randint(len(pairs), (batch_size,), generator=draws).to(before.device)
             likely = _answers(model, chosen, mine), _answers(model, rejected, mine)  # (B,) each
@@ -132,3 +125,9 @@ def _rows(
 def _answers(model: LanguageModel, rows: ExampleDataset, mine: Tensor) -> Tensor:
     """The log-probability of each whole answer of the rows `mine`: (B,) each."""
     return log_probs(model, rows.x[mine], rows.y[mine]).sum(-1)
+
+
+def _every_answer(model: LanguageModel, rows: ExampleDataset, at_once: int) -> Tensor:
+    """The log-probability of each whole answer, of so many rows at a time: (N,)."""
+    parts = torch.arange(len(rows.x), device=rows.x.device).split(at_once)
+    return torch.cat([_answers(model, rows, part) for part in parts])

@@ -104,7 +104,7 @@ def _drop(layer: nn.Dropout, x: Tensor) -> Tensor:
 def quick_gelu(x: Tensor) -> Tensor:
     """``F.gelu(x, approximate="tanh")``, on a CPU in float32 by a sigmoid, as x (1 + tanh u) / 2 is
     x σ(2 u)."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_exporting():
+    if x.device.type != "cpu" or x.dtype != torch.float32:
         return F.gelu(x, approximate="tanh")
     return _SigmoidGELU.apply(x)
 

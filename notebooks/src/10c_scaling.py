@@ -375,9 +375,10 @@ for corpus in ("embedded", "tiny_shakespeare"):
     assert measured > expected + 0.03
 
 # %% [markdown]
-# Two texts, six runs inside. But look where: all lie above what was expected, by 0.03 to 0.09. They read eight times as much
-# as any run of the grid (and of the play, that is its text ten times), and there the curve bends a little more than our form
-# lets it. Had we given five constants and no interval, we would have promised too much.
+# Two texts, six runs inside, though the interval is for the mean of three runs, and a single one strays more. But look where:
+# all lie above what was expected, by 0.03 to 0.09. They read eight times as much as any run of the grid (and of the play, that
+# is its text ten times), and there the curve bends a little more than our form lets it. Had we given five constants and no
+# interval, we would have promised too much.
 
 # %%
 curves, compute = {}, {}
