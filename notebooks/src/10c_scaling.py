@@ -488,8 +488,8 @@ assert 0 < gain < 0.02
 # - A run's loss depends on its size and on what it has read, each by a power, above a floor; a dozen runs of seconds show the
 #   curve.
 # - Each of them must be planned for its length. A long run that passes by has not shown what it knows.
-# - Replaying the experiment says how far a prediction can be trusted. The run held back fell into its interval, here and on
-#   the wider grid of two texts.
+# - Replaying the experiment says how far a prediction can be trusted. The runs held back fell into their intervals, here and
+#   on the wider grid of two texts, and there all above the middle.
 # - For each budget there is a best size, in a flat valley. Size and text grow together.
 # - Text read again counts less and less, and in the end it harms.
 # - Constants belong to a text, its tokens, a family of models and a recipe. Take the method with you, not the numbers.
