@@ -439,6 +439,7 @@ def table(folder: Path) -> dict[str, Call]:
                 "count": ("count", 2),
                 "max_new_tokens": ("count", 3),
                 "temperature": ("number", 1.0),
+                "form": ("callable", instructions.encode),
             },
         ),
         "dpo.train": (
@@ -453,6 +454,7 @@ def table(folder: Path) -> dict[str, Call]:
                 "optimizer": ("choice", "adamw"),
                 "beta": ("number", 0.1),
                 "seed": ("seed", 1),
+                "form": ("callable", instructions.encode),
             },
         ),
         "grpo.train": (
@@ -471,6 +473,7 @@ def table(folder: Path) -> dict[str, Call]:
                 "beta": ("number", 0.1),
                 "seed": ("seed", 1),
                 "callback": ("callable", print),
+                "form": ("callable", instructions.encode),
             },
         ),
         "ModernConfig": (
@@ -618,7 +621,7 @@ modern.fetching: place bring check_sum whole
 modern.folders: from_theirs to_theirs family_of config_from_theirs config_to_theirs
 modern.gguf: library read build
 modern.smollm2: place fetched fetch download unpack
-preferences.answers: log_probs divergence read as_rows kl_from
+preferences.answers: log_probs divergence openings read as_rows kl_from
 preferences.dpo: Pair dpo_loss
 preferences.grpo: advantages grpo_loss score History
 preferences.update: update

@@ -127,6 +127,18 @@ def test_no_answer_ends_the_notebook(answer, told, monkeypatch):
     assert all(len(line) < 400 for line in result.about.splitlines())
 
 
+def test_on_a_busy_machine_an_answer_has_its_seconds_of_the_processor(monkeypatch):
+    """Whoever waits for a core is not endless, and whoever waits for ever is ended none the less."""
+    monkeypatch.setattr(examining, "SECONDS", 0.2)
+    reference = checking.find(NAME).reference
+
+    def waits(seconds):
+        return lambda T: time.sleep(seconds) or reference(T)
+
+    assert check(NAME, waits(0.3)).state == "passed"
+    assert "it did not end within 0.2 seconds" in check(NAME, waits(3.0)).about
+
+
 def test_where_a_class_is_wanted_another_answer_is_told_so():
     for answer in (3, checking.find("02.ByteTokenizer").reference()):
         about = check("02.ByteTokenizer", answer).about

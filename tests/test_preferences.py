@@ -103,6 +103,52 @@ def test_the_distance_to_itself_is_zero_and_to_another_is_not():
     assert answers.kl_from(model, gpt(2), TOKENIZER, ITEMS, 6) > 0.1
 
 
+def test_what_opens_an_answer_and_ends_it_is_the_forms():
+    """`opened` writes an item backwards, and "h" after its answer."""
+    plain, newline = answers.openings(ITEMS, TOKENIZER)
+    assert [TOKENIZER.decode(ids) for ids in plain] == [item.prompt for item in ITEMS]
+    assert newline == TOKENIZER.encode("\n")
+    prompts, end = answers.openings(ITEMS, TOKENIZER, opened)
+    assert [TOKENIZER.decode(ids) for ids in prompts] == [item.input[::-1] for item in ITEMS]
+    assert end == TOKENIZER.encode("h")
+    torch.manual_seed(0)
+    drawn = answers.draw(gpt(), TOKENIZER, ITEMS, 40, 6, form=opened)
+    ended = [ids for group in drawn for ids in group if end in ids.tolist()]
+    assert ended
+    assert all(ids.tolist().index(end) == len(ids) - 1 for ids in ended)
+    assert "\n" in "".join(answers.read(TOKENIZER, ids, end) for ids in ended)
+    assert answers.read(TOKENIZER, TOKENIZER.encode("ab\nh"), end) == "ab\n"
+    data = answers.as_rows(TOKENIZER, ITEMS[:1], [[TOKENIZER.encode("abh")]], opened)
+    x, y = opened(replace(ITEMS[0], answer="ab"), TOKENIZER)
+    assert torch.equal(data.x, x[None])
+    assert torch.equal(data.y, y[None])
+    both = gpt(1), gpt(2)
+    plain_kl, other_kl = (
+        answers.kl_from(*both, TOKENIZER, ITEMS, 6, form) for form in (encode, opened)
+    )
+    assert abs(plain_kl - other_kl) > 1e-3
+
+
+def opened(item, tokenizer):
+    prompt, answer = tokenizer.encode(item.input[::-1]), tokenizer.encode(item.answer + "h")
+    whole = torch.cat([prompt, answer])
+    return whole[:-1], whole[1:].where(torch.arange(1, len(whole)) >= len(prompt), -100)
+
+
+def test_a_form_that_cannot_be_answered_in_is_refused():
+    with pytest.raises(TypeError, match="form must be a function of item and tokenizer, not 'x'"):
+        answers.draw(gpt(), TOKENIZER, ITEMS, 2, 6, form="x")
+    with pytest.raises(ValueError, match="form counts 0 tokens of item 0 with an empty answer"):
+        answers.draw(gpt(), TOKENIZER, ITEMS, 2, 6, form=endless)
+    with pytest.raises(ValueError, match="items is empty, nothing to answer"):
+        grpo.train(gpt(), TOKENIZER, [], starts_with_h, 1)
+
+
+def endless(item, tokenizer):
+    ids = tokenizer.encode(item.prompt + item.answer)
+    return ids, torch.full_like(ids, -100)
+
+
 # ----------------------------------------------------------------------------- DPO
 
 
@@ -251,6 +297,28 @@ def test_grpo_finds_what_is_rewarded():
     assert abs(history.kl[0]) < 1e-5 < 0.5 < history.kl[-1]
     assert all(1 <= length <= 4 for length in history.length)
     assert model.training
+
+
+def test_grpo_asks_and_reads_in_the_form_that_it_is_given():
+    """As if the items had been written so, and what is rewarded has no end in it."""
+    said = []
+
+    def reward(item, answer):
+        said.append(answer)
+        return starts_with_h(item, answer[1:])
+
+    model, same = gpt(), gpt()
+    with_form = grpo.train(model, TOKENIZER, ITEMS, reward, 3, max_new_tokens=4, form=turned_round)
+    items = [replace(item, input=item.input[::-1]) for item in ITEMS]
+    assert with_form == grpo.train(same, TOKENIZER, items, reward, 3, max_new_tokens=4)
+    for weight, other in zip(model.parameters(), same.parameters(), strict=True):
+        assert torch.equal(weight, other)
+    grpo.train(gpt(), TOKENIZER, ITEMS, reward, 3, max_new_tokens=4, form=opened)
+    assert not any("h" in answer for answer in said[-3 * 4 * 8 :])
+
+
+def turned_round(item, tokenizer):
+    return encode(replace(item, input=item.input[::-1]), tokenizer)
 
 
 def test_the_penalty_keeps_the_model_near():

@@ -6,17 +6,22 @@ token of the answer or its end; the others have the target -100, as in ``instruc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmkit.arguments import check_each, check_number, check_type
+from llmkit.arguments import check_each, check_number, check_type, shown
 from llmkit.evaluation import IGNORE_INDEX, device_of, eval_mode, vocab_size_of
-from llmkit.finetune.instructions import ANSWER_END, ExampleDataset, Item, pad
+from llmkit.finetune.instructions import ANSWER_END, Example, ExampleDataset, Item, encode, pad
 from llmkit.speed.decoding import continue_prompts, quick
 from llmkit.types import LanguageModel, Tokenizer
+
+# The ids and targets of an item with its answer. ``instructions.encode`` is one; a model with a
+# template of its own has another.
+Form = Callable[[Item, Tokenizer], Example]
 
 
 def log_probs(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
@@ -45,16 +50,21 @@ def draw(
     count: int,
     max_new_tokens: int,
     temperature: float = 1.0,
+    form: Form = encode,
 ) -> list[list[Tensor]]:
     """So many answers to each item, drawn at random: ids (n,) each, the end included where it was
-    said. Draws from PyTorch's global random state; items of one length are drawn together."""
+    said. Draws from PyTorch's global random state; items of one length are drawn together.
+
+    form: how an item is written for the model, see `Form`.
+    """
     vocab_size_of(model)  # or it is no model
     check_type("tokenizer", tokenizer, Tokenizer)
     items = check_each("items", items, Item)
     check_number("count", count, int, least=1)
     check_number("max_new_tokens", max_new_tokens, int, least=1)
-    [end] = tokenizer.encode(ANSWER_END).tolist()
-    prompts = [tokenizer.encode(item.prompt) for item in items]
+    if not items:
+        return []
+    prompts, end = openings(items, tokenizer, form)
     longest = max(map(len, prompts), default=0) + max_new_tokens
     if longest > model.config.block_size:
         raise ValueError(
@@ -69,18 +79,44 @@ def draw(
     return [cut[i : i + count] for i in range(0, len(cut), count)]
 
 
-def read(tokenizer: Tokenizer, ids: Tensor) -> str:
-    """A drawn answer (n,) as text, without its end."""
-    return tokenizer.decode(ids).removesuffix(ANSWER_END)
+def openings(
+    items: Sequence[Item], tokenizer: Tokenizer, form: Form = encode
+) -> tuple[list[Tensor], int]:
+    """What a model reads before it answers each item, ids (T,), and the id that ends an answer:
+    from what `form` makes of an item with an empty one."""
+    if not callable(form):
+        raise TypeError(f"form must be a function of item and tokenizer, not {shown(form)}")
+    if not items:
+        raise ValueError("items is empty, nothing to answer: give at least one Item")
+    prompts = []
+    for item in items:
+        ids, targets = form(replace(item, answer=""), tokenizer)
+        counted = (targets != IGNORE_INDEX).nonzero().flatten().tolist()
+        if len(counted) != 1:
+            raise ValueError(
+                f"form counts {len(counted)} tokens of item {item.id} with an empty answer: it "
+                "must count its end, one token"
+            )
+        prompts.append(ids[: counted[0] + 1])  # whose last token predicts the answer's first
+    return prompts, int(targets[counted[0]])
+
+
+def read(tokenizer: Tokenizer, ids: Tensor, end: int | None = None) -> str:
+    """A drawn answer (n,) as text, without its end: the id `end`, or that of `ANSWER_END`."""
+    end = int(tokenizer.encode(ANSWER_END)) if end is None else end
+    return tokenizer.decode(ids[ids != end])
 
 
 def as_rows(
-    tokenizer: Tokenizer, items: Sequence[Item], answers: Sequence[Sequence[Tensor]]
+    tokenizer: Tokenizer,
+    items: Sequence[Item],
+    answers: Sequence[Sequence[Tensor]],
+    form: Form = encode,
 ) -> ExampleDataset:
     """Items with drawn answers in rows of equal width, in which the answers count."""
     examples = []
-    for item, group in zip(items, answers, strict=True):
-        prompt = tokenizer.encode(item.prompt)
+    prompts, _ = openings(items, tokenizer, form)
+    for prompt, group in zip(prompts, answers, strict=True):
         for ids in group:
             whole = torch.cat([prompt, ids])
             targets = whole[1:].clone()
@@ -96,11 +132,14 @@ def kl_from(
     tokenizer: Tokenizer,
     items: Sequence[Item],
     max_new_tokens: int = 30,
+    form: Form = encode,
 ) -> float:
     """KL(model || reference) in nats an answer, over one drawn answer to each item: see
     `divergence`."""
-    drawn = draw(model, tokenizer, items, 1, max_new_tokens)
-    rows, device = as_rows(tokenizer, items, drawn), device_of(model)
+    drawn = draw(model, tokenizer, items, 1, max_new_tokens, form=form)
+    rows, device = as_rows(tokenizer, items, drawn, form), device_of(model)
+    at_once = max(1, 2**24 // model.config.vocab_size // rows.x.size(1))  # 64 MB of scores
     with eval_mode(model), eval_mode(reference):
-        parts = zip(rows.x.to(device).split(256), rows.y.to(device).split(256), strict=True)
+        both = (part.to(device).split(at_once) for part in (rows.x, rows.y))
+        parts = zip(*both, strict=True)
         return torch.cat([divergence(model, reference, x, y) for x, y in parts]).mean().item()

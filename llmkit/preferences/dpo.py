@@ -7,7 +7,7 @@ compared with the model as it was.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +17,13 @@ from torch import Tensor
 
 from llmkit.arguments import check_choice, check_each, check_number, check_type, shown
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
-from llmkit.finetune.instructions import Example, ExampleDataset, Item, encode, pad
+from llmkit.finetune.instructions import ExampleDataset, Item, encode, pad
 from llmkit.optim import OPTIMIZERS, configure_optimizers
-from llmkit.preferences.answers import log_probs
+from llmkit.preferences.answers import Form, log_probs
 from llmkit.preferences.update import update
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
 from llmkit.types import LanguageModel, Tokenizer
-
-Form = Callable[[Item, Tokenizer], Example]
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,7 @@ def train(
     """Train a model in place on pairs, and return each step's loss; the reference is the model as
     it comes. The rate falls to a tenth, after a short warmup.
 
-    form: the ids and targets of an item with its answer; another than ``instructions.encode`` for a
-    model with a template of its own.
+    form: how an item with its answer is written for the model, see `answers.Form`.
     """
     vocab_size_of(model)  # or it is no model
     check_type("tokenizer", tokenizer, Tokenizer)

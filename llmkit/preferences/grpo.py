@@ -16,9 +16,9 @@ from torch import Tensor
 
 from llmkit.arguments import check_choice, check_each, check_number, check_type, shown
 from llmkit.evaluation import IGNORE_INDEX, device_of, eval_mode, vocab_size_of
-from llmkit.finetune.instructions import Item
+from llmkit.finetune.instructions import Item, encode
 from llmkit.optim import OPTIMIZERS, configure_optimizers
-from llmkit.preferences.answers import as_rows, draw, log_probs, read
+from llmkit.preferences.answers import Form, as_rows, draw, log_probs, openings, read
 from llmkit.preferences.update import update
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
@@ -110,6 +110,7 @@ def train(
     beta: float = 0.0,
     seed: int = 0,
     callback: Callable[[int], None] | None = None,
+    form: Form = encode,
 ) -> History:
     """Train a model in place by what reward(item, answer) gives for its own answers.
 
@@ -121,6 +122,7 @@ def train(
         reward: a finite number for each answer; see `score`.
         beta: the price of a nat away from the reference, a token.
         callback: called with the number of each step (from 1) after it.
+        form: how an item is written for the model, see `answers.Form`.
     """
     vocab_size_of(model)  # or it is no model
     check_type("tokenizer", tokenizer, Tokenizer)
@@ -134,8 +136,7 @@ def train(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of the step, not {shown(callback)}")
     items = sorted(check_each("items", items, Item), key=lambda item: len(item.prompt))
-    if not items:
-        raise ValueError("items is empty, nothing to answer: give at least one Item")
+    _, end = openings(items, tokenizer, form)
     reference, history, choose = copy.deepcopy(model).eval(), History(), seeded(seed)
     optimizers = configure_optimizers(model, optimizer, learning_rate, weight_decay=0.0)
     devices = [device_of(model)] if device_of(model).type == "cuda" else []
@@ -144,10 +145,10 @@ def train(
         for step in range(steps):
             start = int(torch.randint(max(1, len(items) - prompts + 1), (), generator=choose))
             asked = items[start : start + prompts]
-            drawn = draw(model, tokenizer, asked, answers, max_new_tokens)
-            said = [[read(tokenizer, ids) for ids in group] for group in drawn]
+            drawn = draw(model, tokenizer, asked, answers, max_new_tokens, form=form)
+            said = [[read(tokenizer, ids, end) for ids in group] for group in drawn]
             rewards = score(reward, asked, said)  # (P, G)
-            rows = as_rows(tokenizer, asked, drawn)  # (P G, T)
+            rows = as_rows(tokenizer, asked, drawn, form)  # (P G, T)
             x, y = rows.x.to(device_of(model)), rows.y.to(device_of(model))
             with torch.no_grad():
                 was = log_probs(reference, x, y)
