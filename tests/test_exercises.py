@@ -128,7 +128,7 @@ def test_no_answer_ends_the_notebook(answer, told, monkeypatch):
 
 
 def test_on_a_busy_machine_an_answer_has_its_seconds_of_the_processor(monkeypatch):
-    """Whoever waits for a core is not endless, and whoever waits for ever is ended none the less."""
+    """Who waits for a core is not endless; who waits for ever is ended none the less."""
     monkeypatch.setattr(examining, "SECONDS", 0.2)
     reference = checking.find(NAME).reference
 
