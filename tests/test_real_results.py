@@ -46,26 +46,21 @@ def lora() -> list[str]:
     ]
 
 
-def dpo() -> list[str]:
-    found = stored("smollm2_dpo")
-    before, after = found["before"], found["after"]
-    named = {"all": "all three", **{task: task for task in before if task != "all"}}
-    harder = found["pushed_harder"]
-    times = harder["learning_rate"] / found["learning_rate"], harder["steps"] / found["steps"]
-    assert times == (pytest.approx(3), 2)  # "three times the learning rate and twice the steps"
-    right = [round(harder["held_out"] * harder[when]) for when in ("before", "after")]
+def preferences() -> list[str]:
+    found = stored("smollm2_preferences")
+    marks, away = found["exact_match"], found["nats_an_answer"]
+    named = {"all": "all three", **{task: task for task in marks["start"] if task != "all"}}
+    rows = [[named[t], *(percent(each[t]) for each in marks.values())] for t in named]
+    rows.append(["nats an answer from the start", "0", *(f"{away[n]}" for n in ("DPO", "GRPO"))])
+    rows.append(["minutes of one core", "", *(f"{m:.0f}" for m in found["cpu_minutes"].values())])
+    assert marks["start"]["all"] < min(marks["DPO"]["all"], marks["GRPO"]["all"])
     return [
-        *(f"| {named[t]} | {percent(before[t])} | {percent(after[t])} |" for t in named),
+        *("| " + " | ".join(row).replace("|  |", "| |") + " |" for row in rows),
         f"{found['taught']} examples",
         f"{found['asked']} others",
         f"{found['pairs']} pairs",
         f"{found['steps']} steps",
         f"{found['held_out']} items",
-        f"{found['nats_an_answer']} nats an answer",
-        f"{found['cpu_minutes']:.0f} minutes",
-        f"moved by {harder['nats_an_answer']}",
-        f"of {harder['held_out']} items {right[0]} had been right, then {right[1]}",
-        f"it now said *{harder['an_answer']['after']}*",
     ]
 
 
@@ -94,7 +89,7 @@ def bias() -> list[str]:
 
 QUOTED = {
     "12_lora": ("smollm2_lora", lora),
-    "13b_preferences_and_rewards": ("smollm2_dpo", dpo),
+    "13b_preferences_and_rewards": ("smollm2_preferences", preferences),
     "14_deployment": ("smollm2_chat", chat),
     "16_bias_privacy_filters": ("smollm2_bias", bias),
 }
