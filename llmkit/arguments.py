@@ -1,17 +1,20 @@
-"""Arguments that cannot work, told in one sentence that names them: the checks that many share.
+"""What llmkit asks of what it is given: methods of a model and a tokenizer; checks of all the rest.
 
-Token ids are checked by `data.check_ids`, which knows the vocabulary; files by `files`.
+A model or a tokenizer need not inherit from anything here: whatever has these methods will do. A
+check that many share tells of an argument that cannot work, in one sentence that names it. Token
+ids are checked by `data.check_ids`, which knows the vocabulary; files by `files`.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral, Real
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 BOUNDS = {
     "least": ("at least", operator.ge),
@@ -19,6 +22,44 @@ BOUNDS = {
     "most": ("at most", operator.le),
     "below": ("below", operator.lt),
 }
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids, (N,) int64, and back."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    def encode(self, text: str) -> Tensor: ...
+    def decode(self, ids: Tensor | Sequence[int] | int) -> str: ...
+    def save(self, path: str | Path) -> None: ...
+
+
+class ModelConfig(Protocol):
+    """What of a model's configuration others read."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+
+
+class LanguageModel(Protocol):
+    """A ``torch.nn.Module`` with a ``config``, and forward(ids (B, T)) -> logits (B, T, V)."""
+
+    training: bool
+
+    @property
+    def config(self) -> Any: ...
+    def __call__(self, ids: Tensor, /) -> Tensor: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def buffers(self) -> Iterator[Tensor]: ...
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...
+    def state_dict(self) -> dict[str, Any]: ...
 
 
 def check_number(

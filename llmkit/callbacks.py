@@ -12,11 +12,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from llmkit import checkpoint
-from llmkit.arguments import check_number, check_type
+from llmkit.arguments import Tokenizer, check_number, check_type
 from llmkit.files import as_path
 from llmkit.generation import generate
 from llmkit.training import Trainer
-from llmkit.types import Tokenizer
 
 
 class ProgressBar:

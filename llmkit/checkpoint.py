@@ -32,11 +32,10 @@ from torch import Tensor, nn
 
 from llmkit import files
 from llmkit import tokenizer as tokenizers
-from llmkit.arguments import check_type
+from llmkit.arguments import Tokenizer, check_type
 from llmkit.evaluation import unwrapped
 from llmkit.model import GPT, GPTConfig
 from llmkit.runtime import find_device
-from llmkit.types import Tokenizer
 
 CHECKPOINT, ONNX, INT8 = "llmkit checkpoint 3", "llmkit onnx 3", "llmkit int8 3"
 WEB = "llmkit web 1"

@@ -14,9 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from llmkit.arguments import check_number
+from llmkit.arguments import LanguageModel, check_number
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
-from llmkit.types import LanguageModel
 
 
 @dataclass(frozen=True)

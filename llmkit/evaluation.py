@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmkit.arguments import check_number, check_type, shown
+from llmkit.arguments import LanguageModel, ModelConfig, check_number, check_type, shown
 from llmkit.data import check_ids
 from llmkit.runtime import ALONE, OneProcess
-from llmkit.types import LanguageModel, ModelConfig
 
 IGNORE_INDEX = -100  # the target that costs nothing, PyTorch's own choice
 Model = TypeVar("Model")

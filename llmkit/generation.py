@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmkit.arguments import check_number, check_type
+from llmkit.arguments import LanguageModel, check_number, check_type
 from llmkit.data import as_tensor, check_ids
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
 from llmkit.runtime import seeded
-from llmkit.types import LanguageModel
 
 
 def generate(

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 
 from llmkit import files
-from llmkit.arguments import check_number, check_type, shown
+from llmkit.arguments import Tokenizer, check_number, check_type, shown
 from llmkit.data import as_tensor
-from llmkit.types import Tokenizer
 
 BLOCK = 65_536  # characters looked up at a time: these stay in the processor's cache, 10 MB do not
 WORDS = re.compile(r"\w+|\s|[^\w\s]")  # a word, a white space, or one of all else: nothing is lost

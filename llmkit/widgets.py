@@ -18,9 +18,9 @@ from IPython.display import display
 from torch import Tensor
 
 from llmkit import plots
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.evaluation import device_of, eval_mode
 from llmkit.generation import fitting, next_token_probabilities, stream
-from llmkit.types import LanguageModel, Tokenizer
 
 BOX = "display:inline-block;margin:1px;padding:3px;font:14px monospace;text-align:center;color:#000"
 PRE = "<pre style='white-space:pre-wrap;line-height:1.4'>{}</pre>"

@@ -624,7 +624,7 @@ preferences.grpo: advantages grpo_loss score History
 preferences.update: update
 modern.model: new_norm WindowCache GroupedAttention FeedForward Experts ModernBlock
 """
-WHOLE = ("__main__", "arguments", "files", "plots", "types", "widgets", "bpe.files", "bpe.widgets")
+WHOLE = ("__main__", "arguments", "files", "plots", "widgets", "bpe.files", "bpe.widgets")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from llmkit import checkpoint, files
-from llmkit.arguments import check_number, check_type
+from llmkit.arguments import LanguageModel, Tokenizer, check_number, check_type
 from llmkit.checkpoint import CHECKPOINT, INT8, ONNX, read_file, read_header, write_folder
 from llmkit.deploy import int8
 from llmkit.deploy.onnx import OnnxModel, write_onnx
@@ -31,7 +31,6 @@ from llmkit.finetune import pretrained
 from llmkit.generation import generate
 from llmkit.modern import folders, quick
 from llmkit.runtime import find_device
-from llmkit.types import LanguageModel, Tokenizer
 
 
 def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> Path:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmkit.arguments import LanguageModel
 from llmkit.modern.model import (
     Experts,
     FeedForward,
@@ -27,7 +28,6 @@ from llmkit.positions import rotary_table
 from llmkit.speed import decoding
 from llmkit.speed.cpu import product
 from llmkit.speed.decoding import Attend, Decoder
-from llmkit.types import LanguageModel
 
 PARTS = {Modern, ModernBlock, GroupedAttention, FeedForward, Experts, nn.RMSNorm}
 KNOWN = PARTS | decoding.KNOWN

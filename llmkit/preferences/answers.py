@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmkit.arguments import check_each, check_number, check_type
+from llmkit.arguments import LanguageModel, Tokenizer, check_each, check_number, check_type
 from llmkit.evaluation import IGNORE_INDEX, device_of, eval_mode, vocab_size_of
 from llmkit.finetune.instructions import ANSWER_END, ExampleDataset, Item, pad
 from llmkit.speed.decoding import continue_prompts, quick
-from llmkit.types import LanguageModel, Tokenizer
 
 
 def log_probs(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from torch import nn
 
-from llmkit.arguments import check_type
+from llmkit.arguments import Tokenizer, check_type
 from llmkit.bpe import BPETokenizer
 from llmkit.checkpoint import WEB, plain, write_folder
 from llmkit.deploy import int8
@@ -27,7 +27,6 @@ from llmkit.deploy.web import runtime
 from llmkit.deploy.web.graph import write_graph
 from llmkit.model import GPT
 from llmkit.tokenizer import CharTokenizer
-from llmkit.types import Tokenizer
 
 __all__ = ["check", "runtime", "save_web", "write_graph"]
 
