@@ -581,11 +581,11 @@ NOT_CALLED = {"save_onnx", "write_onnx", "BPETokenizer.gpt2"}
 INSIDE = """
 attention: causal_attention KVCache
 callbacks: ProgressBar
-checkpoint: steady plain build check outline load_tokenizer write_tensors write_folder read_header
-    read_file previous
+checkpoint: plain build check outline
 checks: CheckResult
 data: Corpus corpora strip_gutenberg packaged as_tensor check_ids check_rows fingerprint Draws
 evaluation: Report token_losses fitting_batch windows eval_mode device_of vocab_size_of unwrapped
+folders: Kind write_folder steady read_header read_file load_tokenizer write_tensors previous
 generation: fitting sample
 model: MLP gradient_checkpointing
 ngram: NGramConfig Counts estimate_discounts
