@@ -21,9 +21,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from llmkit.arguments import check_choice, check_number, check_type
-from llmkit.attention import CausalSelfAttention, KVCache
+from llmkit.attention import CausalSelfAttention, KVCache, sinusoids
 from llmkit.data import check_rows
-from llmkit.positions import sinusoids
 
 INIT_STD = 0.02  # the standard deviation of GPT-2's first weights
 CHOICES = {"position": ("learned", "sinusoidal", "rotary"), "activation": ("gelu", "relu")}

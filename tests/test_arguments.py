@@ -23,10 +23,10 @@ import torch
 from torch import nn
 
 import llmkit
-from llmkit import checkpoint, checks, generation, modern, optim, positions
+from llmkit import checkpoint, checks, generation, modern, optim
 from llmkit import tokenizer as tokenizers
 from llmkit.__main__ import main
-from llmkit.attention import attention_weights
+from llmkit.attention import attention_weights, rotary, sinusoids
 from llmkit.commands import serve
 from llmkit.deploy import engine, export, int8, onnx, server, text_stream, trial
 from llmkit.finetune import chatml, gpt2, instructions, lora, pretrained
@@ -168,8 +168,8 @@ def table(folder: Path) -> dict[str, Call]:
             {"model": model, "ids": ("rows", ROWS), "masked": ("flag", True)},
         ),
         "CausalSelfAttention": (llmkit.CausalSelfAttention, {"config": ("config", CONFIG)}),
-        "sinusoids": (positions.sinusoids, {"T": ("count0", 4), "C": ("count", 8)}),
-        "rotary": (positions.rotary, {"x": q, "start": ("count0", 1)}),
+        "sinusoids": (sinusoids, {"T": ("count0", 4), "C": ("count", 8)}),
+        "rotary": (rotary, {"x": q, "start": ("count0", 1)}),
         "Checkpointer": (
             llmkit.Checkpointer,
             {"folder": path, "tokenizer": tok, "every": ("count", 2)},
@@ -579,7 +579,7 @@ NOT_CALLED = {"save_onnx", "write_onnx", "BPETokenizer.gpt2"}
 # What readers do not call: parts of the entry points, which hand on what these have checked; what
 # files say, which tests/test_fuzz.py changes; pictures and views, which check by `plots.as_array`.
 INSIDE = """
-attention: causal_attention KVCache
+attention: causal_attention rotary_table rotate KVCache
 callbacks: ProgressBar
 checkpoint: plain build check outline
 checks: CheckResult
@@ -590,7 +590,6 @@ generation: fitting sample
 model: MLP gradient_checkpointing
 ngram: NGramConfig Counts estimate_discounts
 optim: Muon orthogonalised hidden_matrices lr_schedule set_learning_rate clip_gradient
-positions: rotary_table rotate
 runtime: Runtime find_device seeded default_dtype multiplies_bfloat16 capabilities Loss PeerLost
     OneProcess seed_dropout read_later interruptible
 tokenizer: BaseTokenizer VocabularyTokenizer from_json
