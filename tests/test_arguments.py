@@ -577,7 +577,7 @@ OPTIONAL = {  # None is no wrong value of these, wherever or in the call that is
 # Their good calls take long, or need files of others: other tests make them.
 NOT_CALLED = {"save_onnx", "write_onnx", "BPETokenizer.gpt2"}
 # What readers do not call: parts of the entry points, which hand on what these have checked; what
-# files say, which tests/test_fuzz.py changes; pictures and views, which check by `plots.as_array`.
+# files say, which tests/test_fuzz.py changes; pictures and views: `picture.as_array` checks those.
 INSIDE = """
 attention: causal_attention rotary_table rotate KVCache
 callbacks: ProgressBar
@@ -623,7 +623,16 @@ preferences.grpo: advantages grpo_loss score History
 preferences.update: update
 modern.model: new_norm WindowCache GroupedAttention FeedForward Experts ModernBlock
 """
-WHOLE = ("__main__", "arguments", "files", "plots", "widgets", "bpe.files", "bpe.widgets")
+WHOLE = (
+    "__main__",
+    "arguments",
+    "files",
+    "picture",
+    "plots",
+    "widgets",
+    "bpe.files",
+    "bpe.widgets",
+)
 
 
 @pytest.fixture(scope="module")
