@@ -16,7 +16,8 @@ from torch import nn
 
 from llmkit.arguments import check_choice, check_number, check_type
 from llmkit.evaluation import unwrapped
-from llmkit.optim import OPTIMIZERS
+from llmkit.optim import OPTIMIZERS, lr_schedule
+from llmkit.runtime import default_dtype
 
 # How the rows of an update are shared out may change when a run is resumed.
 MAY_CHANGE = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
@@ -95,6 +96,16 @@ class TrainConfig:
         value = getattr(self, name)
         return OPTIMIZERS[self.optimizer][name] if value is None else value
 
+    def lr_share(self, step: int) -> float:
+        """The share of its peak that the learning rate has at a step (counted from 0)."""
+        warmup = self.steps // 20 if self.warmup is None else self.warmup
+        kind, floor = self.chosen("schedule"), self.chosen("min_lr_ratio")
+        return lr_schedule(step, self.steps, warmup, kind, floor)
+
+    def dtype_on(self, device: torch.device) -> torch.dtype:
+        """What the matrix products are computed in on this device."""
+        return getattr(torch, self.dtype) if self.dtype else default_dtype(device)
+
 
 @dataclass
 class History:
@@ -122,6 +133,29 @@ class History:
     best_step: int | None = None
     best_val_loss: float = math.inf
     stopped: str | None = None
+
+    def add_step(self, step: int, tokens: int, loss: float, lr: float, seconds: float) -> None:
+        """Note a step, and how long it took."""
+        self.step.append(step)
+        self.tokens.append(tokens)
+        self.loss.append(loss)
+        self.lr.append(lr)
+        self.seconds += seconds
+
+    def add_measurement(self, step: int, tokens: int, val_loss: float) -> bool:
+        """Note a validation loss; returns whether it is the lowest so far."""
+        self.eval_step.append(step)
+        self.eval_tokens.append(tokens)
+        self.val_loss.append(val_loss)
+        lowest = val_loss < self.best_val_loss
+        if lowest:
+            self.best_step, self.best_val_loss = step, val_loss
+        return lowest
+
+    @property
+    def since_best(self) -> int:
+        """How many measurements came after the best one."""
+        return sum(step > (self.best_step or 0) for step in self.eval_step)
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
