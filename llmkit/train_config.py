@@ -98,6 +98,7 @@ class TrainConfig:
 
     def lr_share(self, step: int) -> float:
         """The share of its peak that the learning rate has at a step (counted from 0)."""
+        # A share of the run, not a number of steps: 20 of 400, but 1,000 of 20,000.
         warmup = self.steps // 20 if self.warmup is None else self.warmup
         kind, floor = self.chosen("schedule"), self.chosen("min_lr_ratio")
         return lr_schedule(step, self.steps, warmup, kind, floor)
@@ -165,6 +166,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     weights = dict(model.named_parameters())
     checksum = 0
     for weight in weights.values():
+        # As bytes, because NumPy has no bfloat16.
         numbers = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         checksum = zlib.crc32(numbers.numpy().data, checksum)
     settings = getattr(getattr(model, "config", None), "__dict__", {})
@@ -183,6 +185,7 @@ def refuse_another_run(was: dict[str, Any], now: dict[str, Any]) -> None:
     """
     if not now.keys() <= was.keys():
         raise ValueError("resume takes what checkpoint.load_state gives: this is another thing")
+    # The batches go on where the generator stands: in another text they would be other batches.
     if was["text"] != now["text"]:
         raise ValueError("to resume, train on the same text as before: this is another one")
     product = "batch_size * gradient_accumulation_steps * processes"

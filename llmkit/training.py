@@ -86,12 +86,13 @@ def train(
         if resume is not None:
             trainer.load_state_dict(resume)
             trainer.measure_if_due(val_ids)  # a process may have been lost over it
-        model.train()
+        model.train()  # dropout on: a model that was loaded comes with it off
         try:
             while not trainer.done:
                 trainer.update()
-                trainer.measure_if_due(val_ids)
+                trainer.measure_if_due(val_ids)  # first: callbacks show it, and save it
                 trainer.call(callbacks)
+                # They were called in one process; a run that only some of them end would hang.
                 trainer.stop = processes.broadcast(trainer.stop)
         except PeerLost as error:
             trainer.stop = str(error)
@@ -168,7 +169,7 @@ class Trainer:
         lr = set_learning_rate(self.optimizers, self.config.lr_share(self.step))
         loss, interrupts = self.gradients()
         for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
+            self.scaler.unscale_(optimizer)  # clipping has to see how long the gradient really is
         wrong = None if math.isfinite(loss) else f"loss became {loss}"
         wrong = wrong or clip_gradient(self.model, self.config.grad_clip)
         # float16 goes beyond its largest number now and then: the scaler leaves such a step out.
@@ -176,7 +177,7 @@ class Trainer:
             raise self.runaway(f"{wrong} at step {self.step + 1}")
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # plainly optimizer.step(), but for float16
-            optimizer.zero_grad()
+            optimizer.zero_grad()  # a backward pass adds to what is there
         self.scaler.update()
         self.step += 1
         self.evaluated, self.sample = False, None
@@ -188,16 +189,21 @@ class Trainer:
         how many of them were interrupted. If one is lost, the batches stay as they were."""
         before, losses = self.batches.state_dict(), []
         passes = self.config.gradient_accumulation_steps
+        # Each process switches off other features: they work on different rows of one batch.
         seed_dropout(self.device, f"{self.config.seed} {self.step} {self.processes.rank}")
         try:
+            # All parts first, because what each of them weighs depends on the others.
             parts = [next(self.batches) for _ in range(passes)]  # x and y, (B, T) each
             for number, share in enumerate(self.shares([y for _, y in parts])):
                 with self.processes.accumulating(self.loss, last=number == passes - 1):
+                    # Products of matrices in the shorter format, where time is won; weights, norms
+                    # and the loss stay float32, which has digits enough for small changes.
                     with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
                         loss = self.loss(*parts[number]) * share
                     losses.append(read_later(loss))
                     self.scaler.scale(loss).backward()
             mean = sum(read() for read in losses) / self.processes.world
+            # An interrupt of one process reaches all in the same step: one exchange for both.
             loss, interrupts = self.processes.sum(mean, self.interrupted.is_set())
             return loss, interrupts
         except PeerLost:
@@ -223,6 +229,7 @@ class Trainer:
         ends here by itself ends with its best weights, if it is to keep them."""
         config, history = self.config, self.history
         every = config.eval_every or math.ceil(config.steps / 10)
+        # A run that is resumed where it was measured has this step in its history.
         if val_ids is None or not self.is_due(every) or self.step in history.eval_step:
             return
         loss = evaluate(self.model, val_ids, processes=self.processes).loss
@@ -230,6 +237,7 @@ class Trainer:
             raise self.runaway(f"validation loss became {loss} after step {self.step}")
         self.evaluated = True
         if history.add_measurement(self.step, self.tokens, loss) and config.keep_best:
+            # A copy: a state_dict holds the weights themselves, which training goes on to move.
             self.best = copy.deepcopy(self.model.state_dict())
         over = config.patience is not None and history.since_best >= config.patience
         if over:
