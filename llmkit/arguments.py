@@ -86,6 +86,7 @@ def check_type(
     if optional and value is None:
         return
     flag = isinstance(value, bool) and bool not in kinds  # which Python takes for a number
+    # A class has its methods as well, and would pass for an instance of a protocol.
     if not isinstance(value, kinds) or isinstance(value, type) or flag:
         wanted = wanted or " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name} must be {wanted}, not {shown(value)}")

@@ -56,6 +56,7 @@ class Checkpointer:
         self.folder, self.tokenizer, self.every = as_path(folder, "folder"), tokenizer, every
 
     def __call__(self, trainer: Trainer) -> None:
+        # At the end too, whatever the step: what was learned since the last save would be lost.
         if trainer.done or trainer.step % self.every == 0:
             state = trainer.state_dict()
             checkpoint.save(self.folder, trainer.model, self.tokenizer, state=state)

@@ -93,7 +93,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[GPT, A
     weights = dict(model.named_parameters())
     model.to(tensors["wte.weight"].dtype)  # buffers, which are not saved, follow the weights
     for name, weight in weights.items():
-        weight.data = tensors[name]
+        weight.data = tensors[name]  # the very memory that was read, with the dtype it has there
     return model.to(device).eval(), load_tokenizer(folder, header)
 
 
@@ -111,7 +111,7 @@ def load_state(folder: str | Path) -> Any:
 def plain(model: nn.Module) -> GPT:
     """The model without what torch.compile wrapped around it; TypeError for one not llmkit's."""
     model = unwrapped(model)
-    if type(model) is not GPT:
+    if type(model) is not GPT:  # a subclass neither: no file could say how to build it again
         raise TypeError(f"the model must be llmkit's GPT, not {type(model).__name__}")
     return model
 

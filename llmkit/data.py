@@ -292,5 +292,6 @@ class Batches(Draws):
         rows = self.windows.index_select(0, places)  # (2B, T); several times as fast as [places]
         if rows.device != self.device and self.device.type == "cuda":
             rows = rows.pin_memory()  # from where the GPU fetches it while the CPU goes on
+        # Moved as they are stored, which may take two bytes a token, and only there made eight.
         x, y = rows.to(self.device, non_blocking=True).long().chunk(2)  # (B, T) each
         return x, y

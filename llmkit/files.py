@@ -75,6 +75,7 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes:
             about = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f"there is no file {short(str(path), 300)}") from None
+        # To open a pipe is to wait for whoever writes to it, perhaps for ever.
         if not stat.S_ISREG(about.st_mode):
             kind = "a folder" if path.is_dir() else "a pipe or a device"
             raise ValueError(f"this is {kind}: name a file")

@@ -67,8 +67,9 @@ def write_folder(
     folder is as before.
     """
     check_type("tokenizer", tokenizer, Tokenizer, optional=True)
-    target = files.as_path(folder, "folder").resolve()
+    target = files.as_path(folder, "folder").resolve()  # a link stays; where it leads is written
     _refuse_foreign(target, kind)
+    # Beside the old one, because only on one disk is a rename a single step.
     fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
     try:
         killed = f".{glob.escape(target.name)}.saving-*"
@@ -78,6 +79,7 @@ def write_folder(
         fill(fresh)
         if tokenizer is not None:
             tokenizer.save(fresh / "tokenizer.json")
+        # By these a reader notices a file that was cut short, or is of another save.
         sums = {path.name: zlib.crc32(path.read_bytes()) for path in fresh.iterdir()}
         header: dict[str, Any] = {"format": kind.format, "config": asdict(config), "files": sums}
         header["checksum"] = _checksum(header)
@@ -196,7 +198,7 @@ def _stamp(folder: Path) -> tuple[int, int] | None:
         about = (folder / "config.json").stat()
     except OSError:
         return None
-    return about.st_ino, about.st_mtime_ns
+    return about.st_ino, about.st_mtime_ns  # a new file may get an old one's number
 
 
 def _checksum(header: dict[str, Any]) -> int:

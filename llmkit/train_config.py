@@ -82,7 +82,7 @@ class TrainConfig:
         bounds: dict[str, dict[str, Any]] = {
             **{name: {"kind": int, "least": 1} for name in counts},
             "warmup": {"kind": int, "least": 0, "most": self.steps},  # or no peak is reached
-            "seed": {"kind": int, "least": 0, "below": 2**62},
+            "seed": {"kind": int, "least": 0, "below": 2**62},  # `generate` adds a row's number
             **{name: {"least": 1e-12} for name in ("learning_rate", "adamw_share", "grad_clip")},
             "weight_decay": {"least": 0},
             "min_lr_ratio": {"least": 0, "most": 1},  # the end cannot lie above the peak
@@ -108,6 +108,7 @@ class TrainConfig:
         return getattr(torch, self.dtype) if self.dtype else default_dtype(device)
 
 
+# Lists of plain numbers and strings, because a history is saved with the run that it is of.
 @dataclass
 class History:
     """What happened in a run: one entry per step, one per measurement, one per sample.
