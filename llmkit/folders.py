@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import wraps
@@ -161,7 +161,7 @@ def load_tokenizer(folder: Path, header: dict[str, Any]) -> Any:
         return tokenizers.from_json(read_file(path, header))
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A .safetensors file; it wants each tensor in order and in memory of its own."""
     own = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     path.write_bytes(safetensors.save(own))

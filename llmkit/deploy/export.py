@@ -61,12 +61,13 @@ def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
 
 def save_int8(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> Path:
     """Write an int8 export, likewise. model: an original, or one that `to_int8` made of it."""
-    quantized = model if int8.is_int8(model) else int8.to_int8(model)
+    gpt = checkpoint.plain(model)
 
     def fill(place: Path) -> None:
+        quantized = gpt if int8.is_int8(gpt) else int8.to_int8(gpt)
         write_tensors(place / "model.safetensors", int8.tensors(quantized))
 
-    return write_folder(folder, INT8, checkpoint.plain(quantized).config, tokenizer, fill)
+    return write_folder(folder, INT8, gpt.config, tokenizer, fill)
 
 
 @steady
