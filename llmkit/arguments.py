@@ -38,6 +38,7 @@ class Tokenizer(Protocol):
 class ModelConfig(Protocol):
     """What of a model's configuration others read."""
 
+    # Properties, because a frozen dataclass has these fields, but does not let them be set.
     @property
     def vocab_size(self) -> int: ...
     @property
@@ -67,6 +68,7 @@ def check_number(
 ) -> None:
     """ValueError unless the value is a finite number within the bounds (least, above, most, below),
     with kind int a whole one. True is no number here; None is fine where optional."""
+    # The abstract kinds of number, because NumPy's are neither int nor all of them float.
     number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     within = number and all(BOUNDS[bound][1](value, limit) for bound, limit in bounds.items())
     if (within and -math.inf < value < math.inf) or (optional and value is None):
@@ -110,7 +112,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 
 def shown(value: Any) -> str:
     """A value, as an error shows it: of a tensor the shape and the number format."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor):  # whose numbers would fill a page
         return f"a tensor {tuple(value.shape)} of {value.dtype}"
     return short(repr(value))
 

@@ -74,7 +74,7 @@ def starts_uniform(model: LanguageModel) -> CheckResult:
     return CheckResult("starts_uniform", passed, message + advice)
 
 
-@torch.enable_grad()
+@torch.enable_grad()  # whoever asks inside a no_grad wants an answer all the same
 def overfits_batch(model: LanguageModel, steps: int = 60) -> CheckResult:
     """Can AdamW, at one of three learning rates and without dropout, bring the loss of one small
     random batch under half of ln V, and reach all weights that are not frozen on purpose?"""

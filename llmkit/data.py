@@ -93,6 +93,7 @@ def load_text(name: str | Path = "embedded") -> str:
 
 def strip_gutenberg(text: str) -> str:
     """What stands between Project Gutenberg's START and END lines: the book without the licence."""
+    # The licence, pages of it, would be learned along with the play.
     book = re.search(r"^\*\*\* ?START OF.*?\n(.*)^\*\*\* ?END OF", text, re.MULTILINE | re.DOTALL)
     if not book:
         raise ValueError("the text lacks Project Gutenberg's START or END line; get it anew")

@@ -106,7 +106,7 @@ def steady(load: Loader) -> Loader:
             try:
                 return load(place, *arguments, **options)
             except (FileNotFoundError, ValueError):
-                if _stamp(place) == before:
+                if _stamp(place) == before:  # nobody replaced it: it is damaged
                     raise
 
     return again  # type: ignore[return-value]
@@ -127,7 +127,7 @@ def read_header(folder: str | Path, *kinds: Kind) -> tuple[Path, dict[str, Any]]
         header = files.read_json(folder / "config.json")
         for kind in kinds:
             if header["format"] == kind.format:
-                known = header["files"].keys() <= kind.files
+                known = header["files"].keys() <= kind.files  # a name becomes a path that is read
                 if header["checksum"] != _checksum(header) or not known:
                     raise ValueError
                 header["config"] = files.make(GPTConfig, header["config"])
@@ -139,6 +139,7 @@ def read_header(folder: str | Path, *kinds: Kind) -> tuple[Path, dict[str, Any]]
         reason = f"says {name}, not {wanted}: choose another folder"
         if name in [kind.name for kind in kinds]:
             reason = "is from another version of llmkit: use that one"
+    # A file that is damaged, or another program's, may hold a list or a number in any place.
     except (OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError):
         reason = "is missing, damaged or of another program: choose another folder"
     raise ValueError(f"{folder / 'config.json'} {reason}")

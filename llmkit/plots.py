@@ -29,6 +29,7 @@ from llmkit.picture import (
     visible,
 )
 
+# Light grows evenly along this map, so that it can be read without colours too.
 VIRIDIS = colormaps["viridis"].with_extremes(bad="#F0F0F0")  # grey: a cell without a number
 
 
@@ -47,7 +48,7 @@ def lines(
     for name, values in series.items():
         own_x = as_array(x[name] if isinstance(x, Mapping) else x, "x", None)
         y = as_array(values, f"curve {name!r}", len(own_x))
-        marker = "o" if points else None
+        marker = "o" if points else None  # not clipped, below: the frame would cut it in half
         axes.plot(own_x, y, lw=2, label=name, marker=marker, ms=5, clip_on=not points)
     for letter in "y" if log is True else log or "":
         axis = axes.xaxis if letter == "x" else axes.yaxis
@@ -82,6 +83,7 @@ def loss_curves(history, title: str, *, by="tokens", references: Mapping = {}) -
         colour, val_colour = [COLOURS[i % 7]] * 2 if name else COLOURS[:2]
         if not (name and run.val_loss):
             x, y = getattr(run, by), as_array(run.loss, "the training loss", None)
+            # The loss of a single batch jumps: over a 25th of the run one sees where it goes.
             window = np.ones(max(1, len(y) // 25))
             # Fewer losses lie under the window at both ends: divide by how many there are.
             mean = np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")
@@ -106,6 +108,7 @@ def bars(labels, values, title: str, *, xlabel, ylabel="", highlight=None, fmt="
     """Bars (N,) from the top down, each with its value; highlight: the label of one to set off."""
     values = as_array(values, "the values", len(labels))
     names = {"xlabel": xlabel, "ylabel": ylabel}
+    # The margin is for the number after the longest bar.
     picture, axes = row_axes(labels, title, 1.3 + 0.25 * len(values), xmargin=0.12, **names)
     shades = [COLOURS[1] if label == highlight else COLOURS[0] for label in labels]
     drawn = axes.barh(range(len(values)), values, height=0.75, color=shades)
@@ -172,6 +175,7 @@ def matrix(
     shape = [len(labels) if labels else None for labels in (rows, columns)]
     named = values if isinstance(values, Mapping) else {"": values}
     maps = {name: as_array(m, name or "the matrix", *shape) for name, m in named.items()}
+    # One scale for all of them, or one colour would mean several numbers.
     norm = colors.LogNorm() if log else colors.Normalize()
     norm.autoscale(np.ma.masked_invalid(np.concatenate([m.ravel() for m in maps.values()])))
     # Panels stand side by side, two or three in a row; cells are square where they have labels.

@@ -66,6 +66,7 @@ def start(seed: int = 1337, device: str | torch.device | None = None) -> Runtime
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - for code that draws from NumPy's global generator
     torch.manual_seed(seed)  # on every device
+    # A CPU learns the short play in seconds; the longer text is for a GPU.
     corpus = "embedded" if chosen.type == "cpu" else "tiny_shakespeare"
     return Runtime(chosen, default_dtype(chosen), os.environ.get("LLMKIT_CORPUS") or corpus, seed)
 

@@ -23,6 +23,7 @@ from llmkit.runtime import default_dtype
 MAY_CHANGE = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
 
 
+# Frozen: what a run was asked for cannot change on its way, and is saved with it as it was.
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train; a setting that cannot work raises ValueError.
@@ -69,6 +70,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # Here, and not where a setting is used, which may be an hour into the run.
         choices = {
             "optimizer": tuple(OPTIMIZERS),
             "schedule": ("cosine", "linear", None),
@@ -173,6 +175,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     settings = getattr(getattr(model, "config", None), "__dict__", {})
     return {
         "the model's class": type(model).__name__,
+        # As strings, in which any setting can be saved, compared and shown.
         **{f"the model's {name}": repr(value) for name, value in settings.items()},
         **{f"the shape of {name}": str(tuple(weight.shape)) for name, weight in weights.items()},
         "the checksum of the weights": checksum,
