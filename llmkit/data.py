@@ -235,7 +235,7 @@ class Draws:
 
     def draw(self) -> Tensor:
         """The numbers of the next rows: (B,), on the CPU."""
-        # With replacement: windows overlap, so that to see each of them once would mean nothing.
+        # With replacement: windows overlap, so that to see each of them once would mean little.
         drawn = torch.randint(self.rows, (self.world * self.batch_size,), generator=self._generator)
         return drawn[self.rank * self.batch_size :][: self.batch_size]
 

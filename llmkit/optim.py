@@ -116,7 +116,7 @@ class Muon(torch.optim.Muon):
                     state["momentum_buffer"] = torch.zeros_like(weight.grad)
                 average = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
                 update = weight.grad.lerp(average, momentum)  # Nesterov's: one step ahead
-                # Lying, so that the products of rows with rows, below, are the smaller ones.
+                # The short side as rows: the products of rows with rows, below, are then small.
                 wide = update if update.size(0) <= update.size(1) else update.mT
                 alike.setdefault(wide.shape, []).append((weight, wide))
             for pairs in alike.values():
