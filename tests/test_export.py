@@ -346,6 +346,16 @@ def write_header(folder: Path, about) -> None:
     (folder / "config.json").write_text(json.dumps(about))
 
 
+@pytest.mark.parametrize("name", ["../../secret", "notes.txt"])
+def test_a_file_that_its_kind_does_not_have_is_not_read(name, tmp_path):
+    folder = export.save_onnx(tmp_path / "m", build(PLAIN))
+    about = json.loads((folder / "config.json").read_text())
+    write_header(folder, about | {"files": about["files"] | {name: 0}})
+    with pytest.raises(ValueError, match="damaged or of another program") as error:
+        export.load(folder)
+    one_sentence(error)
+
+
 SCALES = "h.1.mlp.c_fc.weight_scale"
 
 
