@@ -31,7 +31,7 @@ import torch
 from matplotlib import style
 
 import llmkit
-from llmkit import plots
+from llmkit.picture import COLOURS, PLAIN, STYLE, Picture
 from llmkit.scale import cost, token_file
 from llmkit.scale.cost import peak_memory
 from llmkit.speed.cpu import fuses
@@ -212,17 +212,17 @@ def exponents(rows: list[dict]) -> list[dict]:
     return fits
 
 
-def picture(rows: list[dict]) -> plots.Picture:
+def picture(rows: list[dict]) -> Picture:
     """Memory above, time below; a column for each size that was varied."""
     names = list(dict.fromkeys(r["varied"] for r in rows))
-    with style.context(["default", plots.STYLE, {"font.size": 9, "axes.labelsize": 9}]):
-        figure = plots.Picture(figsize=(2.1 * len(names) + 1.2, 5), dpi=100, layout="constrained")
+    with style.context(["default", STYLE, {"font.size": 9, "axes.labelsize": 9}]):
+        figure = Picture(figsize=(2.1 * len(names) + 1.2, 5), dpi=100, layout="constrained")
         figure.suptitle("What training costs as one size grows", x=0.01, ha="left")
         panels = figure.subplots(2, len(names), squeeze=False, sharey="row")
         for column, name in enumerate(names):
             for line, (cost, unit) in enumerate({"memory": 1e6, "seconds": 1e-3}.items()):
                 panel = panels[line, column]
-                for way, colour in zip(WAYS, plots.COLOURS, strict=False):
+                for way, colour in zip(WAYS, COLOURS, strict=False):
                     curve = [r for r in rows if (r["varied"], r["way"]) == (name, way)]
                     if curve:
                         x, y = zip(*((r["size"], r[cost] / unit) for r in curve), strict=True)
@@ -232,8 +232,8 @@ def picture(rows: list[dict]) -> plots.Picture:
                     x, y = zip(*((r["size"], r["estimate"] / unit) for r in curve), strict=True)
                     panel.plot(x, y, color="0.5", ls="--", lw=1, label="estimate, plain")
                 panel.set(xscale="log", yscale="log")
-                panel.xaxis.set(**plots.PLAIN)
-                panel.yaxis.set(**plots.PLAIN)
+                panel.xaxis.set(**PLAIN)
+                panel.yaxis.set(**PLAIN)
                 sizes = [r["size"] for r in rows if (r["varied"], r["way"]) == (name, "plain")]
                 panel.set_xticks(sizes if name != "corpus" else sizes[::2], minor=False)
                 panel.tick_params(axis="x", which="minor", length=0)

@@ -12,11 +12,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from llmkit import checkpoint
-from llmkit.arguments import check_number, check_type
+from llmkit.arguments import Tokenizer, check_number, check_type
 from llmkit.files import as_path
 from llmkit.generation import generate
 from llmkit.training import Trainer
-from llmkit.types import Tokenizer
 
 
 class ProgressBar:
@@ -57,6 +56,7 @@ class Checkpointer:
         self.folder, self.tokenizer, self.every = as_path(folder, "folder"), tokenizer, every
 
     def __call__(self, trainer: Trainer) -> None:
+        # At the end too, whatever the step: what was learned since the last save would be lost.
         if trainer.done or trainer.step % self.every == 0:
             state = trainer.state_dict()
             checkpoint.save(self.folder, trainer.model, self.tokenizer, state=state)

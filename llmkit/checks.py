@@ -14,9 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from llmkit.arguments import check_number
+from llmkit.arguments import LanguageModel, check_number
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
-from llmkit.types import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ def leaks_future(model: LanguageModel) -> CheckResult:
     up to 32 random values of t, in up to 256 tokens."""
     trial = _Trial(model, rows=1, length=256, noise=1.0)
     T = trial.ids.size(1)
+    # The same positions each time: a fault must not come and go with the reader's random state.
     tried = sorted(random.Random(0).sample(range(T - 1), min(32, T - 1)))
     later = {t: torch.arange(T) > t for t in tried}  # (T,) each
     fault = "the model sees the future: its logits at position {t} change when only tokens after "
@@ -74,15 +74,16 @@ def starts_uniform(model: LanguageModel) -> CheckResult:
     return CheckResult("starts_uniform", passed, message + advice)
 
 
-@torch.enable_grad()
+@torch.enable_grad()  # whoever asks inside a no_grad wants an answer all the same
 def overfits_batch(model: LanguageModel, steps: int = 60) -> CheckResult:
     """Can AdamW, at one of three learning rates and without dropout, bring the loss of one small
     random batch under half of ln V, and reach all weights that are not frozen on purpose?"""
     check_number("steps", steps, int, least=1)
     V = vocab_size_of(model)
     even = math.log(V)
-    for lr in (1e-2, 1e-3, 1e-1):
+    for lr in (1e-2, 1e-3, 1e-1):  # a model is not at fault for the rate that suits it
         trial = _Trial(model, rows=4, length=16)
+        # No decay: to learn by heart is what is asked here.
         optimizer = torch.optim.AdamW(trial.weights.values(), lr, weight_decay=0.0)
         loss = first = trial.loss()
         for _ in range(steps):

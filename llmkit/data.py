@@ -82,6 +82,7 @@ def load_text(name: str | Path = "embedded") -> str:
     check_type("name", name, str, os.PathLike, wanted="a corpus, an address or a path")
     where = _locate(corpus) if corpus else os.fspath(name)
     raw = _download(where) if re.match("https?://", where, re.IGNORECASE) else _read(where)
+    # Another text under the same name would give other losses than we quote, and say nothing.
     if corpus and corpus.sha256 and hashlib.sha256(raw).hexdigest() != corpus.sha256:
         raise ValueError(f"{where} is not the right text (SHA-256 differs); get {corpus.url} anew")
     text = decode(raw, where)
@@ -92,6 +93,7 @@ def load_text(name: str | Path = "embedded") -> str:
 
 def strip_gutenberg(text: str) -> str:
     """What stands between Project Gutenberg's START and END lines: the book without the licence."""
+    # The licence, pages of it, would be learned along with the play.
     book = re.search(r"^\*\*\* ?START OF.*?\n(.*)^\*\*\* ?END OF", text, re.MULTILINE | re.DOTALL)
     if not book:
         raise ValueError("the text lacks Project Gutenberg's START or END line; get it anew")
@@ -191,6 +193,7 @@ def check_ids(ids: Any, vocab_size: float, at_least: int = 0, name: str = "ids")
         raise ValueError(f"{name} must be one sequence of {at_least} or more ids, not {shape}")
     if not len(ids):
         return ids.long()
+    # An id outside the vocabulary makes a GPU fail later, in words that do not tell where.
     ends = (end for piece in ids.split(PIECE) for end in piece.long().aminmax())
     for end in ends:  # of pieces in int64, because PyTorch has no aminmax for uint16
         if not 0 <= end < vocab_size:
@@ -207,6 +210,7 @@ def check_rows(ids: Tensor, name: str = "ids", least: int = 1) -> None:
 
 def fingerprint(ids: Tensor) -> int:
     """A checksum of a text (N,): of all its ids up to a million, else of parts here and there."""
+    # Another text differs nearly everywhere, and a token file of gigabytes would take long to read.
     length, size, parts = len(ids), 2**14, 2**6
     if length > size * parts:
         starts = torch.linspace(0, length - size, parts, dtype=torch.float64).long()
@@ -231,6 +235,7 @@ class Draws:
 
     def draw(self) -> Tensor:
         """The numbers of the next rows: (B,), on the CPU."""
+        # With replacement: windows overlap, so that to see each of them once would mean little.
         drawn = torch.randint(self.rows, (self.world * self.batch_size,), generator=self._generator)
         return drawn[self.rank * self.batch_size :][: self.batch_size]
 
@@ -288,5 +293,6 @@ class Batches(Draws):
         rows = self.windows.index_select(0, places)  # (2B, T); several times as fast as [places]
         if rows.device != self.device and self.device.type == "cuda":
             rows = rows.pin_memory()  # from where the GPU fetches it while the CPU goes on
+        # Moved as they are stored, which may take two bytes a token, and only there made eight.
         x, y = rows.to(self.device, non_blocking=True).long().chunk(2)  # (B, T) each
         return x, y

@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmkit.arguments import check_number, check_type, shown
+from llmkit.arguments import LanguageModel, ModelConfig, check_number, check_type, shown
 from llmkit.data import check_ids
 from llmkit.runtime import ALONE, OneProcess
-from llmkit.types import LanguageModel, ModelConfig
 
 IGNORE_INDEX = -100  # the target that costs nothing, PyTorch's own choice
 Model = TypeVar("Model")
@@ -81,7 +80,7 @@ def evaluate(
     check_number("stride", stride, int, least=1, most=block_size)
     check_number("characters", characters, int, optional=True, least=1)
     check_number("batch_size", batch_size, int, optional=True, least=1)
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64)  # in float32 a sum of millions loses its digits
     with eval_mode(model):
         at_a_time = batch_size or fitting_batch(model.config)
         batches = enumerate(windows(ids, block_size, stride, at_a_time))
@@ -127,7 +126,7 @@ def windows(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and targets, (up to batch_size, block_size) each, of windows stride tokens apart. The
     last comes alone, and shorter, where the text ends in mid-window."""
-    size = min(block_size + 1, len(ids))
+    size = min(block_size + 1, len(ids))  # a token more than is read: the last one's target
     whole = ids.unfold(0, size, stride).split(batch_size)  # (B, T + 1) each, not copied
     start = sum(map(len, whole)) * stride  # of the last, if the whole ones leave something
     rest = [ids[None, start:]] if start - stride + size < len(ids) else []

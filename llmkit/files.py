@@ -55,7 +55,7 @@ def reading(path: str | Path, advice: str = "choose another file") -> Iterator[N
         if isinstance(error, OSError):
             reason = f"cannot be read ({error.strerror or type(error).__name__}): {advice}"
         elif type(error) is ValueError:
-            if str(path) in str(error):
+            if str(path) in str(error):  # it names the file already
                 raise
             reason = short(str(error), 300)
         raise ValueError(f"{path}: {reason}") from None
@@ -75,6 +75,7 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes:
             about = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f"there is no file {short(str(path), 300)}") from None
+        # To open a pipe is to wait for whoever writes to it, perhaps for ever.
         if not stat.S_ISREG(about.st_mode):
             kind = "a folder" if path.is_dir() else "a pipe or a device"
             raise ValueError(f"this is {kind}: name a file")
@@ -91,7 +92,7 @@ def read_text(path: str | Path) -> str:
 def decode(raw: bytes, where: str | Path) -> str:
     r"""UTF-8 as text, likewise; ValueError says in which other encoding it may be."""
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")  # some editors begin a file with a mark that is no text
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data":
             raise ValueError(
@@ -99,6 +100,7 @@ def decode(raw: bytes, where: str | Path) -> str:
             ) from None
         text = "\0"  # which no text has
     if "\0" not in text:
+        # A carriage return would be one token more, and texts of one system unlike another's.
         return text.replace("\r\n", "\n").replace("\r", "\n")
     encoding = next(name for name, sign in SIGNS.items() if re.search(sign, raw))
     if encoding == "binary":
@@ -164,7 +166,7 @@ def check_weights(
         if dtype not in ((torch.int8,) if name in int8 else FLOATS):
             kind = "int8" if name in int8 else "floats"
             raise ValueError(f"the weight {name} is {dtype}: llmkit takes {kind} there")
-        if not found[name].isfinite().all():
+        if not found[name].isfinite().all():  # a single NaN may spread to every score
             raise ValueError(f"the weight {name} has numbers that are not finite")
     if unknown := sorted(found.keys() - shapes.keys()):
         raise ValueError(f"the configuration has no weight {unknown[0]}")
@@ -188,6 +190,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     removes the temporary file. A link stays a link: the file that it leads to is replaced.
     """
     target = Path(path).expanduser().resolve()
+    # With the process's number, so that two that write at once do not write into one file.
     fresh = target.with_name(f".{target.name}.saving-{os.getpid()}")
     try:
         yield fresh

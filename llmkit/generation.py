@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmkit.arguments import check_number, check_type
+from llmkit.arguments import LanguageModel, check_number, check_type
 from llmkit.data import as_tensor, check_ids
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
 from llmkit.runtime import seeded
-from llmkit.types import LanguageModel
 
 
 def generate(
@@ -142,8 +141,10 @@ def next_token_probabilities(
     if not highest.isfinite().all():  # one NaN makes the maximum NaN
         bad = highest[~highest.isfinite()][0]
         raise ValueError(f"the highest score is {bad}: the model's numbers have run away")
-    if temperature == 0:
+    if temperature == 0:  # the limit, which no division by 0 gives
         return torch.zeros_like(logits, dtype=torch.float32).scatter_(-1, likeliest, 1.0)
+    # Less the highest, which changes no share: a low temperature then makes -inf of the others, and
+    # not +inf of several, between which softmax could not choose.
     p = ((logits - highest) / temperature).softmax(dim=-1).float()
     if top_k is None and top_p is None:
         return p
@@ -166,6 +167,7 @@ def next_token_probabilities(
 def sample(p: Tensor, generators: Sequence[torch.Generator | None]) -> Tensor:
     """Draw an id for each row of p: (B, V) -> (B,). Row b has a dart of its own, from generators[b]
     (on the CPU; None: the global one), thrown at its cumulative sum, which never hits a p of 0."""
+    # In float32, the small probabilities would be lost when added to a sum near 1.
     heights = p.cumsum(-1, dtype=torch.float64)  # (B, V)
     darts = torch.stack([torch.rand((), dtype=torch.float64, generator=g) for g in generators])
     darts = darts[:, None].to(p.device) * heights[:, -1:]  # (B, 1)

@@ -21,9 +21,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from llmkit.arguments import check_choice, check_number, check_type
-from llmkit.attention import CausalSelfAttention, KVCache
+from llmkit.attention import CausalSelfAttention, KVCache, sinusoids
 from llmkit.data import check_rows
-from llmkit.positions import sinusoids
 
 INIT_STD = 0.02  # the standard deviation of GPT-2's first weights
 CHOICES = {"position": ("learned", "sinusoidal", "rotary"), "activation": ("gelu", "relu")}
@@ -87,6 +86,7 @@ class GPTConfig:
     def gpt2(cls, name: str = "gpt2") -> GPTConfig:
         """The shape of a published GPT-2: "gpt2" (124M), "gpt2-medium", "gpt2-large", "gpt2-xl"."""
         check_choice("name", name, GPT2_SIZES)
+        # GPT-2's tokens: 256 bytes, 50,000 merges of them, and the mark of a text's end.
         return cls(50257, 1024, *GPT2_SIZES[name])
 
 
@@ -96,6 +96,8 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        # Without a bend between them, two linear layers would do no more than one. GPT-2 learned
+        # with this approximation of GELU, so its weights expect it.
         self.act = nn.GELU(approximate="tanh") if config.activation == "gelu" else nn.ReLU()
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
@@ -118,9 +120,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
+        # Added to x, not put in its place: through a sum the gradient reaches the first layer
+        # undiminished, however many layers there are.
         if self.norm_first:
             x = x + self.attn(self.ln_1(x), cache)
             return x + self.mlp(self.ln_2(x))
+        # A norm on the stream itself changes that gradient in each layer: such models need a warmup
+        # (Xiong et al. 2020).
         x = self.ln_1(x + self.attn(x, cache))
         return self.ln_2(x + self.mlp(x))
 
@@ -133,7 +139,7 @@ class GPT(nn.Module):
     """
 
     gradient_checkpointing = False
-    can_score_last = True
+    can_score_last = True  # that forward has last_only, for `generate`
     waves: Tensor  # where positions are sinusoidal: (block_size, C)
 
     def __init__(self, config: GPTConfig):
@@ -146,6 +152,8 @@ class GPT(nn.Module):
         elif config.position == "sinusoidal":
             # Waves of their own size, 1/√2 in the mean, would drown new embeddings: shrink them.
             waves = INIT_STD * math.sqrt(2) * sinusoids(config.block_size, config.n_embd)
+            # A buffer goes where the model goes, to a GPU say, and is not trained; nor is it saved,
+            # because it can be computed again.
             self.register_buffer("waves", waves, persistent=False)  # (block_size, C)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -153,6 +161,8 @@ class GPT(nn.Module):
             self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_weights:
+            # What a token means when read and when predicted is much the same: one table for both
+            # spares V x C numbers, and learns from both (Press & Wolf 2017).
             self.lm_head.weight = self.wte.weight
         self.initialise()
 
@@ -173,6 +183,8 @@ class GPT(nn.Module):
             if parameter.dim() == 1:
                 parameter.fill_(0 if name.endswith("bias") else 1)
             else:
+                # The last norm makes the stream √C long, so the scores begin as numbers of the size
+                # 0.02 √C, which is below 1: no token is much likelier than another.
                 depth = 2 * self.config.n_layer if name.endswith("c_proj.weight") else 1
                 parameter.normal_(0, INIT_STD / math.sqrt(depth))
         if self.config.tie_weights and not self.config.norm_first:
@@ -203,11 +215,12 @@ class GPT(nn.Module):
         x = self.drop(x)
         parts: Sequence[KVCache | None] = cache or [None] * len(self.h)
         for block, part in zip(self.h, parts, strict=True):
+            # Where no gradient will be asked for, nothing is kept, and nothing needs to be redone.
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 x = recompute(block, x, use_reentrant=False)
             else:
                 x = block(x, part)  # (B, T, C)
-        if last_only:
+        if last_only:  # before the output layer, which would work for all V tokens at each position
             x = x[:, -1:]  # (B, 1, C)
         if self.config.norm_first:
             x = self.ln_f(x)

@@ -17,7 +17,9 @@ from llmkit.arguments import check_choice, check_number, check_type
 from llmkit.runtime import multiplies_bfloat16
 
 # What each optimizer takes where a setting is left open: the peak of the learning rate; with Muon,
-# AdamW's beside it, as a share; how it falls, and to which share of the peak.
+# AdamW's beside it, as a share; how it falls, and to which share of the peak. Muon's peak is the
+# higher one: before it is multiplied by the rate, a number in AdamW's step is of the size of 1,
+# one in an orthogonal matrix n wide of 1/√n.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": dict(learning_rate=1e-3, adamw_share=1.0, schedule="cosine", min_lr_ratio=0.1),
     "muon": dict(learning_rate=0.02, adamw_share=0.5, schedule="linear", min_lr_ratio=0.0),
@@ -72,6 +74,8 @@ def configure_optimizers(
         )
     taken = {id(weight) for weight in matrices}
     rest = [p for p in trained if id(p) not in taken]
+    # Decay holds a matrix small where the data do not ask for more. The gain of a norm belongs near
+    # 1, and pulled towards 0 it would take along all that passes through it.
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
@@ -81,6 +85,7 @@ def configure_optimizers(
     if groups:
         # The second beta is below the usual 0.999: our runs have hundreds of steps, not millions.
         beside = lr * share if name == "muon" else lr
+        # fused: one call for all weights, in place of several for each.
         optimizers.append(torch.optim.AdamW(groups, lr=beside, betas=(0.9, 0.95), fused=True))
     if matrices:
         optimizers.append(Muon(matrices, lr=lr, weight_decay=weight_decay))
@@ -111,6 +116,7 @@ class Muon(torch.optim.Muon):
                     state["momentum_buffer"] = torch.zeros_like(weight.grad)
                 average = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
                 update = weight.grad.lerp(average, momentum)  # Nesterov's: one step ahead
+                # The short side as rows: the products of rows with rows, below, are then small.
                 wide = update if update.size(0) <= update.size(1) else update.mT
                 alike.setdefault(wide.shape, []).append((weight, wide))
             for pairs in alike.values():
@@ -118,7 +124,10 @@ class Muon(torch.optim.Muon):
                 updates = orthogonalised(stacked, **{name: group[name] for name in NEWTON_SCHULZ})
                 for (weight, _), update in zip(pairs, updates, strict=True):
                     tall = weight.size(0) > weight.size(1)
+                    # A tall matrix spreads what comes in over more features: this makes up for it.
                     scale = math.sqrt(max(1, weight.size(0) / weight.size(1)))
+                    # Decay apart from the gradient: as a part of it, it would be orthogonalised
+                    # too, and not be as strong as it was set (Loshchilov & Hutter 2019).
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
                     weight.add_(update.mT if tall else update, alpha=-group["lr"] * scale)
 
@@ -133,7 +142,8 @@ def orthogonalised(
     """
     a, b, c = ns_coefficients
     X = matrices.bfloat16() if multiplies_bfloat16(matrices.device) else matrices.float()
-    X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)  # no singular value above 1
+    # No singular value above 1, because the polynomial sends what is far above it to infinity.
+    X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(ns_steps):
         gram = X @ X.mT  # (N, rows, rows)
         X = torch.baddbmm(X, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), X, beta=a)
@@ -164,9 +174,12 @@ def lr_schedule(
     cosine wave (Loshchilov & Hutter 2017) or a line. ``final`` is a share of the peak, so the end
     cannot lie above it.
     """
+    # AdamW measures each step by averages over earlier gradients, of which there are few at first:
+    # begun at the peak, it would make its largest steps where it knows least.
     if step < warmup:
-        return (step + 1) / warmup
+        return (step + 1) / warmup  # + 1: a first step of 0 would teach nothing
     progress = (step - warmup) / max(1, steps - 1 - warmup)  # 0 at the peak, 1 at the last step
+    # At a high rate the weights jump about a valley of the loss; as it falls, they sink into it.
     fall = 1 - progress if kind == "linear" else (1 + math.cos(math.pi * progress)) / 2
     return final + (1 - final) * fall
 
@@ -184,6 +197,8 @@ def clip_gradient(model: nn.Module, longest: float) -> str | None:
 
     Returns None; or where the length is no finite number, what is wrong, and clips nothing.
     """
+    # Now and then a batch has a gradient many times as long as others. Shortened it still points
+    # where it did, and one bad batch cannot throw the weights far off.
     grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     length = nn.utils.get_total_norm(grads.values())
     if length.isfinite():

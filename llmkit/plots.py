@@ -1,131 +1,36 @@
-"""Pictures: one visual style for the whole series. What moves or is typed into lives in `widgets`.
+"""Pictures, one visual style for the whole series. What moves or is typed into lives in `widgets`.
 
 Each function takes numbers (lists, arrays, tensors) and a title, the picture's message as a
 sentence, and returns a `Picture`. A cell shows it by ending in it, or by `display(picture)`; a
-script keeps it with `picture.savefig("x.png")`. pyplot knows nothing of it: nothing is left open.
+script keeps it with `picture.savefig("x.png")`. What all of them share is in `picture`.
 """
 
-import io
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, colors, rc_params_from_file, style, ticker
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib import colormaps, colors, ticker
 from matplotlib.patches import Rectangle
 
-TINTS = ("#CCE4F2", "#FBDCC4", "#C9EBDF", "#F4DDE9", "#FBE9BF")  # paler, behind text
+from llmkit.picture import (
+    COLOURS,
+    PLAIN,
+    TINTS,
+    Picture,
+    as_array,
+    name_curves,
+    name_ticks,
+    new_axes,
+    new_picture,
+    place_log_ticks,
+    row_axes,
+    styled,
+    visible,
+)
+
+# Light grows evenly along this map, so that it can be read without colours too.
 VIRIDIS = colormaps["viridis"].with_extremes(bad="#F0F0F0")  # grey: a cell without a number
-STYLE = Path(__file__).with_name("plots.mplstyle")
-COLOURS = rc_params_from_file(STYLE)["axes.prop_cycle"].by_key()["color"]
-PLAIN: dict[str, Any] = {"major_formatter": "{x:g}", "minor_formatter": ""}  # 0.1, not a formula
-styled = style.context(["default", STYLE])  # a decorator: our style inside, the reader's outside
-
-
-class Picture(Figure):
-    """A figure that a notebook shows at a cell's end; its text form is its title."""
-
-    def __repr__(self) -> str:
-        return f"<picture: {' '.join(self.get_suptitle().split())}>"
-
-    def png(self) -> bytes:
-        """The picture as the bytes of a PNG file."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", bbox_inches="tight")
-        return buffer.getvalue()
-
-    _repr_png_ = png  # what IPython asks for, where no plotting backend answers first
-    # Much is decided only when a figure is drawn, so our style must hold then too.
-    draw, savefig = styled(Figure.draw), styled(Figure.savefig)
-
-
-def visible(text: str) -> str:
-    """White space made visible, one character for one: newline as ↵, space as ␣, tab as ⇥."""
-    return text.translate(str.maketrans("\n\r \t", "↵←␣⇥"))
-
-
-def as_array(values: Any, what: str, *shape: int | None) -> np.ndarray:
-    """The values as floats of this shape (None: any length); ValueError where none can be drawn."""
-    if hasattr(values, "detach"):  # a tensor may carry a gradient, sit on a GPU, be bfloat16
-        values = values.detach().cpu().double()
-    array = np.asarray(values, dtype=float)
-    if not np.isfinite(array).any():
-        raise ValueError(f"{what}: there is no finite number to draw among {array.size}")
-    misfits = [n for n, size in zip(shape, array.shape, strict=False) if n not in (None, size)]
-    if misfits or array.ndim != len(shape):
-        raise ValueError(f"{what}: the shape is {array.shape}, give {shape} (None: any length)")
-    return array
-
-
-def new_picture(title: str, height: float) -> Picture:
-    """An empty picture, 7.5 by `height` inches and more for a long title, set at the top left."""
-    title = textwrap.fill(title, 66)
-    height += 0.22 * title.count("\n")
-    picture = Picture(figsize=(7.5, height), dpi=100, layout="compressed")
-    picture.suptitle(title, x=0.01, ha="left")
-    return picture
-
-
-def new_axes(title: str, height: float, **settings) -> tuple[Picture, Axes]:
-    """A new picture and its one pair of axes, set so."""
-    picture = new_picture(title, height)
-    axes = picture.subplots()
-    axes.set(**settings)
-    return picture, axes
-
-
-def name_ticks(axis, labels: Sequence[str], inches: float) -> None:
-    """Name places `inches` apart, white space visible; in two alternating rows where tight."""
-    names = [visible(label) if len(label) == 1 else label for label in labels]
-    size = min(11, 72 * inches * 0.78)
-    rows = 1 if size > 6.5 else 2
-    for i in range(rows):  # the second row is made of minor ticks, which may stand further out
-        axis.set_ticks(range(i, len(names), rows), names[i::rows], minor=i == 1, size=size * rows)
-    axis.set_tick_params(which="both", length=0)
-    axis.set_tick_params(which="minor", pad=size * rows + 6)
-
-
-def row_axes(labels: Sequence[str], title: str, height: float, **settings) -> tuple[Picture, Axes]:
-    """A new picture whose axes have a row for each label, the first on top."""
-    picture, axes = new_axes(title, height, ylim=(len(labels) - 0.5, -0.5), **settings)
-    axes.grid(visible=False, axis="y")
-    name_ticks(axes.yaxis, labels, 0.25)
-    return picture, axes
-
-
-def _name_curves(picture: Picture) -> None:
-    """Write the name of each curve beside its end, no name over another."""
-    [axes] = picture.axes
-    axes.margins(x=0)
-    if axes.get_xscale() == "linear":
-        axes.locator_params(axis="x", nbins=6)
-    picture.draw_without_rendering()  # only now is it known how high the axes are
-    # matplotlib calls a curve without a name "_child" and a number.
-    curves = [line for line in axes.lines if not str(line.get_label()).startswith("_child")]
-    points = [np.asarray(curve.get_xydata()) for curve in curves]  # (N, 2) each
-    ends = [xy[np.isfinite(xy[:, 1])][-1] for xy in points]
-    heights = (axes.transData - axes.transAxes).transform(np.reshape(ends, (-1, 2)))[:, 1]
-    order = heights.argsort(kind="stable")
-    line = 1.4 * 11 / 72 * picture.dpi / axes.bbox.height  # a line of text, in axes heights
-    for _ in range(500):  # neighbours that are too close push each other apart
-        push = np.maximum(0, line - np.diff(heights[order])) / 2
-        heights[order] += np.append(0, push) - np.append(push, 0)
-    look: dict[str, Any] = {"textcoords": "axes fraction", "annotation_clip": False, "va": "center"}
-    for curve, end, height in zip(curves, ends, heights, strict=True):
-        colour = colors.to_rgb(curve.get_color())
-        look["color"] = [0.8 * part for part in colour]  # thin strokes look paler
-        leader = {"arrowstyle": "-", "color": colour, "ls": ":", "relpos": (0, 0.5), "shrinkB": 0}
-        axes.annotate(str(curve.get_label()), end, (1.03, height), arrowprops=leader, **look)
-
-
-def place_log_ticks(axis, low: float, high: float) -> None:
-    """Where few powers of ten, perhaps none, lie on an axis, name what lies between them too."""
-    if high < 1000 * low:
-        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
 
 
 @styled
@@ -143,7 +48,7 @@ def lines(
     for name, values in series.items():
         own_x = as_array(x[name] if isinstance(x, Mapping) else x, "x", None)
         y = as_array(values, f"curve {name!r}", len(own_x))
-        marker = "o" if points else None
+        marker = "o" if points else None  # not clipped, below: the frame would cut it in half
         axes.plot(own_x, y, lw=2, label=name, marker=marker, ms=5, clip_on=not points)
     for letter in "y" if log is True else log or "":
         axis = axes.xaxis if letter == "x" else axes.yaxis
@@ -153,7 +58,7 @@ def lines(
     if len(ticks):
         axes.set_xticks([], minor=True)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    _name_curves(picture)
+    name_curves(picture)
     return picture
 
 
@@ -178,6 +83,7 @@ def loss_curves(history, title: str, *, by="tokens", references: Mapping = {}) -
         colour, val_colour = [COLOURS[i % 7]] * 2 if name else COLOURS[:2]
         if not (name and run.val_loss):
             x, y = getattr(run, by), as_array(run.loss, "the training loss", None)
+            # The loss of a single batch jumps: over a 25th of the run one sees where it goes.
             window = np.ones(max(1, len(y) // 25))
             # Fewer losses lie under the window at both ends: divide by how many there are.
             mean = np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")
@@ -193,7 +99,7 @@ def loss_curves(history, title: str, *, by="tokens", references: Mapping = {}) -
     span = np.array(axes.xaxis.get_data_interval()) * unit
     for name, level in references.items():
         draw(span, [level, level], name, "#6E6E6E", lw=1.2, ls="--")
-    _name_curves(picture)
+    name_curves(picture)
     return picture
 
 
@@ -202,6 +108,7 @@ def bars(labels, values, title: str, *, xlabel, ylabel="", highlight=None, fmt="
     """Bars (N,) from the top down, each with its value; highlight: the label of one to set off."""
     values = as_array(values, "the values", len(labels))
     names = {"xlabel": xlabel, "ylabel": ylabel}
+    # The margin is for the number after the longest bar.
     picture, axes = row_axes(labels, title, 1.3 + 0.25 * len(values), xmargin=0.12, **names)
     shades = [COLOURS[1] if label == highlight else COLOURS[0] for label in labels]
     drawn = axes.barh(range(len(values)), values, height=0.75, color=shades)
@@ -268,6 +175,7 @@ def matrix(
     shape = [len(labels) if labels else None for labels in (rows, columns)]
     named = values if isinstance(values, Mapping) else {"": values}
     maps = {name: as_array(m, name or "the matrix", *shape) for name, m in named.items()}
+    # One scale for all of them, or one colour would mean several numbers.
     norm = colors.LogNorm() if log else colors.Normalize()
     norm.autoscale(np.ma.masked_invalid(np.concatenate([m.ravel() for m in maps.values()])))
     # Panels stand side by side, two or three in a row; cells are square where they have labels.

@@ -62,9 +62,11 @@ def start(seed: int = 1337, device: str | torch.device | None = None) -> Runtime
     chosen = torch.device(best) if named is None else find_device(named)
     if chosen.type == "meta":
         raise ValueError("llmkit cannot use the device 'meta': it has no numbers, choose 'cpu'")
+    # Three libraries, each with a generator of its own.
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - for code that draws from NumPy's global generator
     torch.manual_seed(seed)  # on every device
+    # A CPU learns the short play in seconds; the longer text is for a GPU.
     corpus = "embedded" if chosen.type == "cpu" else "tiny_shakespeare"
     return Runtime(chosen, default_dtype(chosen), os.environ.get("LLMKIT_CORPUS") or corpus, seed)
 
@@ -85,6 +87,7 @@ def find_device(wanted: str | torch.device) -> torch.device:
 def seeded(seed: int) -> torch.Generator:
     """A generator of its own, on the CPU."""
     check_number("seed", seed, int, least=0, below=2**63)
+    # A GPU's would draw other numbers from the same seed, and a run could not be compared.
     return torch.Generator().manual_seed(int(seed))
 
 
@@ -141,6 +144,7 @@ class OneProcess:
 
     def check(self) -> None:
         """ValueError where torchrun has started several processes that do not know each other."""
+        # torchrun tells each of the processes that it starts how many there are.
         if self.world == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ValueError(
                 "torchrun has started several processes, and each would train by itself: pass "
@@ -170,7 +174,7 @@ ALONE = OneProcess()
 def seed_dropout(device: torch.device, name: str) -> None:
     """Make what dropout draws on the device depend on the name of a step alone, not on what was
     drawn before: so a run can be resumed without a state of the random generators."""
-    seed = zlib.crc32(name.encode())
+    seed = zlib.crc32(name.encode())  # hash() gives another number in each process
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)  # a hundredth of the time of torch's own
     else:
@@ -183,6 +187,7 @@ def read_later(number: Tensor) -> Callable[[], float]:
     copied = number.detach().to("cpu", non_blocking=number.is_cuda)
     if not number.is_cuda:
         return copied.item
+    # A mark in the GPU's queue: to wait for it is not to wait for what was ordered later.
     event = torch.cuda.Event()
     event.record(torch.cuda.current_stream(number.device))
 
@@ -209,7 +214,7 @@ def interruptible() -> Iterator[threading.Event]:
 
     def handle(number: int, frame: Any) -> None:
         event.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[number])  # a second one ends the run at once
 
     for number in before:
         signal.signal(number, handle)
@@ -218,6 +223,6 @@ def interruptible() -> Iterator[threading.Event]:
     except PeerLost:
         before[signal.SIGTERM] = signal.SIG_IGN  # torchrun's, which must not cut the sentence short
         raise
-    finally:
+    finally:  # or the reader's next cell could not be stopped
         for number, handler in before.items():
             signal.signal(number, handler)

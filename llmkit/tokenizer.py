@@ -18,9 +18,8 @@ import numpy as np
 import torch
 
 from llmkit import files
-from llmkit.arguments import check_number, check_type, shown
+from llmkit.arguments import Tokenizer, check_number, check_type, shown
 from llmkit.data import as_tensor
-from llmkit.types import Tokenizer
 
 BLOCK = 65_536  # characters looked up at a time: these stay in the processor's cache, 10 MB do not
 WORDS = re.compile(r"\w+|\s|[^\w\s]")  # a word, a white space, or one of all else: nothing is lost
@@ -104,6 +103,7 @@ class VocabularyTokenizer(BaseTokenizer):
         self.tokens, self.unknown = list(tokens), unknown
         if unknown is not None and unknown not in self.tokens:
             self.tokens.append(unknown)
+        # A list would be searched from its start for every token of a text.
         self._ids = {token: i for i, token in enumerate(self.tokens)}
         self._other = -1 if unknown is None else self._ids[unknown]  # all that is not in the list
 
@@ -153,6 +153,7 @@ class CharTokenizer(VocabularyTokenizer):
     def from_text(cls, text: str, unknown: str | None = None) -> CharTokenizer:
         """A tokenizer of the distinct characters of `text`, sorted by code point."""
         check_type("text", text, str)
+        # Sorted, because a set has another order in each run: the ids would not fit a saved model.
         return cls(sorted(set(text)), unknown)
 
     def encode(self, text: str) -> torch.Tensor:

@@ -16,12 +16,14 @@ from torch import nn
 
 from llmkit.arguments import check_choice, check_number, check_type
 from llmkit.evaluation import unwrapped
-from llmkit.optim import OPTIMIZERS
+from llmkit.optim import OPTIMIZERS, lr_schedule
+from llmkit.runtime import default_dtype
 
 # How the rows of an update are shared out may change when a run is resumed.
 MAY_CHANGE = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
 
 
+# Frozen: what a run was asked for cannot change on its way, and is saved with it as it was.
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train; a setting that cannot work raises ValueError.
@@ -68,6 +70,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # Here, and not where a setting is used, which may be an hour into the run.
         choices = {
             "optimizer": tuple(OPTIMIZERS),
             "schedule": ("cosine", "linear", None),
@@ -81,7 +84,7 @@ class TrainConfig:
         bounds: dict[str, dict[str, Any]] = {
             **{name: {"kind": int, "least": 1} for name in counts},
             "warmup": {"kind": int, "least": 0, "most": self.steps},  # or no peak is reached
-            "seed": {"kind": int, "least": 0, "below": 2**62},
+            "seed": {"kind": int, "least": 0, "below": 2**62},  # `generate` adds a row's number
             **{name: {"least": 1e-12} for name in ("learning_rate", "adamw_share", "grad_clip")},
             "weight_decay": {"least": 0},
             "min_lr_ratio": {"least": 0, "most": 1},  # the end cannot lie above the peak
@@ -95,7 +98,19 @@ class TrainConfig:
         value = getattr(self, name)
         return OPTIMIZERS[self.optimizer][name] if value is None else value
 
+    def lr_share(self, step: int) -> float:
+        """The share of its peak that the learning rate has at a step (counted from 0)."""
+        # A share of the run, not a number of steps: 20 of 400, but 1,000 of 20,000.
+        warmup = self.steps // 20 if self.warmup is None else self.warmup
+        kind, floor = self.chosen("schedule"), self.chosen("min_lr_ratio")
+        return lr_schedule(step, self.steps, warmup, kind, floor)
 
+    def dtype_on(self, device: torch.device) -> torch.dtype:
+        """What the matrix products are computed in on this device."""
+        return getattr(torch, self.dtype) if self.dtype else default_dtype(device)
+
+
+# Lists of plain numbers and strings, because a history is saved with the run that it is of.
 @dataclass
 class History:
     """What happened in a run: one entry per step, one per measurement, one per sample.
@@ -123,6 +138,29 @@ class History:
     best_val_loss: float = math.inf
     stopped: str | None = None
 
+    def add_step(self, step: int, tokens: int, loss: float, lr: float, seconds: float) -> None:
+        """Note a step, and how long it took."""
+        self.step.append(step)
+        self.tokens.append(tokens)
+        self.loss.append(loss)
+        self.lr.append(lr)
+        self.seconds += seconds
+
+    def add_measurement(self, step: int, tokens: int, val_loss: float) -> bool:
+        """Note a validation loss; returns whether it is the lowest so far."""
+        self.eval_step.append(step)
+        self.eval_tokens.append(tokens)
+        self.val_loss.append(val_loss)
+        lowest = val_loss < self.best_val_loss
+        if lowest:
+            self.best_step, self.best_val_loss = step, val_loss
+        return lowest
+
+    @property
+    def since_best(self) -> int:
+        """How many measurements came after the best one."""
+        return sum(step > (self.best_step or 0) for step in self.eval_step)
+
 
 def describe(model: nn.Module) -> dict[str, Any]:
     """What must be alike for a run to go on with a model: its class, its configuration, the shapes
@@ -131,11 +169,13 @@ def describe(model: nn.Module) -> dict[str, Any]:
     weights = dict(model.named_parameters())
     checksum = 0
     for weight in weights.values():
+        # As bytes, because NumPy has no bfloat16.
         numbers = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         checksum = zlib.crc32(numbers.numpy().data, checksum)
     settings = getattr(getattr(model, "config", None), "__dict__", {})
     return {
         "the model's class": type(model).__name__,
+        # As strings, in which any setting can be saved, compared and shown.
         **{f"the model's {name}": repr(value) for name, value in settings.items()},
         **{f"the shape of {name}": str(tuple(weight.shape)) for name, weight in weights.items()},
         "the checksum of the weights": checksum,
@@ -149,6 +189,7 @@ def refuse_another_run(was: dict[str, Any], now: dict[str, Any]) -> None:
     """
     if not now.keys() <= was.keys():
         raise ValueError("resume takes what checkpoint.load_state gives: this is another thing")
+    # The batches go on where the generator stands: in another text they would be other batches.
     if was["text"] != now["text"]:
         raise ValueError("to resume, train on the same text as before: this is another one")
     product = "batch_size * gradient_accumulation_steps * processes"

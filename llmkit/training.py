@@ -21,20 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmkit.arguments import check_type, shown
+from llmkit.arguments import check_each, check_type
 from llmkit.data import Batches, as_tensor, check_ids, fingerprint
 from llmkit.evaluation import IGNORE_INDEX, device_of, evaluate, vocab_size_of
 from llmkit.model import gradient_checkpointing
-from llmkit.optim import clip_gradient, configure_optimizers, lr_schedule, set_learning_rate
-from llmkit.runtime import (
-    ALONE,
-    OneProcess,
-    PeerLost,
-    default_dtype,
-    interruptible,
-    read_later,
-    seed_dropout,
-)
+from llmkit.optim import clip_gradient, configure_optimizers, set_learning_rate
+from llmkit.runtime import ALONE, OneProcess, PeerLost, interruptible, read_later, seed_dropout
 from llmkit.train_config import History, TrainConfig, describe, refuse_another_run
 
 
@@ -78,8 +70,7 @@ def train(
     processes.check()
     vocab_size_of(model)  # or it is no model
     check_type("config", config, TrainConfig)
-    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
-        raise TypeError(f"callbacks must be a list of functions, not {shown(callbacks)}")
+    callbacks = check_each("callbacks", callbacks, Callable, wanted="functions")
     if val_ids is None and (config.keep_best or config.patience):
         raise ValueError("keep_best and patience go by val_ids: give some, or leave the two out")
     devices = [device_of(model)] if device_of(model).type == "cuda" else []
@@ -95,12 +86,13 @@ def train(
         if resume is not None:
             trainer.load_state_dict(resume)
             trainer.measure_if_due(val_ids)  # a process may have been lost over it
-        model.train()
+        model.train()  # dropout on: a model that was loaded comes with it off
         try:
             while not trainer.done:
                 trainer.update()
-                trainer.measure_if_due(val_ids)
+                trainer.measure_if_due(val_ids)  # first: callbacks show it, and save it
                 trainer.call(callbacks)
+                # They were called in one process; a run that only some of them end would hang.
                 trainer.stop = processes.broadcast(trainer.stop)
         except PeerLost as error:
             trainer.stop = str(error)
@@ -133,7 +125,7 @@ class Trainer:
         self.model, self.config, self.processes = model, config, processes
         self.interrupted = interrupted or threading.Event()
         self.device = device_of(model)
-        self.dtype = getattr(torch, config.dtype) if config.dtype else default_dtype(self.device)
+        self.dtype = config.dtype_on(self.device)
         # A text gives windows of itself; whatever else is trained on knows its own batches.
         self.is_text = not hasattr(train_ids, "batches")
         self.data = as_tensor(train_ids, "train_ids") if self.is_text else train_ids.flat()
@@ -145,11 +137,7 @@ class Trainer:
         self.rows = config.batch_size * config.gradient_accumulation_steps * processes.world
         self.loss = processes.share(model)
         self.optimizers = configure_optimizers(
-            model,
-            config.optimizer,
-            config.learning_rate,
-            config.weight_decay,
-            config.adamw_share,
+            model, config.optimizer, config.learning_rate, config.weight_decay, config.adamw_share
         )
         # float16 has no numbers below 6e-8: gradients are scaled up before, and down after.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -178,47 +166,44 @@ class Trainer:
         """One step: gradients of a batch, clipped, and an update of the weights. Where a number in
         it is none, FloatingPointError, and the weights are as before."""
         started = time.perf_counter()
-        config, history = self.config, self.history
-        warmup = config.steps // 20 if config.warmup is None else config.warmup
-        kind, floor = config.chosen("schedule"), config.chosen("min_lr_ratio")
-        share = lr_schedule(self.step, config.steps, warmup, kind, floor)
-        lr = set_learning_rate(self.optimizers, share)
+        lr = set_learning_rate(self.optimizers, self.config.lr_share(self.step))
         loss, interrupts = self.gradients()
         for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
+            self.scaler.unscale_(optimizer)  # clipping has to see how long the gradient really is
         wrong = None if math.isfinite(loss) else f"loss became {loss}"
-        wrong = wrong or clip_gradient(self.model, config.grad_clip)
+        wrong = wrong or clip_gradient(self.model, self.config.grad_clip)
         # float16 goes beyond its largest number now and then: the scaler leaves such a step out.
         if wrong and not (math.isfinite(loss) and self.scaler.get_scale() > 1):
             raise self.runaway(f"{wrong} at step {self.step + 1}")
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # plainly optimizer.step(), but for float16
-            optimizer.zero_grad()
+            optimizer.zero_grad()  # a backward pass adds to what is there
         self.scaler.update()
         self.step += 1
         self.evaluated, self.sample = False, None
         self.stop = "interrupted" if interrupts else None
-        history.step.append(self.step)
-        history.tokens.append(self.tokens)
-        history.loss.append(loss)
-        history.lr.append(lr)
-        history.seconds += time.perf_counter() - started
+        self.history.add_step(self.step, self.tokens, loss, lr, time.perf_counter() - started)
 
     def gradients(self) -> tuple[float, float]:
         """Fill in the gradients of an update. Returns its loss, the mean over all processes, and
         how many of them were interrupted. If one is lost, the batches stay as they were."""
         before, losses = self.batches.state_dict(), []
         passes = self.config.gradient_accumulation_steps
+        # Each process switches off other features: they work on different rows of one batch.
         seed_dropout(self.device, f"{self.config.seed} {self.step} {self.processes.rank}")
         try:
+            # All parts first, because what each of them weighs depends on the others.
             parts = [next(self.batches) for _ in range(passes)]  # x and y, (B, T) each
             for number, share in enumerate(self.shares([y for _, y in parts])):
                 with self.processes.accumulating(self.loss, last=number == passes - 1):
+                    # Products of matrices in the shorter format, where time is won; weights, norms
+                    # and the loss stay float32, which has digits enough for small changes.
                     with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
                         loss = self.loss(*parts[number]) * share
                     losses.append(read_later(loss))
                     self.scaler.scale(loss).backward()
             mean = sum(read() for read in losses) / self.processes.world
+            # An interrupt of one process reaches all in the same step: one exchange for both.
             loss, interrupts = self.processes.sum(mean, self.interrupted.is_set())
             return loss, interrupts
         except PeerLost:
@@ -244,23 +229,19 @@ class Trainer:
         ends here by itself ends with its best weights, if it is to keep them."""
         config, history = self.config, self.history
         every = config.eval_every or math.ceil(config.steps / 10)
+        # A run that is resumed where it was measured has this step in its history.
         if val_ids is None or not self.is_due(every) or self.step in history.eval_step:
             return
         loss = evaluate(self.model, val_ids, processes=self.processes).loss
         if not math.isfinite(loss):
             raise self.runaway(f"validation loss became {loss} after step {self.step}")
-        history.eval_step.append(self.step)
-        history.eval_tokens.append(self.tokens)
-        history.val_loss.append(loss)
         self.evaluated = True
-        if loss < history.best_val_loss:
-            history.best_step, history.best_val_loss = self.step, loss
-            if config.keep_best:
-                self.best = copy.deepcopy(self.model.state_dict())
-        since = sum(step > (history.best_step or 0) for step in history.eval_step)
-        over = config.patience is not None and since >= config.patience
+        if history.add_measurement(self.step, self.tokens, loss) and config.keep_best:
+            # A copy: a state_dict holds the weights themselves, which training goes on to move.
+            self.best = copy.deepcopy(self.model.state_dict())
+        over = config.patience is not None and history.since_best >= config.patience
         if over:
-            self.stop = f"no better validation loss in {since} measurements"
+            self.stop = f"no better validation loss in {history.since_best} measurements"
         if (over or self.step == config.steps) and self.best is not None:
             self.model.load_state_dict(self.best)
             self.best = None  # it is the model now

@@ -18,9 +18,10 @@ from IPython.display import display
 from torch import Tensor
 
 from llmkit import plots
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.evaluation import device_of, eval_mode
 from llmkit.generation import fitting, next_token_probabilities, stream
-from llmkit.types import LanguageModel, Tokenizer
+from llmkit.picture import TINTS, Picture, visible
 
 BOX = "display:inline-block;margin:1px;padding:3px;font:14px monospace;text-align:center;color:#000"
 PRE = "<pre style='white-space:pre-wrap;line-height:1.4'>{}</pre>"
@@ -136,7 +137,7 @@ class TokenExplorer(TextView):
         self.tokens = [(self.tokenizer.decode([i]), i) for i in ids[:500]]  # enough to look at
         # Text from outside goes into a page: its < and & must not become markup.
         for n, (token, i) in enumerate(self.tokens):
-            token, tint = escape(plots.visible(token)), plots.TINTS[n % len(plots.TINTS)]
+            token, tint = escape(visible(token)), TINTS[n % len(TINTS)]
             boxes += f"<div style='{BOX};background:{tint}'>{token}<br><small>{i}</small></div>"
         return f"{len(text)} characters, {len(ids)} tokens", boxes
 
@@ -167,7 +168,7 @@ class NextTokenExplorer(TextView):
         p = self.probabilities(text)
         chances, ids = p.topk(min(15, len(p)))
         tokens = [self.tokenizer.decode([i]) for i in ids.tolist()]
-        start, best = plots.visible(text[-20:]), plots.visible(tokens[0])
+        start, best = visible(text[-20:]), visible(tokens[0])
         title = f"After “{start}” the model expects “{best}” most of all"
         axes = {"xlabel": "probability", "ylabel": "next token", "fmt": "{:.1%}"}
         message = f"the {len(tokens)} likeliest of {len(p)} tokens: {chances.sum():.1%} of all"
@@ -227,7 +228,7 @@ class SamplingPlayground(View):
         top_k, top_p = k if k < self.top_k.max else None, p if p < 1 else None
         return {"temperature": self.temperature.value, "top_k": top_k, "top_p": top_p}
 
-    def chart(self, ids: Tensor) -> plots.Picture:
+    def chart(self, ids: Tensor) -> Picture:
         """The chances from which the first token after ids (T,) is drawn: the likeliest tokens,
         always in the model's own order."""
         # The window that `stream` reads first: the bars are what the first token is drawn from.
@@ -236,7 +237,7 @@ class SamplingPlayground(View):
         p = next_token_probabilities(logits, **self.settings())  # (V,)
         tokens = next_token_probabilities(logits).topk(min(12, len(p))).indices.tolist()
         names = [self.tokenizer.decode([i]) for i in tokens]
-        left, best = int((p > 0).sum()), plots.visible(self.tokenizer.decode([int(p.argmax())]))
+        left, best = int((p > 0).sum()), visible(self.tokenizer.decode([int(p.argmax())]))
         title = f"{left} of {len(p)} tokens may come next; “{best}” has {p.max():.0%}"
         axes = {"xlabel": "probability as set", "ylabel": "next token", "fmt": "{:.1%}"}
         return plots.bars(names, p[tokens], title, **axes)

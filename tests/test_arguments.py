@@ -23,10 +23,10 @@ import torch
 from torch import nn
 
 import llmkit
-from llmkit import checkpoint, checks, generation, modern, optim, positions
+from llmkit import checkpoint, checks, generation, modern, optim
 from llmkit import tokenizer as tokenizers
 from llmkit.__main__ import main
-from llmkit.attention import attention_weights
+from llmkit.attention import attention_weights, rotary, sinusoids
 from llmkit.commands import serve
 from llmkit.deploy import engine, export, int8, onnx, server, text_stream, trial
 from llmkit.finetune import chatml, gpt2, instructions, lora, pretrained
@@ -168,8 +168,8 @@ def table(folder: Path) -> dict[str, Call]:
             {"model": model, "ids": ("rows", ROWS), "masked": ("flag", True)},
         ),
         "CausalSelfAttention": (llmkit.CausalSelfAttention, {"config": ("config", CONFIG)}),
-        "sinusoids": (positions.sinusoids, {"T": ("count0", 4), "C": ("count", 8)}),
-        "rotary": (positions.rotary, {"x": q, "start": ("count0", 1)}),
+        "sinusoids": (sinusoids, {"T": ("count0", 4), "C": ("count", 8)}),
+        "rotary": (rotary, {"x": q, "start": ("count0", 1)}),
         "Checkpointer": (
             llmkit.Checkpointer,
             {"folder": path, "tokenizer": tok, "every": ("count", 2)},
@@ -580,20 +580,19 @@ OPTIONAL = {  # None is no wrong value of these, wherever or in the call that is
 # Their good calls take long, or need files of others: other tests make them.
 NOT_CALLED = {"save_onnx", "write_onnx", "BPETokenizer.gpt2"}
 # What readers do not call: parts of the entry points, which hand on what these have checked; what
-# files say, which tests/test_fuzz.py changes; pictures and views, which check by `plots.as_array`.
+# files say, which tests/test_fuzz.py changes; pictures and views: `picture.as_array` checks those.
 INSIDE = """
-attention: causal_attention KVCache
+attention: causal_attention rotary_table rotate KVCache
 callbacks: ProgressBar
-checkpoint: steady plain build check outline load_tokenizer write_tensors write_folder read_header
-    read_file previous
+checkpoint: plain build check outline
 checks: CheckResult
 data: Corpus corpora strip_gutenberg packaged as_tensor check_ids check_rows fingerprint Draws
 evaluation: Report token_losses fitting_batch windows eval_mode device_of vocab_size_of unwrapped
+folders: Kind write_folder steady read_header read_file load_tokenizer write_tensors previous
 generation: fitting sample
 model: MLP gradient_checkpointing
 ngram: NGramConfig Counts estimate_discounts
 optim: Muon orthogonalised hidden_matrices lr_schedule set_learning_rate clip_gradient
-positions: rotary_table rotate
 runtime: Runtime find_device seeded default_dtype multiplies_bfloat16 capabilities Loss PeerLost
     OneProcess seed_dropout read_later interruptible
 tokenizer: BaseTokenizer VocabularyTokenizer from_json
@@ -627,7 +626,16 @@ preferences.grpo: advantages grpo_loss score History
 preferences.update: update
 modern.model: new_norm WindowCache GroupedAttention FeedForward Experts ModernBlock
 """
-WHOLE = ("__main__", "arguments", "files", "plots", "types", "widgets", "bpe.files", "bpe.widgets")
+WHOLE = (
+    "__main__",
+    "arguments",
+    "files",
+    "picture",
+    "plots",
+    "widgets",
+    "bpe.files",
+    "bpe.widgets",
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from llmkit.attention import (
     attention,
     attention_weights,
     causal_mask,
+    rotary,
 )
 from llmkit.model import GPT, GPTConfig
-from llmkit.positions import rotary
 
 
 def normal(*shape, seed=0, dtype=torch.float32):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from llmkit import checkpoint
+from llmkit import checkpoint, folders
 from llmkit.model import GPT, GPTConfig
 from llmkit.tokenizer import CharTokenizer, WordTokenizer
 
@@ -440,14 +440,14 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(broken, first, folder, monkey
 
 
 def test_every_file_is_on_the_disk_before_the_swap(folder, monkeypatch):
-    flushed, swap = [], checkpoint._swap
+    flushed, swap = [], folders._swap
 
     def swap_when_flushed(fresh, target):
         assert sorted(flushed) == sorted(path.stat().st_ino for path in fresh.iterdir())
         swap(fresh, target)
 
     monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_ino))
-    monkeypatch.setattr(checkpoint, "_swap", swap_when_flushed)
+    monkeypatch.setattr(folders, "_swap", swap_when_flushed)
     save_step(folder, 2)
     assert len(flushed) == len(FILES)
 

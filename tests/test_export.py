@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import llmkit
-from llmkit import checkpoint
+from llmkit import checkpoint, folders
 from llmkit.__main__ import main
 from llmkit.deploy import export, int8
 from llmkit.deploy.onnx import OnnxModel, write_onnx
@@ -295,7 +295,7 @@ def test_folders_that_are_no_model_get_one_sentence(tmp_path, run):
         with pytest.raises(ValueError, match="missing, damaged or of another program") as error:
             export.load(tmp_path / name)
         one_sentence(error)
-    with pytest.raises(ValueError, match="says ONNX export, not checkpoint"):
+    with pytest.raises(ValueError, match="says onnx, not checkpoint"):
         checkpoint.load(run / "onnx")
 
 
@@ -342,8 +342,18 @@ def resave(folder: Path, change) -> None:
 
 def write_header(folder: Path, about) -> None:
     """config.json, with its checksum."""
-    about = about | {"checksum": checkpoint._checksum(about)}
+    about = about | {"checksum": folders._checksum(about)}
     (folder / "config.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize("name", ["../../secret", "notes.txt"])
+def test_a_file_that_its_kind_does_not_have_is_not_read(name, tmp_path):
+    folder = export.save_onnx(tmp_path / "m", build(PLAIN))
+    about = json.loads((folder / "config.json").read_text())
+    write_header(folder, about | {"files": about["files"] | {name: 0}})
+    with pytest.raises(ValueError, match="damaged or of another program") as error:
+        export.load(folder)
+    one_sentence(error)
 
 
 SCALES = "h.1.mlp.c_fc.weight_scale"

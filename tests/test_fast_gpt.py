@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from llmkit.attention import causal_attention
-from llmkit.positions import rotary, rotary_table, rotate
+from llmkit.attention import causal_attention, rotary, rotary_table, rotate
 from llmkit.speed.cpu import byte_dropout
 from llmkit.speed.fast_gpt import FastGPT, FastGPTConfig, bucket, norm
 

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors import torch as safetensors
 
 import llmkit
-from llmkit import checkpoint, modern
+from llmkit import checkpoint, folders, modern
 from llmkit import tokenizer as tokenizers
 from llmkit.bpe import BPETokenizer
 from llmkit.deploy import export
@@ -217,12 +217,12 @@ def seal(files: dict[str, bytes], kind: str, place: Path) -> None:
         header = json.loads(files["config.json"])
         for name in header["files"].keys() & files.keys():
             header["files"][name] = zlib.crc32(files[name])
-        header["checksum"] = checkpoint._checksum(header)
+        header["checksum"] = folders._checksum(header)
         files["config.json"] = json.dumps(header).encode()
     except Exception:  # what cannot be sealed stays open, and the loader must say so
         try:
             header = json.loads(files["config.json"])
-            header["checksum"] = checkpoint._checksum(header)
+            header["checksum"] = folders._checksum(header)
             files["config.json"] = json.dumps(header).encode()
         except Exception:  # noqa: S110 - likewise
             pass

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmkit import checks
+from llmkit.attention import sinusoids
 from llmkit.model import GPT, GPTConfig
-from llmkit.positions import sinusoids
 
 COMBINATIONS = [
     {"position": p, "norm_first": n, "activation": a, "tie_weights": t}

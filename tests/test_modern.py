@@ -18,11 +18,10 @@ from saved_models import rewrite, set_config
 
 import llmkit
 from llmkit import modern
-from llmkit.attention import attention, causal_attention
+from llmkit.attention import attention, causal_attention, rotary, rotary_table, rotate
 from llmkit.finetune.quiet import import_transformers
 from llmkit.modern.folders import config_from_theirs, config_to_theirs, family_of
 from llmkit.modern.model import Experts, FeedForward, WindowCache, new_norm
-from llmkit.positions import rotary, rotary_table, rotate
 
 transformers = import_transformers()
 

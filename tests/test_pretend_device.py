@@ -23,8 +23,8 @@ from torch.utils._pytree import tree_leaves
 
 import llmkit
 from llmkit import attention as attention_function
-from llmkit import checkpoint, positions, runtime, widgets
-from llmkit.attention import attention_weights
+from llmkit import checkpoint, runtime, widgets
+from llmkit.attention import attention_weights, rotary
 from llmkit.data import check_ids, fingerprint
 from llmkit.deploy import engine, export
 from llmkit.evaluation import token_losses
@@ -214,7 +214,7 @@ def call_everything(device: torch.device, folder: Path) -> None:
     # the course
     attention_function(heads, heads, heads)
     attention_weights(model, rows)
-    positions.rotary(heads)
+    rotary(heads)
     batches = llmkit.Batches(ids, 8, 2)
     batches.load_state_dict({n: t.to(device) for n, t in batches.state_dict().items()})
     checkpoint.save(folder / "saved", model, chars)
@@ -307,7 +307,7 @@ FAULTS = {  # file: what stands in it, and how people write it who have no GPU a
     "a cache on the CPU": ("attention.py", "empty(shape, device=device,", "empty(shape,"),
     "numpy without cpu": ("data.py", "ids.cpu().to(torch.int64).numpy()", "ids.long().numpy()"),
     "an index on the CPU": ("data.py", "starts + 1]).to(self.windows.device)", "starts + 1])"),
-    "a table made without device": ("positions.py", "stop, device=like.device,", "stop,"),
+    "a table made without device": ("attention.py", "stop, device=like.device,", "stop,"),
     "a buffer that is none": ("model.py", 'self.register_buffer("waves", waves, persistent=False)',
                               "self.waves = waves"),
     "a generator of the CPU": ("generation.py", "dtype=torch.float64, generator=g)",

@@ -306,14 +306,14 @@ def test_the_folder_is_whole_and_replaces_its_own_kind_only(tmp_path):
     model = build()
     folder = web.save_web(tmp_path / "page", model, TOKENIZER, ABOUT, EMPTY)
     names = {path.name for path in folder.iterdir()}
-    kind, known = checkpoint.KINDS[checkpoint.WEB]
-    assert names == known | {"config.json"}
+    kind = web.WEB.title
+    assert names == web.WEB.files | {"config.json"}
     assert json.loads((folder / "config.json").read_text())["config"]["n_embd"] == 16
     web.save_web(folder, model, TOKENIZER, ABOUT, EMPTY)
     for place in (checkpoint.save(tmp_path / "m", GPT(model.config)), tmp_path):
         with pytest.raises(ValueError, match=f"says checkpoint, not {kind}|no {kind}"):
             web.save_web(place, model, TOKENIZER, ABOUT, EMPTY)
-    with pytest.raises(ValueError, match=f"says {kind}, not checkpoint"):
+    with pytest.raises(ValueError, match="says web, not checkpoint"):
         export.load(folder)
 
 
@@ -383,7 +383,7 @@ def test_the_command_s_errors_are_one_sentence(tmp_path, capsys, no_runtime, mon
     cases = [
         ([str(tmp_path / "none"), "--web"], "there is no checkpoint"),
         ([str(tmp_path / "empty"), "--web"], "missing, damaged or of another program"),
-        ([str(page), "--web"], "says page of a model, not checkpoint"),
+        ([str(page), "--web"], "says web, not checkpoint"),
         ([str(tmp_path / "bare"), "--web"], "has no tokenizer: a page could not read a text"),
         ([str(tmp_path / "m"), "--int8", "--runtime", "x"], "--runtime is for --web"),
         (

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.commands import inputs
 from llmkit.deploy import export, int8, web
 from llmkit.evaluation import evaluate
 from llmkit.model import GPT
-from llmkit.types import LanguageModel, Tokenizer
 
 BEGINNING = 200  # tokens of the held-out text, of whose lines one is the page's first text
 

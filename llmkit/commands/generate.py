@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 import llmkit
+from llmkit.arguments import Tokenizer
 from llmkit.commands import inputs
 from llmkit.deploy.text_stream import TextStream, end_of_text
 from llmkit.modern import quick
-from llmkit.types import Tokenizer
 
 
 def add(commands: argparse._SubParsersAction) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 import llmkit
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.deploy import export
 from llmkit.modern import smollm2
-from llmkit.types import LanguageModel, Tokenizer
 
 
 def add_model(command: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from llmkit import checkpoint
+from llmkit.folders import previous, read_header
 from llmkit.model import GPT
 from llmkit.train_config import TrainConfig
 
@@ -52,7 +53,7 @@ def make_room(out: Path, overwrite: bool) -> None:
     report.unlink(missing_ok=True)
     curve.unlink(missing_ok=True)
     shutil.rmtree(saved, ignore_errors=True)
-    shutil.rmtree(checkpoint.previous(saved), ignore_errors=True)  # killed between two renames
+    shutil.rmtree(previous(saved), ignore_errors=True)  # killed between two renames
 
 
 def go_on(
@@ -83,7 +84,7 @@ def go_on(
 
 def _has_checkpoint(out: Path) -> bool:
     try:
-        checkpoint.read_header(out / "checkpoint", checkpoint.CHECKPOINT)
+        read_header(out / "checkpoint", checkpoint.CHECKPOINT)
     except FileNotFoundError:
         return False
     return True

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.commands import inputs
 from llmkit.deploy import export
 from llmkit.finetune import chatml
 from llmkit.speed import cpu
-from llmkit.types import LanguageModel, Tokenizer
 
 KEY = "LLMKIT_API_KEY"
 

@@ -16,13 +16,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from llmkit.arguments import LanguageModel
 from llmkit.data import check_ids
 from llmkit.evaluation import eval_mode, vocab_size_of
 from llmkit.generation import fitting, next_token_probabilities, sample, stream
 from llmkit.modern.decoding import quick
 from llmkit.runtime import seeded
 from llmkit.speed.decoding import Decoder, Slots
-from llmkit.types import LanguageModel
 
 Drawn = int | BaseException  # a token, or why there is none
 

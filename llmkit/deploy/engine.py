@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from llmkit.arguments import check_number, check_type
+from llmkit.arguments import LanguageModel, Tokenizer, check_number, check_type
 from llmkit.deploy.batch import Batch, Row
 from llmkit.deploy.text_stream import TextStream, end_of_text
 from llmkit.evaluation import vocab_size_of
-from llmkit.types import LanguageModel, Tokenizer
 
 
 class Unavailable(Exception):

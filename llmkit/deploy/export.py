@@ -22,16 +22,28 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from llmkit import checkpoint, files
-from llmkit.arguments import check_number, check_type
-from llmkit.checkpoint import CHECKPOINT, INT8, ONNX, read_file, read_header, write_folder
+from llmkit.arguments import LanguageModel, Tokenizer, check_number
+from llmkit.checkpoint import CHECKPOINT
 from llmkit.deploy import int8
 from llmkit.deploy.onnx import OnnxModel, write_onnx
 from llmkit.evaluation import device_of, eval_mode, evaluate, vocab_size_of
 from llmkit.finetune import pretrained
+from llmkit.folders import (
+    Kind,
+    load_tokenizer,
+    previous,
+    read_file,
+    read_header,
+    steady,
+    write_folder,
+    write_tensors,
+)
 from llmkit.generation import generate
 from llmkit.modern import folders, quick
 from llmkit.runtime import find_device
-from llmkit.types import LanguageModel, Tokenizer
+
+ONNX = Kind("llmkit onnx 3", "ONNX export", {"model.onnx", "model.onnx.data", "tokenizer.json"})
+INT8 = Kind("llmkit int8 3", "int8 export", {"model.safetensors", "tokenizer.json"})
 
 
 def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> Path:
@@ -41,32 +53,24 @@ def save_onnx(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None 
     model that cannot be exported; ValueError for a folder that holds something else; OSError where
     writing fails.
     """
-    check_type("tokenizer", tokenizer, Tokenizer, optional=True)
-    files.as_path(folder, "folder")
     gpt = int8.check(model)
-
-    def fill(place: Path) -> None:
-        write_onnx(gpt, place / "model.onnx")
-        if tokenizer is not None:
-            tokenizer.save(place / "tokenizer.json")
-
-    return write_folder(folder, ONNX, gpt.config, fill)
+    return write_folder(
+        folder, ONNX, gpt.config, tokenizer, lambda place: write_onnx(gpt, place / "model.onnx")
+    )
 
 
 def save_int8(folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> Path:
     """Write an int8 export, likewise. model: an original, or one that `to_int8` made of it."""
-    check_type("tokenizer", tokenizer, Tokenizer, optional=True)
-    quantized = model if int8.is_int8(model) else int8.to_int8(model)
+    gpt = checkpoint.plain(model)
 
     def fill(place: Path) -> None:
-        checkpoint.write_tensors(place / "model.safetensors", int8.tensors(quantized))
-        if tokenizer is not None:
-            tokenizer.save(place / "tokenizer.json")
+        quantized = gpt if int8.is_int8(gpt) else int8.to_int8(gpt)
+        write_tensors(place / "model.safetensors", int8.tensors(quantized))
 
-    return write_folder(folder, INT8, checkpoint.plain(quantized).config, fill)
+    return write_folder(folder, INT8, gpt.config, tokenizer, fill)
 
 
-@checkpoint.steady
+@steady
 def load(
     folder: str | Path, device: str | torch.device = "cpu"
 ) -> tuple[LanguageModel, Tokenizer | None]:
@@ -88,10 +92,10 @@ def load(
         theirs = pretrained.load_gpt2 if family == "gpt2" else folders.load
         open_model, bpe = theirs(place)
         return open_model.to(device), bpe
-    if about["format"] == CHECKPOINT:
+    if about["format"] == CHECKPOINT.format:
         return checkpoint.load(place, device)
-    tokenizer = checkpoint.load_tokenizer(place, about)
-    if about["format"] == ONNX:
+    tokenizer = load_tokenizer(place, about)
+    if about["format"] == ONNX.format:
         for name in about["files"]:
             read_file(place / name, about)  # or it is damaged
         model = OnnxModel(place / "model.onnx", about["config"])
@@ -106,7 +110,7 @@ def find(folder: str | Path) -> Path:
     """The folder of the model: ``checkpoint`` in it, where that is what a run left there."""
     folder = files.as_path(folder, "folder")
     inner = folder / "checkpoint"
-    there = inner.is_dir() or checkpoint.previous(inner).is_dir()  # killed between two renames
+    there = inner.is_dir() or previous(inner).is_dir()  # killed between two renames
     return inner if there and not (folder / "config.json").exists() else folder
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-from llmkit.arguments import check_each, check_type
+from llmkit.arguments import Tokenizer, check_each, check_type
 from llmkit.bpe.files import END_OF_TEXT
 from llmkit.tokenizer import CharTokenizer, VocabularyTokenizer
-from llmkit.types import Tokenizer
 
 
 def end_of_text(tokenizer: Tokenizer) -> int | None:

@@ -1,7 +1,7 @@
 """Drawings of how a loss is computed: its graph, and a network over a window (notebook 03b)."""
 
 from llmkit.drawings.sketch import FAINT, Sketch
-from llmkit.plots import COLOURS
+from llmkit.picture import COLOURS
 
 
 def autograd_graph() -> Sketch:

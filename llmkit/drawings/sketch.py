@@ -11,7 +11,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from llmkit.plots import COLOURS, TINTS
+from llmkit.picture import COLOURS, TINTS
 
 EDGES = (*COLOURS[:4], "#A67C00")  # around TINTS
 
@@ -70,7 +70,7 @@ class Sketch:
         dashed: bool = False,
     ) -> None:
         """A box with text in its middle; x, y: its upper left corner. tint: a number of
-        `plots.TINTS`, or None: not filled."""
+        `picture.TINTS`, or None: not filled."""
         fill = "none" if tint is None else TINTS[tint]
         stroke = FAINT if tint is None else EDGES[tint]
         dashes = ' stroke-dasharray="5 4"' if dashed else ""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from llmkit.drawings.sketch import FAINT, Sketch
-from llmkit.plots import visible
+from llmkit.picture import visible
 
 FIVE_WORDS = ((b"h", b"e"), (b"t", b"he"), (b"the", b"n"))
 COLUMN, BOX, STEP, MARGIN = 60, 30, 54, 34  # pixels

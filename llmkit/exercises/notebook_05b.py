@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmkit.attention import CausalSelfAttention, causal_mask
+from llmkit.attention import CausalSelfAttention, causal_mask, rotary, sinusoids
 from llmkit.checks import leaks_future, mixes_batch
 from llmkit.exercises.examining import Exercise
 from llmkit.model import GPTConfig
-from llmkit.positions import rotary, sinusoids
 
 
 def _product(kind: Any = torch.cos, step: int = 2, mean: bool = False) -> Any:

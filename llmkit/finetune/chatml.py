@@ -20,10 +20,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from llmkit.arguments import check_each, check_type, shown
+from llmkit.arguments import Tokenizer, check_each, check_type, shown
 from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.files import as_path, read_json, read_text
-from llmkit.types import Tokenizer
 
 ROLES = ("system", "user", "assistant")
 START, END = "<|im_start|>", "<|im_end|>"

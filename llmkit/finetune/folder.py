@@ -16,11 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llmkit.arguments import check_type, shown
+from llmkit.arguments import ModelConfig, check_type, shown
 from llmkit.bpe.files import END_OF_TEXT, GPT2_FILES
 from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.files import read_json, replacing
-from llmkit.types import ModelConfig
 
 Config = TypeVar("Config")
 SUFFIX = ".safetensors"

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from llmkit import files
-from llmkit.arguments import check_each, check_number, check_type, shown
+from llmkit.arguments import LanguageModel, Tokenizer, check_each, check_number, check_type, shown
 from llmkit.data import Draws, check_rows, packaged
 from llmkit.evaluation import IGNORE_INDEX, vocab_size_of
 from llmkit.runtime import seeded
 from llmkit.speed.decoding import continue_prompts
-from llmkit.types import LanguageModel, Tokenizer
 
 PROMPT_TEMPLATE = "Q: {instruction}\n{input}\nA: "
 ANSWER_END = "\n"  # an answer is one line

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmkit.arguments import LanguageModel
+from llmkit.attention import rotary_table
 from llmkit.modern.model import (
     Experts,
     FeedForward,
@@ -23,11 +25,9 @@ from llmkit.modern.model import (
     Modern,
     ModernBlock,
 )
-from llmkit.positions import rotary_table
 from llmkit.speed import decoding
 from llmkit.speed.cpu import product
 from llmkit.speed.decoding import Attend, Decoder
-from llmkit.types import LanguageModel
 
 PARTS = {Modern, ModernBlock, GroupedAttention, FeedForward, Experts, nn.RMSNorm}
 KNOWN = PARTS | decoding.KNOWN
@@ -54,7 +54,7 @@ class ModernDecoder(Decoder):
         self.in_slots = not (model.config.window or model.config.n_expert)
 
     def turns(self, start: int, stop: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """What `positions.rotate` does as two factors (T, D) each, of a query and of its halves
+        """What `attention.rotate` does as two factors (T, D) each, of a query and of its halves
         exchanged: fewer steps."""
         c = self.config
         cos, sin = rotary_table(start, stop, c.head_size, like, c.rope_base)

@@ -19,10 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmkit.arguments import check_choice, check_number, check_type
-from llmkit.attention import KVCache, causal_attention
+from llmkit.attention import KVCache, causal_attention, rotary_table, rotate
 from llmkit.data import check_rows
 from llmkit.model import INIT_STD
-from llmkit.positions import rotary_table, rotate
 
 CHOICES = {"norm": ("rms", "layer"), "activation": ("swiglu", "gelu")}
 SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmkit.arguments import check_each, check_number, check_type, shown
+from llmkit.arguments import LanguageModel, Tokenizer, check_each, check_number, check_type, shown
 from llmkit.evaluation import IGNORE_INDEX, device_of, eval_mode, vocab_size_of
 from llmkit.finetune.instructions import ANSWER_END, Example, ExampleDataset, Item, encode, pad
 from llmkit.speed.decoding import continue_prompts, quick
-from llmkit.types import LanguageModel, Tokenizer
 
 # The ids and targets of an item with its answer. ``instructions.encode`` is one; a model with a
 # template of its own has another.

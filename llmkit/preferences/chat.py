@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from llmkit.arguments import check_choice, check_type
+from llmkit.arguments import Tokenizer, check_choice, check_type
 from llmkit.evaluation import IGNORE_INDEX
 from llmkit.finetune.chatml import ROLES, check
 from llmkit.finetune.instructions import Example
-from llmkit.types import Tokenizer
 
 Message = Mapping[str, str]
 

@@ -15,7 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmkit.arguments import check_choice, check_each, check_number, check_type, shown
+from llmkit.arguments import (
+    LanguageModel,
+    Tokenizer,
+    check_choice,
+    check_each,
+    check_number,
+    check_type,
+    shown,
+)
 from llmkit.evaluation import device_of, eval_mode, vocab_size_of
 from llmkit.finetune.instructions import ExampleDataset, Item, encode, pad
 from llmkit.optim import OPTIMIZERS, configure_optimizers
@@ -23,7 +31,6 @@ from llmkit.preferences.answers import Form, log_probs
 from llmkit.preferences.update import update
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
-from llmkit.types import LanguageModel, Tokenizer
 
 
 @dataclass(frozen=True)

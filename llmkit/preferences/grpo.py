@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmkit.arguments import check_choice, check_each, check_number, check_type, shown
+from llmkit.arguments import Tokenizer, check_choice, check_each, check_number, check_type, shown
 from llmkit.evaluation import IGNORE_INDEX, device_of, eval_mode, vocab_size_of
 from llmkit.finetune.instructions import Item, encode
 from llmkit.optim import OPTIMIZERS, configure_optimizers
@@ -22,7 +22,6 @@ from llmkit.preferences.answers import Form, as_rows, draw, log_probs, openings,
 from llmkit.preferences.update import update
 from llmkit.runtime import seeded
 from llmkit.speed import cpu
-from llmkit.types import Tokenizer
 
 Reward = Callable[[Item, str], float]
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmkit.arguments import LanguageModel
 from llmkit.bpe.tokenizer import BPETokenizer
 from llmkit.evaluation import eval_mode, fitting_batch, token_losses, windows
 from llmkit.projects import python_source
 from llmkit.speed.decoding import continue_prompts
-from llmkit.types import LanguageModel
 
 FILE = "<|file|>"  # the special token before every file
 FILLING = ("<|prefix|>", "<|suffix|>", "<|middle|>", "<|end|>")  # see `rearranged`

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from llmkit import files
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.data import packaged
 from llmkit.evaluation import IGNORE_INDEX, eval_mode, token_losses
-from llmkit.types import LanguageModel, Tokenizer
 
 NAMES = {"en": "English", "de": "German", "fr": "French", "es": "Spanish", "ru": "Russian"}
 Parallel = dict[str, list[str]]  # by language; the sentences of one place say the same

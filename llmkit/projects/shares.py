@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from llmkit.plots import COLOURS, Picture, row_axes, styled
+from llmkit.picture import COLOURS, Picture, row_axes, styled
 
 
 def interval(right: int, n: int, z: float = 1.96) -> tuple[float, float]:

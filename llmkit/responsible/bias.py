@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.evaluation import IGNORE_INDEX, eval_mode, token_losses
 from llmkit.runtime import seeded
-from llmkit.types import LanguageModel, Tokenizer
 
 
 @torch.no_grad()

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.evaluation import device_of, eval_mode
 from llmkit.generation import generate
 from llmkit.model import GPT
-from llmkit.types import LanguageModel, Tokenizer
 
 
 @dataclass(frozen=True)

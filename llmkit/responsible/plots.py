@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from llmkit import plots
+from llmkit.picture import COLOURS, Picture, as_array, row_axes, styled
 
 
-@plots.styled
+@styled
 def intervals(
     labels: Sequence[str],
     series: Mapping[str, Any],
@@ -16,7 +16,7 @@ def intervals(
     *,
     xlabel: str,
     truth: Sequence[float] = (),
-) -> plots.Picture:
+) -> Picture:
     """Means with what they are uncertain by, from the top down, one line for each label.
 
     series: {name: (N, 3)}, mean and ends of an interval; or {name: (N, M)} with M > 3, single
@@ -24,11 +24,11 @@ def intervals(
     """
     single = False
     height = 1.7 + (0.12 + 0.2 * len(series)) * len(labels)
-    picture, axes = plots.row_axes(labels, title, height, xlabel=xlabel, xmargin=0.06)
+    picture, axes = row_axes(labels, title, height, xlabel=xlabel, xmargin=0.06)
     rows = np.arange(len(labels))
     for i, (name, values) in enumerate(series.items()):
-        values = plots.as_array(values, f"series {name!r}", len(labels), None)
-        colour = plots.COLOURS[i % len(plots.COLOURS)]
+        values = as_array(values, f"series {name!r}", len(labels), None)
+        colour = COLOURS[i % len(COLOURS)]
         y = rows + 0.3 * (i - (len(series) - 1) / 2)  # series lie under each other in a row
         if values.shape[1] == 3:
             mean, low, high = values.T
@@ -42,7 +42,7 @@ def intervals(
         named = name if values.shape[1] == 3 else f"{name}: mean"
         axes.plot(mean, y, "o", color=colour, ms=7, label=named)
     if len(truth):
-        true_values = plots.as_array(truth, "truth", len(labels))
+        true_values = as_array(truth, "truth", len(labels))
         axes.plot(true_values, rows, "kD", mfc="none", ms=9, label="truth")
     columns = len(series) + single + bool(len(truth))
     picture.legend(loc="outside lower left", ncols=columns)

@@ -37,9 +37,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from llmkit import bpe  # noqa: F401 - so that from_json knows its tokenizers too
+from llmkit.arguments import Tokenizer
 from llmkit.files import reading
 from llmkit.tokenizer import from_json
-from llmkit.types import Tokenizer
 
 FORMAT = "llmkit tokens 2"
 DTYPES = {"U16": "uint16", "U32": "uint32"}  # by safetensors' names

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmkit.arguments import LanguageModel
 from llmkit.attention import CausalSelfAttention
 from llmkit.attention import causal_attention as fused_attention
 from llmkit.evaluation import device_of
 from llmkit.runtime import capabilities, multiplies_bfloat16
-from llmkit.types import LanguageModel
 
 SHORT = 256  # positions up to which a CPU may attend by plain products, not by the fused kernel
 FEW_ROWS = 4  # rows up to which `linear` cuts the weights into stripes

@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmkit.attention import CausalSelfAttention, KVCache
+from llmkit.arguments import LanguageModel
+from llmkit.attention import CausalSelfAttention, KVCache, rotary_table, rotate
 from llmkit.generation import generate
 from llmkit.model import GPT, MLP, Block
-from llmkit.positions import rotary_table, rotate
 from llmkit.speed.cpu import LARGE, fast_matmul, is_amd, product
-from llmkit.types import LanguageModel
 
 KNOWN = {GPT, Block, CausalSelfAttention, MLP, nn.ModuleList}
 KNOWN |= {nn.Linear, nn.Embedding, nn.LayerNorm, nn.GELU, nn.ReLU, nn.Dropout}

@@ -27,8 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from llmkit.attention import KVCache
-from llmkit.positions import rotary_table, rotate
+from llmkit.attention import KVCache, rotary_table, rotate
 from llmkit.speed.cpu import best_dtype, byte_dropout, causal_attention
 from llmkit.train_config import TrainConfig
 

@@ -43,7 +43,7 @@ import torch.nn.functional as F
 
 import llmkit
 from llmkit import drawings, plots
-from llmkit.positions import rotary, sinusoids
+from llmkit.attention import rotary, sinusoids
 
 runtime = llmkit.start(seed=1337)
 runtime

@@ -46,9 +46,9 @@ from torch import Tensor
 
 import llmkit
 from llmkit import drawings, modern, plots
+from llmkit.attention import rotary_table, rotate
 from llmkit.finetune.quiet import import_transformers
 from llmkit.modern.model import Experts, FeedForward
-from llmkit.positions import rotary_table, rotate
 from llmkit.responsible.plots import intervals
 
 transformers = import_transformers()  # without what it tells of missing GPU parts

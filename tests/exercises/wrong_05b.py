@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 
 import llmkit
+from llmkit.attention import rotary
 
 
 def sines(distance, C):
@@ -162,9 +163,7 @@ def wrong_sign(x):
 
 
 def other_way(x):
-    return torch.cat(
-        llmkit.positions.rotary(torch.cat(x.chunk(2, -1)[::-1], -1)).chunk(2, -1)[::-1], -1
-    )
+    return torch.cat(rotary(torch.cat(x.chunk(2, -1)[::-1], -1)).chunk(2, -1)[::-1], -1)
 
 
 def neighbours(x):
@@ -176,7 +175,7 @@ def neighbours(x):
 
 
 def along_the_heads(x):
-    return llmkit.positions.rotary(x.transpose(1, 2)).transpose(1, 2)
+    return rotary(x.transpose(1, 2)).transpose(1, 2)
 
 
 def changing(layer, x, positions, near=torch.allclose):

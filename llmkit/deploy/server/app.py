@@ -19,13 +19,13 @@ from pydantic import Field, StrictInt
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.deploy.engine import Engine, Piece
 from llmkit.deploy.server import chat, errors, schema
 from llmkit.deploy.server.answer import Answer, Event, Mail, event_stream, usage
 from llmkit.deploy.server.errors import Json, Refusal
 from llmkit.deploy.server.guard import Guard
 from llmkit.deploy.server.settings import Settings
-from llmkit.types import LanguageModel, Tokenizer
 
 # What an answer may be instead; without "4XX", FastAPI would describe a 422 that nobody sends.
 ERRORS: tuple[int | str, ...] = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, "4XX")

@@ -20,10 +20,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from llmkit.arguments import LanguageModel, Tokenizer
 from llmkit.deploy.engine import Engine
 from llmkit.deploy.server.app import Settings, create_app
 from llmkit.deploy.server.connection import Connection
-from llmkit.types import LanguageModel, Tokenizer
 
 
 @dataclass(frozen=True)

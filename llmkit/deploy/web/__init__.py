@@ -19,20 +19,25 @@ from pathlib import Path
 
 from torch import nn
 
-from llmkit.arguments import check_type
+from llmkit.arguments import Tokenizer, check_type
 from llmkit.bpe import BPETokenizer
-from llmkit.checkpoint import WEB, plain, write_folder
+from llmkit.checkpoint import plain
 from llmkit.deploy import int8
 from llmkit.deploy.web import runtime
 from llmkit.deploy.web.graph import write_graph
+from llmkit.folders import Kind, write_folder
 from llmkit.model import GPT
 from llmkit.tokenizer import CharTokenizer
-from llmkit.types import Tokenizer
 
 __all__ = ["check", "runtime", "save_web", "write_graph"]
 
 PAGE = Path(__file__).parent
 PARTS = ("index.html", "page.css", "page.js", "model.js", "tokenizer.js")
+WEB = Kind(
+    "llmkit web 1",
+    "page of a model",
+    {"model.onnx", "tokenizer.json", "about.json", *PARTS, *runtime.FILES},
+)
 MOST = 50_000_000  # parameters, a byte each on their way and four in the browser's memory
 
 
@@ -61,14 +66,13 @@ def save_web(
 
     def fill(place: Path) -> None:
         write_graph(quantized, place / "model.onnx")
-        tokenizer.save(place / "tokenizer.json")
         (place / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         for name in PARTS:
             (place / name).write_bytes((PAGE / name).read_bytes())
         for name, content in found.items():
             (place / name).write_bytes(content)
 
-    return write_folder(folder, WEB, quantized.config, fill)
+    return write_folder(folder, WEB, quantized.config, tokenizer, fill)
 
 
 def check(model: nn.Module, tokenizer: Tokenizer) -> GPT:

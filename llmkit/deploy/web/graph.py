@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llmkit.attention import rotary_table
 from llmkit.deploy import int8
 from llmkit.files import as_path
 from llmkit.model import GPT
-from llmkit.positions import rotary_table
 
 OPSET, IR = 20, 9  # 20 has Gelu
 
@@ -151,7 +151,7 @@ class _Graph:
         return self.linear(self.add("Reshape", out, flat), at + "c_proj"), k, v
 
     def turned(self, x: str) -> str:
-        """`positions.rotate`: (1, H, T, D) -> (1, H, T, D)."""
+        """`attention.rotate`: (1, H, T, D) -> (1, H, T, D)."""
         a, b = self.split(x, 2, axis=3)
         cos, sin = self.cos, self.sin
         left = self.add("Sub", self.add("Mul", a, cos), self.add("Mul", b, sin))
