@@ -17,6 +17,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import wraps
@@ -193,13 +194,15 @@ def _swap(fresh: Path, target: Path) -> None:
     shutil.rmtree(previous(target), ignore_errors=True)
 
 
-def _stamp(folder: Path) -> tuple[int, int] | None:
-    """What changes when a folder is replaced."""
-    try:
-        about = (folder / "config.json").stat()
-    except OSError:
-        return None
-    return about.st_ino, about.st_mtime_ns  # a new file may get an old one's number
+def _stamp(folder: Path) -> dict[Path, tuple[int, int]]:
+    """What changes when a folder is replaced. Amid the renames it is gone, and the earlier one that
+    waits tells which save that was."""
+    stamps = {}
+    for place in (folder, previous(folder)):
+        with suppress(OSError):
+            about = (place / "config.json").stat()
+            stamps[place] = about.st_ino, about.st_mtime_ns  # a new file may get an old number
+    return stamps
 
 
 def _checksum(header: dict[str, Any]) -> int:

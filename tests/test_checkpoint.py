@@ -586,6 +586,30 @@ def test_windows_would_allow_it(folder, monkeypatch):
     assert kept
 
 
+def test_a_reader_that_meets_two_saves_in_the_midst_of_their_renames_begins_again(folder):
+    """Before and after there is nothing at the folder's place, but not the same nothing."""
+    waiting, read = folders.previous(folder), []
+
+    def save_up_to_the_second_rename():
+        shutil.rmtree(waiting, ignore_errors=True)
+        checkpoint.save(folder, GPT(TINY))
+        folder.rename(waiting)
+
+    def load(place):
+        read.append(place)
+        if len(read) == 1:
+            save_up_to_the_second_rename()
+            raise ValueError("what was read is gone")
+        return checkpoint.load(place)
+
+    save_up_to_the_second_rename()
+    assert isinstance(folders.steady(load)(folder)[0], GPT)
+    assert read == [folder, folder]
+    (waiting / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"model.safetensors is missing or damaged"):
+        folders.steady(load)(folder)  # which nobody replaced
+
+
 def test_a_reader_beside_a_writer_sees_one_whole_save(folder):
     """Each save has weights and a tokenizer of its own; what is read is of one and the same."""
     pairs = []
