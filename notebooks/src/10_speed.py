@@ -360,7 +360,7 @@ if "bfloat16" in native:
 
 # %%
 times = {name: [] for name in ways}
-for _ in range(runtime.pick(cpu=10, gpu=20)):
+for _ in range(runtime.pick(cpu=16, gpu=20)):
     for name, its_parts in ways.items():
         times[name].append(step(*its_parts))
 middle = {
