@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/09_subword_tokenizers.ipynb)
 #
-# About 35 minutes to read, exercises aside.
+# About 36 minutes to read, exercises aside.
 #
 # ← [08b · The KV cache](08b_kv_cache.ipynb) · [10 · Speed](10_speed.ipynb) →
 
@@ -49,6 +49,7 @@ import torch
 import llmkit
 from llmkit import drawings, plots
 from llmkit.bpe.widgets import MergeExplorer
+from llmkit.speed import cpu
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -513,14 +514,17 @@ assert len(other) < 0.2 * len(different)
 
 # %%
 shape = runtime.pick(
-    cpu=dict(block_size=64, n_layer=2, n_head=2, n_embd=96),
+    cpu=dict(block_size=64, n_layer=1, n_head=2, n_embd=96),
     gpu=dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
 recipe = llmkit.TrainConfig(
-    batch_size=runtime.pick(cpu=8, gpu=64), optimizer="muon", learning_rate=0.03, seed=runtime.seed
+    batch_size=runtime.pick(cpu=8, gpu=64),
+    optimizer="muon",
+    learning_rate=runtime.pick(cpu=0.05, gpu=0.03),
+    seed=runtime.seed,
 )
 letters = llmkit.CharTokenizer.from_text(text)
-few_steps, many_steps = runtime.pick(cpu=(80, 320), gpu=(400, 1_600))  # for the letters
+few_steps, many_steps = runtime.pick(cpu=(70, 280), gpu=(400, 1_600))  # for the letters
 
 
 # %%
@@ -533,7 +537,8 @@ def race(tokenizer, letter_steps: int) -> tuple[int, llmkit.evaluation.Report]:
     weights = model.num_parameters()
     steps = round(letter_steps * (weights - rows * shape["n_embd"]) / weights)
     train_ids = tokenizer.encode(train_text)
-    llmkit.train(model, train_ids, config=replace(recipe, steps=max(1, steps)))
+    with cpu.tuned(model):  # attention as a CPU likes it, see notebook 10
+        llmkit.train(model, train_ids, config=replace(recipe, steps=max(1, steps)))
     val_ids = torch.cat([train_ids[-1:], tokenizer.encode(val_text)])  # one token before the first
     return steps, llmkit.evaluate(model, val_ids, characters=len(val_text))
 

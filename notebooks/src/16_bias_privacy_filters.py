@@ -4,7 +4,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-account/llmkit/blob/v0.1.0/notebooks/16_bias_privacy_filters.ipynb)
 #
-# About 34 minutes to read, exercises aside.
+# About 35 minutes to read, exercises aside.
 #
 # ← [15 · Memory and exposure](15_memory_and_exposure.ipynb) · [17 · Project: code completion](17_project_code_completion.ipynb) →
 
@@ -47,6 +47,7 @@ import llmkit
 from llmkit import drawings
 from llmkit.responsible import bias, cards, memorisation, personal_data, planted
 from llmkit.responsible.plots import intervals
+from llmkit.speed import cpu
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -90,29 +91,34 @@ print("\n".join(notes[:3]))
 print(f"{len(notes)} notes; in all {len(raw):,} parts, {len(raw_text):,} characters")
 
 # %% [markdown]
-# One model, the GPT of notebook 05 with rotary positions, reads all of it, between five and six times over.
+# One model, the GPT of notebook 05 with rotary positions, reads all of it, more than four times over.
 
-# %% tags=["trained"]
+# %%
 tokenizer = llmkit.CharTokenizer.from_text(text + "0123456789@[]")  # some of these the play lacks
 V = tokenizer.vocab_size
-shape = runtime.pick(cpu=dict(n_layer=2, n_embd=128), gpu=dict(n_layer=4, n_embd=256))
+shape = runtime.pick(cpu=dict(n_layer=2, n_embd=96), gpu=dict(n_layer=4, n_embd=256))
 batch_size = runtime.pick(cpu=8, gpu=32)
-steps = runtime.pick(cpu=280, gpu=500)
+steps = runtime.pick(cpu=220, gpu=500)
+rate = runtime.pick(cpu=0.06, gpu=0.03)
 held_ids = tokenizer.encode(held_text)
 
 
+# %%
 def trained(parts: list[str]) -> llmkit.GPT:
     torch.manual_seed(runtime.seed)
     config = llmkit.GPTConfig(V, 128, n_head=4, position="rotary", **shape)
-    settings = llmkit.TrainConfig(steps, batch_size, optimizer="muon", learning_rate=0.03)
+    how = llmkit.TrainConfig(steps, batch_size, optimizer="muon", learning_rate=rate)
     model = llmkit.GPT(config).to(runtime.device)
-    llmkit.train(model, tokenizer.encode("\n\n".join(parts)), config=settings)
+    with cpu.tuned(model):  # attention as a CPU likes it, see notebook 10
+        llmkit.train(model, tokenizer.encode("\n\n".join(parts)), config=how)
     return model.eval()
 
 
+# %% tags=["trained"]
 model = trained(raw)
-print(f"held-out loss ≈ {llmkit.evaluate(model, held_ids).loss:.2f}, ln {V} = {math.log(V):.2f}")
-assert llmkit.evaluate(model, held_ids).loss < math.log(V)
+loss = llmkit.evaluate(model, held_ids).loss
+print(f"held-out loss ≈ {loss:.2f}, ln {V} = {math.log(V):.2f}")
+assert loss < math.log(V)
 
 # %% [markdown]
 # ## 1 · Whom does it take for whom?
