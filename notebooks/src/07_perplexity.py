@@ -385,7 +385,7 @@ shape = runtime.pick(
     cpu=dict(block_size=64, n_layer=2, n_head=2, n_embd=64),
     gpu=dict(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2),
 )
-budget = runtime.pick(cpu=dict(steps=400, batch_size=24), gpu=dict(steps=1_000, batch_size=64))
+budget = runtime.pick(cpu=dict(steps=450, batch_size=24), gpu=dict(steps=1_000, batch_size=64))
 
 
 def trained(position: str, optimizer: str, **rates) -> llmkit.GPT:
