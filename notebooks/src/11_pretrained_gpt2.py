@@ -54,6 +54,7 @@ from llmkit.finetune.gpt2 import from_gpt2, to_gpt2
 from llmkit.finetune.manual import python_manual
 from llmkit.finetune.pretrained import load_gpt2, save_gpt2
 from llmkit.finetune.quiet import import_transformers
+from llmkit.speed import cpu
 
 transformers = import_transformers()  # without what it tells of missing GPU parts
 runtime = llmkit.start(seed=1337)
@@ -222,12 +223,13 @@ else:
     torch.manual_seed(runtime.seed)
     small = llmkit.GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=2, n_head=4, n_embd=128)
     reader = llmkit.GPT(small)
-    llmkit.train(
-        reader,
-        tokenizer.encode(old_train_text),
-        config=llmkit.TrainConfig(steps=190, batch_size=16, optimizer="muon"),
-        callbacks=[llmkit.ProgressBar(bar_format="pretraining {bar}")],
-    )
+    with cpu.tuned(reader):  # attention as a CPU likes it, see notebook 10
+        llmkit.train(
+            reader,
+            tokenizer.encode(old_train_text),
+            config=llmkit.TrainConfig(steps=190, batch_size=16, optimizer="muon"),
+            callbacks=[llmkit.ProgressBar(bar_format="pretraining {bar}")],
+        )
     save_gpt2(reader, folder / "small", tokenizer)
     model, tokenizer = load_gpt2(folder / "small")  # as it would come from anywhere
 model.to(runtime.device)

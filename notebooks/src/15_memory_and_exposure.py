@@ -44,6 +44,7 @@ import llmkit
 from llmkit import drawings, plots
 from llmkit.responsible import differential_privacy, memorisation, planted
 from llmkit.responsible.plots import intervals
+from llmkit.speed import cpu
 
 runtime = llmkit.start(seed=1337)
 runtime
@@ -103,14 +104,14 @@ def trained(parts: list[str], steps: int) -> tuple[llmkit.GPT, llmkit.GPT]:
     torch.manual_seed(runtime.seed)
     config = llmkit.GPTConfig(V, 128, n_head=4, position="rotary", **shape)
     model, copies = llmkit.GPT(config).to(runtime.device), []
-    settings = llmkit.TrainConfig(steps, batch_size, optimizer="muon", learning_rate=0.03)
+    how = llmkit.TrainConfig(steps, batch_size, optimizer="muon", learning_rate=0.03)
 
     def keep(trainer) -> None:
         if trainer.step == max(1, steps // 2):
             copies.append(copy.deepcopy(trainer.model).eval())  # halfway
 
-    ids = tokenizer.encode("\n\n".join(parts))
-    llmkit.train(model, ids, config=settings, callbacks=[keep])
+    with cpu.tuned(model):  # attention as a CPU likes it, see notebook 10
+        llmkit.train(model, tokenizer.encode("\n\n".join(parts)), config=how, callbacks=[keep])
     return model.eval(), copies[0]
 
 
