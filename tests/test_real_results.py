@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from decimal import ROUND_HALF_UP, Decimal
@@ -53,14 +54,21 @@ def preferences() -> list[str]:
     rows = [[named[t], *(percent(each[t]) for each in marks.values())] for t in named]
     rows.append(["nats an answer from the start", "0", *(f"{away[n]}" for n in ("DPO", "GRPO"))])
     rows.append(["minutes of one core", "", *(f"{m:.0f}" for m in found["cpu_minutes"].values())])
-    assert marks["start"]["all"] < min(marks["DPO"]["all"], marks["GRPO"]["all"])
+    changed = {}
+    for name in ("DPO", "GRPO"):
+        both = [[each[n] == each["right"] for n in ("start", name)] for each in found["answers"]]
+        changed[name] = both.count([False, True]), both.count([True, False])
+    n, k = sum(changed["GRPO"]), min(changed["GRPO"])  # as tosses of a coin, to either side
+    assert round(2000 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n) == 3  # "three times"
     return [
         *("| " + " | ".join(row).replace("|  |", "| |") + " |" for row in rows),
         f"{found['taught']} examples",
         f"{found['asked']} others",
         f"{found['pairs']} pairs",
-        f"{found['steps']} steps",
+        *(f"in {steps} steps" for steps in found["steps"].values()),
         f"{found['held_out']} items",
+        "By GRPO {} items became right and {} wrong".format(*changed["GRPO"]),
+        "By DPO it was {} and {}".format(*changed["DPO"]),
     ]
 
 
