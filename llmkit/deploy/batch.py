@@ -133,7 +133,8 @@ class Batch:
             alike[row.settings, None if row.settings[2] is None else b].append(b)
         found: dict[int, Drawn] = {}
         for places in alike.values():
-            chosen = _draw([rows[b] for b in places], scores[places])
+            some = scores.index_select(0, torch.tensor(places, device=scores.device))
+            chosen = _draw([rows[b] for b in places], some)
             found |= zip(places, chosen, strict=True)
         for b, row in enumerate(rows):
             if isinstance(token := found[b], int):
@@ -162,7 +163,7 @@ def _draw(rows: list[Row], scores: Tensor) -> list[Drawn]:
         p = next_token_probabilities(scores, *rows[0].settings)
         greedy = rows[0].settings[0] == 0
         new = p.argmax(dim=-1) if greedy else sample(p, [row.generator for row in rows])
-        return new.tolist()
+        return new.cpu().tolist()
     except ValueError as error:
         if len(rows) == 1:
             return [error]

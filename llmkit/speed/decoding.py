@@ -194,7 +194,7 @@ class Slots:
         scores = decoder.layers(x, turn, attend)
         for slot in newest:
             self.lengths[slot] += 1
-        return scores[list(newest)]
+        return scores.index_select(0, torch.tensor(list(newest), device=self.device))
 
     @torch.inference_mode()
     def move(self, slot: int, to: int) -> None:
