@@ -23,13 +23,15 @@ from torch.utils._pytree import tree_leaves
 
 import llmkit
 from llmkit import attention as attention_function
-from llmkit import checkpoint, runtime, widgets
+from llmkit import checkpoint, modern, runtime, widgets
 from llmkit.attention import attention_weights, rotary
 from llmkit.data import check_ids, fingerprint
 from llmkit.deploy import engine, export
 from llmkit.evaluation import token_losses
 from llmkit.finetune import gpt2, instructions, lora, pretrained
 from llmkit.ngram import NeuralBigram, NGram
+from llmkit.preferences import answers as preferences
+from llmkit.preferences import dpo, grpo
 from llmkit.projects import code_completion, languages
 from llmkit.responsible import bias, differential_privacy, memorisation
 from llmkit.scale import token_file
@@ -137,9 +139,13 @@ NEVER = {
     "deploy.onnx": "the export is made on the CPU, and onnxruntime runs there",
     "deploy.export.save_onnx": "likewise",
     "deploy.export.save_int8": "likewise",
+    "preferences.answers.as_rows": "what was drawn is on the CPU, and so are rows until training",
     "scale.distributed": "torchrun starts its processes: tests/test_distributed.py",
     "speed.cpu": "for CPUs only: `tuned` does nothing elsewhere",
-    "types": "annotations",
+    "arguments": "annotations, and checks of numbers and names",
+    "deploy.web": "likewise: made on the CPU, and run in a browser",
+    "modern.folders": "weights are read and written on the CPU",
+    "modern.gguf": "likewise",
 }
 
 
@@ -259,6 +265,20 @@ def call_everything(device: torch.device, folder: Path) -> None:
     worker.submit(engine.Request([[1, 2]], 3), answers.append)
     worker.close()
     assert answers[-1].finish_reason == "length"
+
+    # open models, preferences
+    shape: dict[str, Any] = dict(n_layer=1, n_head=4, n_embd=32, n_kv_head=2, qk_norm=True)
+    for more in ({}, {"n_expert": 3, "n_active": 2, "window": 8}):
+        open_model = modern.Modern(modern.ModernConfig(V, 64, **shape, **more)).to(device)
+        open_model.loss(rows, rows)
+        llmkit.generate(modern.quick(open_model), ids[:4], 12, seed=0)
+    tuned = gpt(block_size=64)
+    pairs = [dpo.Pair(item, "cold", "was")]
+    dpo.train(tuned, chars, pairs, 1, batch_size=2)
+    grpo.train(tuned, chars, [item, item], lambda _, said: len(said), 1, 2, 2, max_new_tokens=3)
+    preferences.kl_from(tuned, gpt(block_size=64), chars, [item], 3)
+    preferences.read(chars, ids[:3])
+    grpo.advantages(heads[0, 0])
 
     # projects
     coder = gpt(bpe, block_size=128)
