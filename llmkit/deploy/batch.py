@@ -133,8 +133,8 @@ class Batch:
             alike[row.settings, None if row.settings[2] is None else b].append(b)
         found: dict[int, Drawn] = {}
         for places in alike.values():
-            some = scores.index_select(0, torch.tensor(places, device=scores.device))
-            chosen = _draw([rows[b] for b in places], some)
+            at = torch.tensor(places, device=scores.device)
+            chosen = _draw([rows[b] for b in places], scores.index_select(0, at))
             found |= zip(places, chosen, strict=True)
         for b, row in enumerate(rows):
             if isinstance(token := found[b], int):

@@ -378,7 +378,8 @@ assert report.bits_per_char < by_xz
 # no table of what follows what; all that it knows of spelling it must find by gradient descent, on the training text
 # alone. Two choices are open. Where does it learn *where* a character stands: from a row of numbers for each place, as
 # GPT-2 does, or from queries and keys that are turned by their position (*rotary*, notebook 05b)? And how do the weights
-# move: by AdamW, or by Muon (notebook 06)?
+# move: by AdamW, or by Muon (notebook 06)? Muon moves the matrices inside; the embeddings stay with AdamW, whose learning
+# rate `adamw_share` gives as a share of Muon's.
 
 # %%
 shape = runtime.pick(
